@@ -1,0 +1,1 @@
+"""The outcomes: the order of steps, the engine and the command line."""

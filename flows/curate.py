@@ -1,0 +1,126 @@
+"""The flow `made`: shards in, a smaller set of shards out, every sample accounted for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+from uuid import uuid4
+
+from prefect import flow
+
+from flows import servers, steps, summary
+from flows.engine import Engine, runner
+from flows.progress import Display
+from made_core import files, output, shards
+from made_core.data import RunState
+from made_core.errors import MadeError
+from made_core.place import claim_output, located
+from made_core.recipe import Recipe
+from made_core.state import Ledger
+from tasks.prepare import prepare
+from tasks.publish import publish
+from tasks.units import Job
+
+logger = logging.getLogger("prefect.made")
+
+
+@flow(name="made", task_runner=runner(), persist_result=False)
+def curate(
+    recipe: Recipe, replace: bool = False, log_folder: str | None = None, quiet: bool = True
+) -> dict[str, Any]:
+    """Curates a data set. Returns what summary.json holds.
+
+    Args:
+        recipe: what to do, from where, to where.
+        replace: take over an output that belongs to another recipe's run.
+        log_folder: where workers put their logs.
+        quiet: show no progress on the terminal.
+
+    Raises:
+        UserError: something in the recipe, the sources, the encoder or the output does not fit.
+        MadeError: the run could not go on.
+    """
+    started = time.time()
+    with Display(quiet) as display, servers.database() as url:
+        recipe = located(recipe)
+        found = shards.discover(recipe.sources, recipe.admission.require_stats)
+        with _held(url, recipe, replace, log_folder) as (ledger, run):
+            display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
+            ledger.put_shards(run, found.shards)
+            recipe, encoding = prepare.submit(recipe).result()
+            job = Job(run, url, recipe, encoding, log_folder)
+            engine = Engine(ledger, job, display)
+
+            embedded = steps.embed(engine, found.shards)
+            clustered = steps.cluster(engine, embedded)
+            paired = steps.pair(engine, clustered)
+            decided = steps.decide(engine, embedded, clustered, paired)
+            written = steps.write(engine, embedded, decided)
+
+            if output.plan_of(recipe.output) == decided.scope:
+                display.say("nothing was left to do: the output stands as it is")
+                result = json.loads(files.read(files.join(recipe.output, output.SUMMARY)))
+            else:
+                rows = summary.accounts(found.shards, embedded, decided)
+                result = publish.submit(
+                    job,
+                    embedded.ref,
+                    clustered.catalog.files,
+                    decided.resolved.files,
+                    [ref for r in (*decided.by_shard, *written) for ref in r.files],
+                    rows,
+                    summary.histogram(paired),
+                    summary.summarise(
+                        engine, started, found, rows, embedded, clustered, paired, decided, written
+                    ),
+                ).result()
+            _end(ledger, run, RunState(result["state"]), result, None)
+            return dict(result)
+
+
+@contextmanager
+def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> Iterator[tuple[Ledger, str]]:
+    """The ledger and the run's id, the run held by this process until it ends, however it does."""
+    ledger = Ledger.open(url)
+    seconds = recipe.work.lease_seconds
+    stop = threading.Event()
+    new = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+    run = ledger.begin_run(
+        new, recipe.identity, recipe.model_dump(mode="json"), recipe.output, recipe.store_url,
+        _holder(), seconds, replace,
+    )  # fmt: skip
+
+    def renew() -> None:
+        while not stop.wait(seconds / 3):
+            ledger.renew_run(run, _holder(), seconds)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        claim_output(recipe, run, replace, log_folder)
+        yield ledger, run
+    except BaseException as error:
+        logger.info("run %s failed", run, exc_info=True)
+        text = str(error) if isinstance(error, MadeError) else repr(error)
+        _end(ledger, run, RunState.FAILED, None, text)
+        raise
+    finally:
+        stop.set()
+        thread.join()
+        ledger.close()
+
+
+def _end(ledger: Ledger, run: str, state: RunState, result: dict[str, Any] | None, error: str | None) -> None:
+    ledger.end_run(run, _holder(), state, result, error)
+
+
+def _holder() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,157 @@
+"""The engine: units of a stage become Prefect tasks on Ray, in a bounded window, until none is open.
+
+The ledger decides what is done; a task that crashed, was lost or ended early only means that its
+units are still open, and are handed out again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from prefect.futures import PrefectFuture
+from prefect_ray import RayTaskRunner
+from prefect_ray.context import remote_options
+
+from flows.progress import Display, ended
+from made_core import files
+from made_core.data import Stage, UnitState
+from made_core.errors import MadeError, Permanent
+from made_core.settings import settings
+from made_core.state import Ledger, Result
+from tasks.units import Job
+
+TICK = 0.25  # seconds between two looks at the tasks
+CRASHES = 8  # tasks in a row that end with an error of their own before the run gives up
+
+
+def runner() -> RayTaskRunner[Any]:
+    """Attaches to the cluster in MADE_RAY_ADDRESS (host:port), or starts Ray on this machine."""
+    address = settings().ray_address
+    if address:
+        return RayTaskRunner(address=address, init_kwargs={"log_to_driver": False})
+    return RayTaskRunner(
+        init_kwargs={"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    )
+
+
+@dataclass
+class Engine:
+    """Hands the units of a run's stages to the cluster."""
+
+    ledger: Ledger
+    job: Job
+    display: Display
+
+    def units(
+        self,
+        stage: Stage,
+        scope: str,
+        keys: Sequence[str],
+        submit: Callable[[list[str]], PrefectFuture[None]],
+        gpus: float = 0,
+        stands: Callable[[Result], bool] | None = None,
+    ) -> dict[str, Result]:
+        """Does what is open among `keys` and returns every unit's result, by key.
+
+        Args:
+            submit: hands a batch of keys to a Prefect task.
+            stands: whether a done unit's files are still there; default: all of them, in size.
+
+        Raises:
+            MadeError: tasks crash before they reach a unit.
+        """
+        work = self.job.recipe.work
+        self.ledger.put_units(self.job.run, stage, scope, keys, work.attempts)
+        standing = stands or stand
+        known = self.ledger.results(stage, scope, keys)
+        gone = [k for k, r in known.items() if r.state is UnitState.DONE and not standing(r)]
+        if gone:
+            self.display.say(f"{stage.value}: the files of {len(gone)} units are gone: done again")
+            self.ledger.forget(stage, scope, gone)
+        with remote_options(num_cpus=work.cpus_per_task, num_gpus=gpus, max_calls=0, max_retries=0):
+            self._drive(stage, scope, keys, submit)
+        self.display.update(stage, self.ledger.tally(stage, scope, keys), done=True)
+        results = self.ledger.results(stage, scope, keys)
+        return {key: results[key] for key in keys}
+
+    def one(self, stage: Stage, scope: str, key: str, submit: Callable[[], PrefectFuture[None]]) -> Result:
+        """The result of a stage of one unit. Raises Permanent where it failed."""
+        result = self.units(stage, scope, [key], lambda _: submit())[key]
+        if result.state is not UnitState.DONE:
+            raise Permanent(f"{stage.value}: {result.error}")
+        return result
+
+    def all_done(self, stage: Stage, results: dict[str, Result]) -> list[Result]:
+        """The results in the order of their keys. Raises Permanent where one failed."""
+        for key, result in results.items():
+            if result.state is not UnitState.DONE:
+                raise Permanent(f"{stage.value} {key}: {result.error}")
+        return list(results.values())
+
+    def _drive(
+        self,
+        stage: Stage,
+        scope: str,
+        keys: Sequence[str],
+        submit: Callable[[list[str]], PrefectFuture[None]],
+    ) -> None:
+        flying: dict[PrefectFuture[None], list[str]] = {}
+        crashes, before = 0, -1
+        while True:
+            ready, wait = self.ledger.pending(stage, scope, keys)
+            held = {k for batch in flying.values() for k in batch}
+            ready = [k for k in ready if k not in held]
+            if not ready and wait is None and not flying:
+                return
+            size = self._batch_size(stage, len(ready))
+            while ready and len(flying) < self.job.recipe.work.tasks_in_flight:
+                batch, ready = ready[:size], ready[size:]
+                flying[submit(batch)] = batch
+            for future in self._landed(list(flying)):
+                del flying[future]
+                error = _error_of(future)
+                if error is not None:
+                    crashes += 1
+                    self.display.say(f"{stage.value}: a task was lost: {error}")
+            tally = self.ledger.tally(stage, scope, keys)
+            self.display.update(stage, tally)
+            if (now := ended(tally)) > before:
+                crashes, before = 0, now
+            if crashes >= CRASHES:
+                raise MadeError(f"{stage.value}: {crashes} tasks in a row were lost, see above")
+
+    def _batch_size(self, stage: Stage, ready: int) -> int:
+        """Units a task: few enough that every worker has some, many enough to amortise a model."""
+        slots = max(1, int(ray.cluster_resources().get("CPU", 1) / self.job.recipe.work.cpus_per_task))
+        most = self.job.recipe.work.shards_per_task if stage is Stage.EMBED else 4
+        return max(1, min(most, -(-ready // (2 * slots))))
+
+    def _landed(self, futures: list[PrefectFuture[None]]) -> list[PrefectFuture[None]]:
+        """Those that have ended, after a tick at most."""
+        if not futures:
+            time.sleep(TICK)
+            return []
+        by_ref = {f.wrapped_future: f for f in futures}
+        landed, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=TICK)
+        return [by_ref[ref] for ref in landed]
+
+
+def _error_of(future: PrefectFuture[None]) -> str | None:
+    future.wait()
+    state = future.state
+    if state.is_completed():
+        return None
+    lines = (state.message or state.name).strip().splitlines()
+    return lines[-1] if lines else state.name
+
+
+def stand(result: Result) -> bool:
+    """Whether a done unit's files are there, in their size."""
+    try:
+        return all(files.size(ref.path) == ref.size for ref in result.files)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,48 @@
+"""The servers that a run needs and nobody gave: a private PostgreSQL, one Prefect server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+from made_core import files, postgres
+from made_core.settings import settings
+
+START_SECONDS = 120  # for Prefect's server: it imports for tens of seconds on a busy machine
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The ledger's URL: MADE_DATABASE_URL, or a private server's for as long as this lasts."""
+    url = settings().database_url
+    if url is not None:
+        yield url
+        return
+    with postgres.embedded(settings().home_path) as own:
+        yield own
+
+
+@contextmanager
+def prefect() -> Iterator[None]:
+    """A Prefect API: the configured one, or a server for as long as this lasts.
+
+    Without it each process that runs a task would start a server of its own.
+    """
+    if get_current_settings().api.url:
+        yield
+        return
+    with files.scratch() as folder:
+        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{folder}/prefect.db"
+        server = SubprocessASGIServer()
+        server.start(timeout=START_SECONDS)
+        try:
+            with temporary_settings({PREFECT_API_URL: server.api_url}):
+                yield
+        finally:
+            server.stop()
+            del os.environ["PREFECT_API_DATABASE_CONNECTION_URL"]

@@ -1,0 +1,182 @@
+"""The steps of a run. Each names what its result depends on (the scope), and has the engine do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.engine import Engine
+from made_core import corpus as corpora
+from made_core import files, groups, output
+from made_core.corpus import Corpus
+from made_core.data import FileRef, Shard, Stage, UnitState
+from made_core.errors import Permanent, TooManyFailures
+from made_core.recipe import digest
+from made_core.state import Result
+from tasks.assign import assign as assign_task
+from tasks.catalog import catalog as catalog_task
+from tasks.decide import decide as decide_task
+from tasks.embed import embed as embed_task
+from tasks.fit import fit as fit_task
+from tasks.pairs import pairs as pairs_task
+from tasks.resolve import resolve as resolve_task
+from tasks.write import write as write_task
+
+PAIRS_COST = 4e9  # row products of a pairs unit, about: seconds on a core
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The corpus and what it lost."""
+
+    corpus: Corpus
+    ref: FileRef
+    results: dict[str, Result]  # by fingerprint
+    failed: dict[str, str]  # shard id -> error
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """The corpus in cluster order."""
+
+    catalog: Result
+    fit: Result
+    scope: str
+    batches: tuple[groups.Batch, ...]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """All near pairs."""
+
+    scope: str
+    results: list[Result]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The decisions, global and by input shard."""
+
+    scope: str
+    resolved: Result
+    by_shard: list[Result]
+
+
+def embed(engine: Engine, shards: Sequence[Shard]) -> Embedded:
+    """Every shard's embeddings, and the corpus of those that could be read.
+
+    Raises:
+        TooManyFailures: more than the recipe's share of the shards failed, or all.
+    """
+    recipe, encoding = engine.job.recipe, engine.job.encoding
+    scope = digest([files.absolute(recipe.store_url), encoding.key, recipe.reading.model_dump()])
+    by_key = {s.fingerprint: s for s in shards}
+    results = engine.units(
+        Stage.EMBED,
+        scope,
+        list(by_key),
+        lambda keys: embed_task.submit(engine.job, scope, [by_key[k] for k in keys]),
+        gpus=recipe.work.gpus_per_task,
+    )
+    failed = {
+        s.id: results[s.fingerprint].error or "failed"
+        for s in shards
+        if results[s.fingerprint].state is not UnitState.DONE
+    }
+    if len(failed) == len(shards) or len(failed) > recipe.work.max_failed_share * len(shards):
+        name, error = next(iter(failed.items()))
+        raise TooManyFailures(f"{len(failed)} of {len(shards)}, such as {name}: {error}")
+    corpus = corpora.build(
+        [
+            (s, result.samples, result.files[0], result.files[1])
+            for s in shards
+            if s.id not in failed and (result := results[s.fingerprint])
+        ]
+    )
+    url = files.join(recipe.store_url, "corpora", f"{corpus.key}.parquet")
+    return Embedded(corpus, corpora.put(url, corpus), results, failed)
+
+
+def cluster(engine: Engine, embedded: Embedded) -> Clustered:
+    """Classes of equal pictures, centroids, and the rows in cluster order."""
+    job, corpus, ref = engine.job, embedded.corpus, embedded.ref
+    base = digest([files.absolute(job.recipe.store_url), corpus.key])
+    catalog = engine.one(Stage.CATALOG, base, "catalog",
+                         lambda: catalog_task.submit(job, base, ref))  # fmt: skip
+    part = job.recipe.clusters
+    fit_scope = digest([base, part.model_dump(exclude={"probes"})])
+    fit = engine.one(Stage.FIT, fit_scope, "centroids",
+                     lambda: fit_task.submit(job, fit_scope, ref, catalog.files))  # fmt: skip
+    cut = job.recipe.work.shards_per_task
+    scope = digest([fit_scope, fit.files[0].digest, part.probes, cut])
+    results = engine.units(
+        Stage.ASSIGN,
+        scope,
+        _batches(len(corpus.parts), cut),
+        lambda keys: assign_task.submit(job, scope, ref, catalog.files, fit.files[0], keys),
+    )
+    done = engine.all_done(Stage.ASSIGN, results)
+    return Clustered(catalog, fit, scope, tuple(groups.Batch(*r.files) for r in done))
+
+
+def pair(engine: Engine, clustered: Clustered) -> Paired:
+    """The near pairs of every cluster: facts, whatever eps, filters and keep rule are."""
+    job = engine.job
+    scope = digest([clustered.scope, job.bound])
+    sizes = groups.sizes(clustered.batches)
+    cost = float((sizes.astype(float) ** 2).sum())
+    keys = [f"{a}-{b}" for a, b in groups.pack(sizes, max(1, round(cost / PAIRS_COST)))]
+    results = engine.units(
+        Stage.PAIRS, scope, keys,
+        lambda some: pairs_task.submit(job, scope, clustered.batches, some),
+    )  # fmt: skip
+    return Paired(scope, engine.all_done(Stage.PAIRS, results))
+
+
+def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Paired) -> Decided:
+    """Who stays, globally; then a row for every sample, by input shard."""
+    job = engine.job
+    recipe, ref, catalog = job.recipe, embedded.ref, clustered.catalog.files
+    parts = [recipe.dedup.model_dump(exclude={"eps", "eps_max"}), recipe.filters.model_dump()]
+    resolve_scope = digest([paired.scope, job.encoding.eps, *parts])
+    pair_refs = [r.files[0] for r in paired.results]
+    resolved = engine.one(
+        Stage.RESOLVE, resolve_scope, "decisions",
+        lambda: resolve_task.submit(
+            job, resolve_scope, ref, catalog, clustered.batches, pair_refs
+        ),
+    )  # fmt: skip
+    cut = recipe.work.shards_per_task
+    scope = digest([resolve_scope, recipe.output, recipe.writing.model_dump(), cut])
+    finished = output.plan_of(recipe.output) == scope
+    results = engine.units(
+        Stage.DECIDE,
+        scope,
+        _batches(len(embedded.corpus.parts), cut),
+        lambda keys: decide_task.submit(job, scope, ref, catalog, resolved.files, keys),
+        stands=lambda r: output.stands(recipe.output, r.files, finished),
+    )
+    by_shard = engine.all_done(Stage.DECIDE, results)
+    broken = sum(r.counts["broken"] for r in by_shard)
+    if broken and recipe.dedup.rule == "cover":
+        raise Permanent(f"{broken} removed samples have no kept one within eps: a defect of made")
+    return Decided(scope, resolved, by_shard)
+
+
+def write(engine: Engine, embedded: Embedded, decided: Decided) -> list[Result]:
+    """The output shards, numbered from 0 without gaps."""
+    job, scope = engine.job, decided.scope
+    plan = output.Plan(decided.resolved.counts["kept"], job.recipe.writing.samples_per_shard)
+    finished = output.plan_of(job.recipe.output) == scope
+    results = engine.units(
+        Stage.WRITE,
+        scope,
+        [plan.name(n) for n in range(plan.shards)],
+        lambda keys: write_task.submit(job, scope, embedded.ref, decided.resolved.files[3], keys),
+        stands=lambda r: output.stands(job.recipe.output, r.files, finished),
+    )
+    return engine.all_done(Stage.WRITE, results)
+
+
+def _batches(parts: int, cut: int) -> list[str]:
+    return [f"{a}-{min(parts, a + cut)}" for a in range(0, parts, cut)]

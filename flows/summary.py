@@ -1,0 +1,158 @@
+"""The account of a run: per input shard, and in all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from flows.engine import Engine
+from flows.steps import Clustered, Decided, Embedded, Paired
+from made_core import __version__, decisions, groups
+from made_core.data import Account, Reason, RunState, Shard
+from made_core.shards import Discovery
+from made_core.state import Result
+
+
+def accounts(shards: Sequence[Shard], embedded: Embedded, decided: Decided) -> list[dict[str, Any]]:
+    """A row per input shard: what it promised, what it held, what became of it."""
+    by_shard: dict[str, dict[str, Any]] = {}
+    for result in decided.by_shard:
+        by_shard.update(result.counts["accounts"])
+    rows = []
+    for shard in shards:
+        found = Account(**by_shard[shard.id]) if shard.id in by_shard else Account()
+        error = embedded.failed.get(shard.id)
+        short = 0 if error or shard.expected is None else shard.expected - found.samples
+        rows.append(
+            {
+                "shard": shard.id,
+                "url": shard.url,
+                "state": "failed" if error else "done",
+                "error": error,
+                "expected": shard.expected,
+                "samples": found.samples,
+                "kept": found.kept,
+                "unreadable": found.unreadable,
+                **{r.value: found.dropped.get(r.value, 0) for r in Reason if r != Reason.UNREADABLE},
+                "shortfall": max(0, short),
+            }
+        )
+    return rows
+
+
+def summarise(
+    engine: Engine,
+    started: float,
+    found: Discovery,
+    rows: Sequence[dict[str, Any]],
+    embedded: Embedded,
+    clustered: Clustered,
+    paired: Paired,
+    decided: Decided,
+    written: Sequence[Result],
+) -> dict[str, Any]:
+    """What summary.json holds; docs/formats.md names each field."""
+    job, recipe, encoding = engine.job, engine.job.recipe, engine.job.encoding
+    total = decisions.total([Account(**a) for r in decided.by_shard for a in r.counts["accounts"].values()])
+    sizes = groups.sizes(clustered.batches)
+    fit = clustered.fit.counts
+    return {
+        "run": job.run,
+        "made": __version__,
+        "plan": decided.scope,
+        "state": _state(embedded).value,
+        "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 2),
+        "seconds_by_stage": _seconds(engine),
+        "samples": {
+            "in": total.samples,
+            "kept": total.kept,
+            "dropped": total.dropped,
+            "unreadable": total.unreadable,
+        },
+        "shards": {
+            "in": len(found.shards),
+            "failed": len(embedded.failed),
+            "out": len(written),
+            "shortfall": sum(r["shortfall"] for r in rows),
+        },
+        "encoder": {
+            "model": encoding.model,
+            "dim": encoding.dim,
+            "device": encoding.device,
+            "precision": encoding.precision,
+            "batch_size": encoding.batch_size,
+            "key": encoding.key,
+        },
+        "clusters": {
+            "k": fit["k"],
+            "probes": min(recipe.clusters.probes, fit["k"]),
+            "trained_on": fit["trained_on"],
+            "mean_cosine": round(fit["mean_cosine"], 6),
+            "sizes": {
+                "min": int(sizes.min()),
+                "median": float(np.median(sizes)),
+                "max": int(sizes.max()),
+                "empty": int((sizes == 0).sum()),
+            },
+        },
+        "dedup": {
+            "rule": recipe.dedup.rule,
+            "keep": recipe.dedup.keep,
+            "eps": encoding.eps,
+            "eps_is_default": encoding.eps_is_default,
+            "eps_max": round(1 - job.bound, 12),
+            "pairs": sum(r.counts["pairs"] for r in paired.results),
+        },
+        "promise": {
+            "checked": sum(r.counts["checked"] for r in decided.by_shard),
+            "broken": sum(r.counts["broken"] for r in decided.by_shard),
+        },
+        "warnings": _warnings(found, rows, embedded),
+        "output": recipe.output,
+        "store": recipe.store_url,
+    }
+
+
+def histogram(paired: Paired) -> list[int]:
+    """Counts of all stored pairs by similarity."""
+    total = np.sum([r.counts["histogram"] for r in paired.results], axis=0)
+    return [int(n) for n in total]
+
+
+def _state(embedded: Embedded) -> RunState:
+    return RunState.COMPLETED_WITH_FAILURES if embedded.failed else RunState.COMPLETED
+
+
+def _seconds(engine: Engine) -> dict[str, float]:
+    """Wall time from a stage's first start to its last finish, of the work as it was done."""
+    return {
+        s.stage.value: round((s.finished_at - s.started_at).total_seconds(), 2)
+        for s in engine.ledger.stages(engine.job.run)
+        if s.started_at and s.finished_at
+    }
+
+
+def _warnings(found: Discovery, rows: Sequence[dict[str, Any]], embedded: Embedded) -> list[str]:
+    texts = []
+    if found.refused:
+        texts.append(
+            f"{len(found.refused)} tars have no _stats.json and were not admitted, such as {found.refused[0]}"
+        )
+    if short := [r for r in rows if r["shortfall"]]:
+        missing = sum(r["shortfall"] for r in short)
+        texts.append(
+            f"{len(short)} shards hold {missing} samples fewer than their stats say, "
+            f"such as {short[0]['shard']}"
+        )
+    unclear = sum(r.counts.get("warnings", 0) for r in embedded.results.values())
+    if unclear:
+        texts.append(f"{unclear} samples have json or txt that could not be read as such")
+    stray = sum(r.counts.get("stray", 0) for r in embedded.results.values())
+    if stray:
+        texts.append(f"{stray} members of the tars belong to no sample")
+    return texts

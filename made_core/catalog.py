@@ -1,0 +1,102 @@
+"""The catalog: for each sample of the corpus its uid, and which sample's vector stands for it.
+
+Samples with equal picture bytes are one picture: the readable one with the lowest uid (then gid)
+is the class's first, and its stored row is the vector of all. What is not readable has no class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from made_core import embeddings
+from made_core.corpus import Corpus, Gids, mapped, put_array
+from made_core.data import FileRef
+
+Uids = npt.NDArray[np.bytes_]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Arrays over all samples, by gid."""
+
+    uids: Uids  # UTF-8
+    first: Gids  # gid of the class's first; -1: unreadable
+
+    @property
+    def pictures(self) -> Gids:
+        """The gids of the classes' firsts: the samples whose rows are clustered and compared."""
+        return np.flatnonzero(self.first == np.arange(len(self.first)))
+
+
+def build(corpus: Corpus) -> Catalog:
+    """The catalog of a corpus, from the metadata alone. Raises DamagedFile."""
+    uids: list[Uids] = []
+    digests: list[npt.NDArray[np.bytes_]] = []
+    readable: list[npt.NDArray[np.bool_]] = []
+    for part in corpus.parts:
+        table = embeddings.read_table(part.table, ["uid", "picture", "error"])
+        uids.append(np.array([u.encode() for u in table["uid"].to_pylist()], np.bytes_))
+        # As two numbers: numpy's byte strings would lose trailing zero bytes.
+        raw = b"".join(d or bytes(16) for d in table["picture"].to_pylist())
+        digests.append(np.frombuffer(raw, "V16"))
+        readable.append(pc.is_null(table["error"]).to_numpy(zero_copy_only=False))
+    all_uids = np.concatenate(uids) if uids else np.zeros(0, "S1")
+    all_readable = np.concatenate(readable) if readable else np.zeros(0, bool)
+    halves = np.concatenate(digests).view("<u8").reshape(-1, 2) if uids else np.zeros((0, 2), "<u8")
+    return Catalog(all_uids, firsts(all_uids, halves, all_readable))
+
+
+def firsts(uids: Uids, digests: npt.NDArray[np.uint64], readable: npt.NDArray[np.bool_]) -> Gids:
+    """For each sample the gid of its class's first, -1 for the unreadable.
+
+    Args:
+        uids: (n,) byte strings. digests: (n, 2) halves of the picture's digest. readable: (n,).
+    """
+    n = len(uids)
+    first = np.full(n, -1, np.int64)
+    gids = np.flatnonzero(readable)
+    if not len(gids):
+        return first
+    order = np.lexsort((gids, uids[gids], digests[gids, 1], digests[gids, 0]))
+    ordered = gids[order]
+    same = (digests[ordered[1:]] == digests[ordered[:-1]]).all(axis=1)
+    starts = np.concatenate([[0], np.flatnonzero(~same) + 1])
+    sizes = np.diff(np.append(starts, len(ordered)))
+    first[ordered] = np.repeat(ordered[starts], sizes)
+    return first
+
+
+def hashes(uids: Uids, seed: int) -> npt.NDArray[np.uint64]:
+    """(n,) 64-bit hashes of the uids under a seed (blake2b): an order that nobody chose."""
+    key = seed.to_bytes(8, "little")
+    data = b"".join(hashlib.blake2b(u, digest_size=8, key=key).digest() for u in uids.tolist())
+    return np.frombuffer(data, "<u8")
+
+
+def training_sample(catalog: Catalog, size: int, seed: int) -> Gids:
+    """`size` pictures by the lowest hash of their uids, in that order: any shard order, one sample."""
+    pictures = catalog.pictures
+    order = np.lexsort((pictures, catalog.uids[pictures], hashes(catalog.uids[pictures], seed)))
+    return pictures[order[:size]]
+
+
+def put(url: str, catalog: Catalog) -> tuple[FileRef, FileRef]:
+    """Puts `<url>.uids.npy` and `<url>.first.npy`. Raises StorageFailed."""
+    return (
+        put_array(f"{url}.uids.npy", catalog.uids),
+        put_array(f"{url}.first.npy", catalog.first),
+    )
+
+
+@contextmanager
+def opened(refs: Sequence[FileRef]) -> Iterator[Catalog]:
+    """The catalog that `put` wrote, its arrays read as they are touched. Raises DamagedFile."""
+    with mapped(refs[0]) as uids, mapped(refs[1]) as first:
+        yield Catalog(uids, first)

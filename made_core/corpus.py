@@ -1,0 +1,148 @@
+"""The corpus: the embedded shards of a run in one fixed order, so that each sample has a number.
+
+A sample's number (`gid`) is its shard's start + its row. The order is discovery's, of names and
+contents, so it depends neither on how the sources were given nor on who embedded what first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from made_core import embeddings, files
+from made_core.data import FileRef, Shard
+from made_core.recipe import digest
+
+Gids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One embedded shard of the corpus."""
+
+    shard: Shard
+    start: int  # gid of its first sample
+    samples: int
+    rows: FileRef  # (samples, dim) float16
+    table: FileRef  # metadata, embeddings.SCHEMA
+
+    @property
+    def stop(self) -> int:
+        """gid behind its last sample."""
+        return self.start + self.samples
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The parts in order."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples, the unreadable ones included."""
+        return self.parts[-1].stop if self.parts else 0
+
+    @property
+    def key(self) -> str:
+        """16 hex digits over every embedded shard's name and content."""
+        return digest([[p.shard.id, p.rows.digest, p.table.digest] for p in self.parts])
+
+    def part_of(self, gids: Gids) -> npt.NDArray[np.int64]:
+        """The index of the part that holds each gid."""
+        starts = np.array([p.start for p in self.parts], np.int64)
+        found: npt.NDArray[np.int64] = np.searchsorted(starts, gids, side="right") - 1
+        return found
+
+    def by_part(self, gids: Gids) -> Iterator[tuple[Part, npt.NDArray[np.int64]]]:
+        """For each part that holds some of `gids`: the part, and the positions in `gids`."""
+        part = self.part_of(gids)
+        order = np.argsort(part, kind="stable")
+        cuts = np.flatnonzero(np.diff(part[order])) + 1
+        for positions in np.split(order, cuts) if len(gids) else []:
+            yield self.parts[int(part[positions[0]])], positions
+
+    def gather(self, gids: Gids) -> embeddings.Rows:
+        """(len(gids), dim) float16 stored rows. Raises DamagedFile."""
+        result: embeddings.Rows | None = None
+        for part, positions in self.by_part(gids):
+            with mapped(part.rows) as rows:
+                if result is None:
+                    result = np.empty((len(gids), rows.shape[1]), np.float16)
+                result[positions] = rows[gids[positions] - part.start]
+        return np.zeros((0, 0), np.float16) if result is None else result
+
+
+def build(embedded: Sequence[tuple[Shard, int, FileRef, FileRef]]) -> Corpus:
+    """The corpus of (shard, samples, rows, table) in discovery's order; empty shards are left out.
+
+    (They hold no sample: numbering passes over them.)
+    """
+    parts, start = [], 0
+    for shard, samples, rows, table in embedded:
+        if samples:
+            parts.append(Part(shard, start, samples, rows, table))
+            start += samples
+    return Corpus(tuple(parts))
+
+
+def put(url: str, corpus: Corpus) -> FileRef:
+    """Puts the corpus as a table with a row per shard. Raises StorageFailed."""
+    columns: dict[str, list[str | int | None]] = {
+        "shard": [p.shard.id for p in corpus.parts],
+        "url": [p.shard.url for p in corpus.parts],
+        "fingerprint": [p.shard.fingerprint for p in corpus.parts],
+        "size": [p.shard.size for p in corpus.parts],
+        "expected": [p.shard.expected for p in corpus.parts],
+        "samples": [p.samples for p in corpus.parts],
+    }
+    for name in ("rows", "table"):
+        for field in ("path", "size", "digest"):
+            columns[f"{name}_{field}"] = [getattr(getattr(p, name), field) for p in corpus.parts]
+    table = pa.table(columns)
+
+    def write(path: Path) -> None:
+        pq.write_table(table, path)
+
+    return files.put(url, write)
+
+
+def read(ref: FileRef) -> Corpus:
+    """The corpus that `put` wrote. Raises DamagedFile."""
+    with files.stored(ref) as path:
+        records = pq.read_table(path).to_pylist()
+    return build(
+        [
+            (
+                Shard(r["shard"], r["url"], r["fingerprint"], r["size"], r["expected"]),
+                r["samples"],
+                FileRef(r["rows_path"], r["rows_size"], r["rows_digest"]),
+                FileRef(r["table_path"], r["table_size"], r["table_digest"]),
+            )
+            for r in records
+        ]
+    )
+
+
+def put_array(url: str, array: npt.NDArray[np.generic]) -> FileRef:
+    """Puts an array as `.npy`. Raises StorageFailed."""
+
+    def write(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.save(file, array)
+
+    return files.put(url, write)
+
+
+@contextmanager
+def mapped(ref: FileRef) -> Iterator[npt.NDArray[np.generic]]:
+    """A stored `.npy`, read as it is touched; its size is checked. Raises DamagedFile."""
+    with files.stored(ref, whole=False) as path:
+        yield np.load(path, mmap_mode="r" if ref.size > 4096 else None)

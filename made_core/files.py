@@ -1,0 +1,212 @@
+"""The one door to bytes, on fsspec: local folders, s3://, hf:// and the rest.
+
+A file is put whole or not at all: locally by a rename, on an object store by its single upload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+
+from made_core.data import FileRef
+from made_core.errors import DamagedFile, StorageFailed
+from made_core.settings import settings
+
+CHUNK = 1 << 20
+
+
+def is_local(url: str) -> bool:
+    """Whether `url` is a path of this machine's file systems."""
+    return "://" not in url or url.startswith(("file://", "local://"))
+
+
+def absolute(url: str) -> str:
+    """A local path made absolute and without scheme; any other URL as it is."""
+    if not is_local(url):
+        return url.rstrip("/")
+    return os.path.abspath(os.path.expanduser(url.split("://", 1)[-1]))
+
+
+def join(url: str, *names: str) -> str:
+    """`names` below `url`."""
+    return posixpath.join(url, *names)
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """fsspec's file system of `url`, and the path in it.
+
+    Raises:
+        StorageFailed: no such protocol, or its library or credentials are missing.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise StorageFailed(f"{url}: {error}") from None
+    return fs, path
+
+
+@contextmanager
+def _storage(url: str) -> Iterator[None]:
+    """Turns a file system's errors into ours; a missing file stays a FileNotFoundError."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise
+    except OSError as error:
+        raise StorageFailed(f"{url}: {error}") from error
+
+
+def read(url: str) -> bytes:
+    """All bytes of a file. Raises FileNotFoundError or StorageFailed."""
+    fs, path = filesystem(url)
+    with _storage(url):
+        data: bytes = fs.cat_file(path)
+    return data
+
+
+def exists(url: str) -> bool:
+    """Whether a file or folder stands there."""
+    fs, path = filesystem(url)
+    with _storage(url):
+        return bool(fs.exists(path))
+
+
+def size(url: str) -> int:
+    """Bytes of a file. Raises FileNotFoundError or StorageFailed."""
+    fs, path = filesystem(url)
+    with _storage(url):
+        return int(fs.size(path))
+
+
+def names(url: str) -> dict[str, int]:
+    """The files directly in a folder: name -> bytes. Raises FileNotFoundError or StorageFailed."""
+    fs, path = filesystem(url)
+    with _storage(url):
+        rows = fs.ls(path, detail=True)
+    return {posixpath.basename(r["name"]): int(r["size"]) for r in rows if r["type"] == "file"}
+
+
+def put(url: str, write: Callable[[Path], None]) -> FileRef:
+    """Has `write` fill a local file, then puts it at `url`, whole or not at all.
+
+    Raises:
+        StorageFailed: the disk is full, the store does not answer; nothing stands at `url` then.
+    """
+    with _storage(url):
+        if is_local(url):
+            target = Path(absolute(url))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+            try:
+                write(part)
+                with open(part, "rb+") as file:
+                    os.fsync(file.fileno())
+                ref = FileRef(str(target), part.stat().st_size, file_digest(part))
+                os.replace(part, target)
+            finally:
+                part.unlink(missing_ok=True)
+            return ref
+        with scratch() as folder:
+            part = folder / posixpath.basename(url)
+            write(part)
+            fs, path = filesystem(url)
+            fs.put_file(str(part), path)
+            return FileRef(url, part.stat().st_size, file_digest(part))
+
+
+def put_bytes(url: str, data: bytes) -> FileRef:
+    """Puts `data` at `url`, whole or not at all. Raises StorageFailed."""
+
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return put(url, write)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that is gone afterwards, in MADE_SCRATCH or the system's place."""
+    base = settings().scratch
+    if base is not None:
+        base.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="made-", dir=base) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def local(url: str) -> Iterator[Path]:
+    """The file as a local path: itself, or a copy that is gone afterwards.
+
+    Raises FileNotFoundError or StorageFailed.
+    """
+    if is_local(url):
+        path = Path(absolute(url))
+        if not path.is_file():
+            raise FileNotFoundError(f"no such file: {path}")
+        yield path
+        return
+    with scratch() as folder:
+        copy = folder / posixpath.basename(url)
+        fs, path_in_store = filesystem(url)
+        with _storage(url):
+            fs.get_file(path_in_store, str(copy))
+        yield copy
+
+
+@contextmanager
+def stored(ref: FileRef, *, whole: bool = True) -> Iterator[Path]:
+    """A stored file as a local path, its size and (where `whole`) its digest checked.
+
+    Raises:
+        DamagedFile: it is gone, or not what was written.
+    """
+    try:
+        with local(ref.path) as path:
+            found = path.stat().st_size
+            if found != ref.size:
+                raise DamagedFile(f"{ref.path} has {found} bytes, {ref.size} were written")
+            if whole and (found_digest := file_digest(path)) != ref.digest:
+                raise DamagedFile(f"{ref.path} has digest {found_digest}, not {ref.digest}")
+            yield path
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{ref.path} is gone ({error})") from None
+
+
+def file_digest(path: Path) -> str:
+    """32 hex digits, blake2b-128 of a local file's content."""
+    state = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def move(source: str, target: str) -> None:
+    """Moves a file; locally by a rename. Raises FileNotFoundError or StorageFailed."""
+    fs, path = filesystem(source)
+    with _storage(source):
+        if is_local(source):
+            Path(absolute(target)).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(absolute(source), absolute(target))
+        else:
+            fs.mv(path, filesystem(target)[1])
+
+
+def remove(url: str) -> None:
+    """Removes a file or a folder with all that is in it; nothing there is fine."""
+    fs, path = filesystem(url)
+    with _storage(url), suppress(FileNotFoundError):
+        if is_local(url):
+            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+        else:
+            fs.rm(path, recursive=True)

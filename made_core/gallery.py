@@ -1,0 +1,106 @@
+"""What the report shows of single samples: the largest duplicate groups, what was unreadable."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+
+import numpy as np
+
+from made_core import embeddings, files, samples
+from made_core.catalog import Catalog
+from made_core.corpus import Corpus, Gids
+from made_core.data import Reason
+from made_core.decisions import NOBODY
+from made_core.errors import CorruptShard, StorageFailed
+from made_core.filters import KEPT, code
+from made_core.report import Group, Picture, Unreadable, thumbnail
+from made_core.verdict import Decided, similarities
+
+EXAMPLES = 5  # samples named for each kind of error
+
+
+def largest_groups(
+    corpus: Corpus, catalog: Catalog, decided: Decided, groups: int, members: int
+) -> list[Group]:
+    """The kept samples that stand for most others, with some of those, the nearest first.
+
+    Raises DamagedFile.
+    """
+    reason = np.asarray(decided.reason)
+    duplicate = np.isin(reason, [code(Reason.NEAR_DUPLICATE), code(Reason.EXACT_COPY)])
+    removed = np.flatnonzero(duplicate & (np.asarray(decided.representative) != NOBODY))
+    stands = np.asarray(decided.representative)[removed]
+    kept, counts = np.unique(stands, return_counts=True)
+    chosen = kept[np.lexsort((kept, -counts))[:groups]]
+    shown: list[tuple[int, Gids, np.ndarray[tuple[int], np.dtype[np.float64]]]] = []
+    for gid in chosen.tolist():
+        others = removed[stands == gid]
+        value = similarities(corpus, catalog.first[others], np.full(len(others), catalog.first[gid]))
+        order = np.lexsort((others, -value))[:members]
+        shown.append((gid, others[order], value[order]))
+    wanted = np.array(sorted({g for gid, others, _ in shown for g in (gid, *others.tolist())}), int)
+    pictures = _pictures(corpus, wanted)
+    result = []
+    for (gid, others, values), size in zip(shown, np.sort(counts)[::-1].tolist(), strict=False):
+        removed_ones = tuple(
+            _with(pictures[g], v) for g, v in zip(others.tolist(), values.tolist(), strict=True)
+        )
+        result.append(Group(pictures[gid], removed_ones, size + 1))
+    return result
+
+
+def _with(picture: Picture, similarity: float) -> Picture:
+    return Picture(picture.uid, picture.shard, picture.key, similarity, picture.caption, picture.jpeg)
+
+
+def _pictures(corpus: Corpus, gids: Gids) -> dict[int, Picture]:
+    """The samples' thumbnails and captions; one without thumbnail where its tar cannot be read."""
+    result = {}
+    for part, positions in corpus.by_part(gids):
+        rows = (gids[positions] - part.start).tolist()
+        table = embeddings.read_table(part.table, ["uid", "key", "caption"]).take(rows).to_pylist()
+        data: dict[int, bytes | None] = dict.fromkeys(rows)
+        try:
+            with files.local(part.shard.url) as path:
+                entries = samples.index(path).entries
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    for row in rows:
+                        data[row] = samples.load(descriptor, entries[row], part.shard.url).picture
+                finally:
+                    os.close(descriptor)
+        except (FileNotFoundError, CorruptShard, StorageFailed, IndexError):
+            pass  # the picture is not there any more: the report says so in its place
+        for row, fact in zip(rows, table, strict=True):
+            found = data[row]
+            jpeg = None if found is None else thumbnail(found)
+            result[part.start + row] = Picture(
+                fact["uid"], part.shard.id, fact["key"], None, fact["caption"] or "", jpeg
+            )
+    return result
+
+
+def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
+    """What could not be read, by error, the most frequent first. Raises DamagedFile."""
+    gids = np.flatnonzero(np.asarray(decided.reason) == code(Reason.UNREADABLE))
+    counts: Counter[str] = Counter()
+    examples: defaultdict[str, list[str]] = defaultdict(list)
+    for part, positions in corpus.by_part(gids):
+        rows = (gids[positions] - part.start).tolist()
+        for fact in embeddings.read_table(part.table, ["key", "error"]).take(rows).to_pylist():
+            counts[fact["error"]] += 1
+            if len(examples[fact["error"]]) < EXAMPLES:
+                examples[fact["error"]].append(f"{part.shard.id}/{fact['key']}")
+    return [Unreadable(e, n, tuple(examples[e])) for e, n in counts.most_common()]
+
+
+def kept_listing(corpus: Corpus, decided: Decided) -> list[dict[str, object]]:
+    """uid, input shard and key of every kept sample, in the output's order. Raises DamagedFile."""
+    kept = np.flatnonzero(np.asarray(decided.reason) == KEPT)
+    listing: list[dict[str, object]] = []
+    for part, positions in corpus.by_part(kept):
+        rows = (kept[positions] - part.start).tolist()
+        for fact in embeddings.read_table(part.table, ["uid", "key"]).take(rows).to_pylist():
+            listing.append({"uid": fact["uid"], "shard": part.shard.id, "key": fact["key"]})
+    return listing

@@ -1,0 +1,154 @@
+"""The transposition: rows from shard order to cluster order, in slices.
+
+A batch of shards writes its rows sorted by (cluster, gid), once per probe, with the clusters'
+offsets. So the rows of a range of clusters are one slice of each batch's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from made_core import corpus as corpora
+from made_core import files
+from made_core.centroids import Assignment
+from made_core.data import FileRef
+from made_core.embeddings import Rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The files of one assigned batch of shards."""
+
+    rows: FileRef  # (m, dim) float16, by (cluster, gid); m = pictures x probes
+    members: FileRef  # (m,) of `member_type`
+    offsets: FileRef  # (k + 1,) int64: cluster c is rows offsets[c] to offsets[c + 1]
+    homes: FileRef  # (pictures,) of HOME, by gid
+
+
+HOME = np.dtype([("gid", "<i8"), ("cluster", "<i4"), ("distance", "<f8")])
+
+
+def member_type(probes: int) -> np.dtype[np.void]:
+    """A row's gid and its nearest clusters, home first."""
+    return np.dtype([("gid", "<i8"), ("probes", "<i4", (probes,))])
+
+
+def put(
+    url: str, gids: corpora.Gids, rows: Rows, assignment: Assignment, k: int
+) -> tuple[FileRef, FileRef, FileRef, FileRef]:
+    """Puts a batch as `<url>.{rows,members,offsets,homes}.npy`. Raises StorageFailed."""
+    n, p = assignment.probes.shape
+    cluster = assignment.probes.ravel()
+    source = np.repeat(np.arange(n), p)
+    order = np.lexsort((gids[source], cluster))
+    members = np.empty(n * p, member_type(p))
+    members["gid"] = gids[source[order]]
+    members["probes"] = assignment.probes[source[order]]
+    offsets = np.searchsorted(cluster[order], np.arange(k + 1)).astype(np.int64)
+    homes = np.empty(n, HOME)
+    homes["gid"], homes["cluster"] = gids, assignment.probes[:, 0]
+    homes["distance"] = assignment.distance
+    return (
+        corpora.put_array(f"{url}.rows.npy", rows[source[order]]),
+        corpora.put_array(f"{url}.members.npy", members),
+        corpora.put_array(f"{url}.offsets.npy", offsets),
+        corpora.put_array(f"{url}.homes.npy", homes),
+    )
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster's rows, gathered from all batches."""
+
+    id: int
+    rows: Rows  # (n, dim) float16, on disk: read as it is touched
+    members: npt.NDArray[np.void]  # (n,) of `member_type`
+
+
+@contextmanager
+def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterator[Cluster]]:
+    """The clusters start to stop - 1, one at a time; memory is that of one slice.
+
+    Raises:
+        DamagedFile: a stored file is gone or not what was written.
+    """
+    with ExitStack() as stack:
+        opened = [
+            tuple(
+                stack.enter_context(corpora.mapped(ref)) for ref in (b.rows, b.members, b.offsets)
+            )
+            for b in batches
+        ]
+        folder = stack.enter_context(files.scratch())
+
+        def clusters() -> Iterator[Cluster]:
+            for c in range(start, stop):
+                cuts = [(int(o[c]), int(o[c + 1])) for _, _, o in opened]
+                total = sum(b - a for a, b in cuts)
+                if total == 0:
+                    continue
+                path = folder / f"{c}.rows"
+                with open(path, "wb") as file:  # written, not mapped: a full disk is an error then
+                    for (a, b), (source, _, _) in zip(cuts, opened, strict=True):
+                        source[a:b].tofile(file)
+                members = np.concatenate(
+                    [ids[a:b] for (a, b), (_, ids, _) in zip(cuts, opened, strict=True)]
+                )
+                rows = np.memmap(path, np.float16, "r").reshape(total, -1)
+                yield Cluster(c, rows, members)
+                del rows
+                path.unlink()
+
+        yield clusters()
+
+
+def pack(sizes: npt.NDArray[np.int64], tasks: int) -> list[tuple[int, int]]:
+    """Ranges [start, stop) of clusters, at most 2 x tasks - 1, that cost about the same: n^2 + n.
+
+    No range costs more than 1 / tasks of the whole, except a single cluster that does by itself.
+    """
+    cost = sizes.astype(np.float64) ** 2 + sizes
+    limit = cost.sum() / max(1, tasks)
+    ranges: list[tuple[int, int]] = []
+    start, spent = 0, 0.0
+    for c, value in enumerate(cost.tolist()):
+        if c > start and spent + value > limit:
+            ranges.append((start, c))
+            start, spent = c, 0.0
+        spent += value
+    ranges.append((start, len(sizes)))
+    return ranges
+
+
+def homes(
+    batches: Sequence[Batch], first: corpora.Gids
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """((n,) home cluster, (n,) distance to its centroid) of every sample, its class's first's.
+
+    -1 and NaN for the unreadable. Raises DamagedFile.
+    """
+    cluster = np.full(len(first), -1, np.int32)
+    distance = np.full(len(first), np.nan)
+    for batch in batches:
+        with corpora.mapped(batch.homes) as table:
+            cluster[table["gid"]] = table["cluster"]
+            distance[table["gid"]] = table["distance"]
+    readable = first >= 0
+    cluster[readable] = cluster[first[readable]]
+    distance[readable] = distance[first[readable]]
+    return cluster, distance
+
+
+def sizes(batches: Sequence[Batch]) -> npt.NDArray[np.int64]:
+    """(k,) rows of each cluster, visitors included. Raises DamagedFile."""
+    total: npt.NDArray[np.int64] | None = None
+    for batch in batches:
+        with corpora.mapped(batch.offsets) as offsets:
+            some = np.diff(offsets)
+            total = some if total is None else total + some
+    return np.zeros(0, np.int64) if total is None else total

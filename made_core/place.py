@@ -1,0 +1,90 @@
+"""Where a run reads and writes: paths made absolute, input kept apart from output, one run a folder."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+
+import braceexpand
+
+from made_core import files
+from made_core.errors import OutputError
+from made_core.recipe import Recipe
+
+MARK = "run.json"  # says whose an output folder is
+
+
+def located(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths, its sources sorted and each once.
+
+    Raises:
+        OutputError: output or store lie in a source, or a source in them: input is never modified.
+    """
+    sources = tuple(sorted({files.absolute(s) for s in recipe.sources}))
+    output, store = files.absolute(recipe.output), files.absolute(recipe.store_url)
+    for source in sources:
+        folder = _folder_of(source)
+        for name, place in (("output", output), ("store", store)):
+            if _inside(place, folder):
+                raise OutputError(f"{name} {place} lies in the source {folder}: nothing is written there")
+        if _inside(folder, files.join(output, "shards")):
+            raise OutputError(f"the source {folder} lies in the output {output}")
+    encoder = recipe.encoder
+    paths = {
+        name: files.absolute(value)
+        for name in ("pretrained", "config")
+        if (value := getattr(encoder, name)) and files.is_local(value) and files.exists(value)
+    }
+    return recipe.model_copy(
+        update={
+            "sources": sources,
+            "output": output,
+            "store": store,
+            "encoder": encoder.model_copy(update=paths),
+        }
+    )
+
+
+def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None) -> None:
+    """Marks the output folder as the run's.
+
+    Raises:
+        OutputError: it holds what is not ours, or another run's output and not `replace`.
+    """
+    mark = files.join(recipe.output, MARK)
+    mine = {"run": run, "identity": recipe.identity}
+    try:
+        known = json.loads(files.read(mark))
+    except (FileNotFoundError, ValueError):
+        known = None
+        ours = [files.absolute(place) for place in (recipe.store_url, log_folder) if place]
+        for child in sorted(_children(recipe.output)):
+            if not any(_inside(place, files.join(recipe.output, child)) for place in ours):
+                raise OutputError(
+                    f"{recipe.output} holds {child} and is no run's: name an empty folder"
+                ) from None
+    if known is not None and known.get("identity") != recipe.identity and not replace:
+        raise OutputError(
+            f"{recipe.output} belongs to run {known.get('run')} of another recipe; --replace takes it over"
+        )
+    if known != mine:
+        files.put_bytes(mark, json.dumps(mine).encode())
+
+
+def _children(url: str) -> set[str]:
+    fs, path = files.filesystem(url)
+    if not fs.exists(path):
+        return set()
+    return {posixpath.basename(p.rstrip("/")) for p in fs.ls(path, detail=False)}
+
+
+def _folder_of(source: str) -> str:
+    if "{" in source:
+        source = next(braceexpand.braceexpand(source))
+    while any(c in source for c in "*?["):
+        source = posixpath.dirname(source)
+    return posixpath.dirname(source) if source.endswith(".tar") else source
+
+
+def _inside(place: str, folder: str) -> bool:
+    return place == folder or place.startswith(folder.rstrip("/") + "/")

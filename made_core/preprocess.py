@@ -1,0 +1,54 @@
+"""Image bytes -> RGB pictures, as open_clip's training sees them: no EXIF rotation, first frame."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from made_core.errors import BadPicture
+
+# What img2dataset leaves under the names jpg, png and webp: it may keep the bytes as downloaded.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+Image.MAX_IMAGE_PIXELS = (
+    None  # the bound is ours: `max_pixels`, checked before any pixel is decoded
+)
+
+
+def decode(data: bytes, max_pixels: int) -> Image.Image:
+    """The picture as RGB.
+
+    16-bit greys are scaled to 8 bits (PIL would clip them); CMYK, palette and grey are converted;
+    transparency is dropped, as open_clip does.
+
+    Raises:
+        BadPicture: no picture, a truncated one, or one with more than `max_pixels` pixels.
+    """
+    if not data:
+        raise BadPicture("it has 0 bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of EXIF and palettes that do not matter
+            with Image.open(BytesIO(data), formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > max_pixels:
+                    raise BadPicture(
+                        f"it has {width} x {height} = {width * height} pixels, "
+                        f"allowed: {max_pixels} (reading.max_pixels)"
+                    )
+                picture.load()
+                if picture.mode.startswith("I"):
+                    grey = np.asarray(picture).astype(np.uint32) >> 8
+                    return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+                return picture.convert("RGB")
+    except UnidentifiedImageError:
+        raise BadPicture(f"not one of {', '.join(FORMATS)}") from None
+    except BadPicture:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's decoders raise almost anything on damaged input
+        text = " ".join(str(error).split())[:200]
+        raise BadPicture(f"{type(error).__name__}: {text}") from None

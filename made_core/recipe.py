@@ -1,0 +1,292 @@
+"""The knobs of a run: one frozen pydantic model. Unknown keys are refused, every bound checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from made_core.errors import RecipeError
+
+
+class Part(BaseModel):
+    """A frozen part of the recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Admission(Part):
+    """Which tars are shards."""
+
+    require_stats: bool = Field(
+        True,
+        description="Admit a tar only with img2dataset's NNNNN_stats.json beside it, which marks "
+        "it as finished. Turn off for shards of other makers.",
+    )
+
+
+class Reading(Part):
+    """Limits on a picture."""
+
+    max_pixels: int = Field(
+        100_000_000,
+        ge=1,
+        description="Pictures with more pixels (width x height) are unreadable: a bound on memory.",
+    )
+
+
+class Encoder(Part):
+    """What turns a picture into a vector."""
+
+    model: str = Field(
+        "perceptual",
+        min_length=1,
+        description="`perceptual` (built in, no weights: near-duplicates only), `mean-colour` "
+        "(a baseline), or an open_clip model name such as ViT-B-32.",
+    )
+    pretrained: str | None = Field(
+        None, description="open_clip's pretrained tag, or the path of a checkpoint file."
+    )
+    config: str | None = Field(
+        None, description="Path of an open_clip model-config JSON; its file name is the model name."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: cuda where the workers have it, else cpu."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Of weights and activations. auto: bf16 on cuda, fp32 on cpu."
+    )
+    batch_size: int | Literal["auto"] = Field(
+        "auto", description="Pictures a forward pass, 1 to 65536. auto: 256 on cuda, 32 on cpu."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Encoder:
+        if self.batch_size != "auto" and not 1 <= self.batch_size <= 65536:
+            raise ValueError(f"batch_size is {self.batch_size}, allowed: auto, or 1 to 65536")
+        builtin = self.model in ("perceptual", "mean-colour")
+        if builtin and (self.pretrained or self.config):
+            raise ValueError(f"model {self.model} is built in: it takes no pretrained, no config")
+        if not builtin and not self.pretrained:
+            raise ValueError(
+                f"model {self.model} needs `pretrained` (a tag or a checkpoint file): "
+                "random weights tell nothing"
+            )
+        return self
+
+
+class Clusters(Part):
+    """Spherical k-means."""
+
+    k: int | Literal["auto"] = Field(
+        "auto",
+        description="Clusters, 1 to 1000000. auto: 1 per 1024 samples, at most sqrt(samples).",
+    )
+    probes: int = Field(
+        1, ge=1, le=64, description="Nearest clusters in which a sample is compared."
+    )
+    samples_per_centroid: int = Field(
+        256, ge=1, le=100_000, description="Samples to train on, for each centroid."
+    )
+    iterations: int = Field(20, ge=1, le=1000, description="Of k-means.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the initial centroids.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Clusters:
+        if self.k != "auto" and not 1 <= self.k <= 1_000_000:
+            raise ValueError(f"k is {self.k}, allowed: auto, or 1 to 1000000")
+        return self
+
+
+class Dedup(Part):
+    """Which near pairs cost a sample its place."""
+
+    rule: Literal["cover", "reference"] = Field(
+        "cover",
+        description="cover: a sample is kept iff no KEPT earlier one is within eps. "
+        "reference: SemDeDup's, in the cluster, where the earlier one may be removed itself.",
+    )
+    eps: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Two samples are duplicates above the cosine 1 - eps. Default: the encoder's.",
+    )
+    eps_max: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Pairs are stored down to 1 - eps_max, so that a smaller eps needs no new "
+        "search. Default: twice the encoder's default eps, or eps where that is more.",
+    )
+    keep: Literal["hard", "easy", "random", "largest", "column"] = Field(
+        "hard",
+        description="Who comes first and so stays. hard: farthest from the centroid; easy: "
+        "nearest; random: by a seeded hash; largest: most pixels; column: by keep_column.",
+    )
+    keep_column: str | None = Field(
+        None, description="Numeric field of the sample's json, for keep: column."
+    )
+    keep_prefer: Literal["max", "min"] = Field(
+        "max", description="Which value of keep_column is best; samples without one come last."
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="For keep: random.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Dedup:
+        if (self.keep == "column") != (self.keep_column is not None):
+            raise ValueError("keep: column and keep_column go together")
+        if self.eps is not None and self.eps_max is not None and self.eps > self.eps_max:
+            raise ValueError(f"eps is {self.eps}, allowed: up to eps_max, {self.eps_max}")
+        return self
+
+
+class Filters(Part):
+    """Samples that fail one are dropped with its Reason and represent nobody. Off by default."""
+
+    min_side: int | None = Field(None, ge=1, description="Smallest side, pixels.")
+    max_aspect: float | None = Field(None, ge=1, description="Long side / short side, at most.")
+    min_words: int | None = Field(None, ge=1, description="Words in the caption, at least.")
+    min_chars: int | None = Field(None, ge=1, description="Characters in the caption, at least.")
+
+
+class Writing(Part):
+    """The output shards."""
+
+    samples_per_shard: int = Field(
+        10_000, ge=1, le=10_000_000, description="Samples in each output shard but the last."
+    )
+
+
+class Work(Part):
+    """How the work is cut; nothing here changes a result."""
+
+    shards_per_task: int = Field(16, ge=1, le=10_000, description="Input shards a Prefect task.")
+    tasks_in_flight: int = Field(64, ge=1, le=10_000, description="Submitted and not yet finished.")
+    cpus_per_task: float = Field(1, gt=0, le=1024, description="Ray CPUs that a task asks for.")
+    gpus_per_task: float = Field(
+        0, ge=0, le=64, description="Ray GPUs that an embed task asks for."
+    )
+    block_rows: int = Field(
+        2048, ge=1, le=65536, description="Rows of a block in the search for pairs: bounds memory."
+    )
+    attempts: int = Field(3, ge=1, le=100, description="Of a unit, before it is set aside.")
+    lease_seconds: float = Field(
+        60, ge=1, le=86_400, description="Until a silent worker's unit is given to another."
+    )
+    max_failed_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the input shards that may fail before the run stops, 0 to 1.",
+    )
+
+
+class Recipe(Part):
+    """A run: what goes in, what is done, where it comes out."""
+
+    sources: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="Folders, tars, globs, brace patterns ({00000..01279}.tar) or fsspec URLs."
+    )
+    output: str = Field(min_length=1, description="Folder or URL; belongs to one run.")
+    store: str | None = Field(
+        None,
+        description="Folder or URL of embeddings, clusters and pairs; runs may share one. "
+        "Default: <output>/store.",
+    )
+    admission: Admission = Admission()
+    reading: Reading = Reading()
+    encoder: Encoder = Encoder()
+    clusters: Clusters = Clusters()
+    dedup: Dedup = Dedup()
+    filters: Filters = Filters()
+    writing: Writing = Writing()
+    work: Work = Work()
+
+    @property
+    def store_url(self) -> str:
+        """The store's folder or URL."""
+        return self.store or f"{self.output.rstrip('/')}/store"
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits over everything that decides the output: all but `store` and `work`."""
+        return digest(self.model_dump(mode="json", exclude={"store", "work", "output"}))
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of a JSON value: equal values, equal digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def load(path: str | None, overrides: dict[str, Any], sets: list[str]) -> Recipe:
+    """The recipe of a YAML file (None: all defaults) under `overrides` and `a.b=value` settings.
+
+    Raises:
+        RecipeError: no such file, no YAML, or a field that does not fit; names field and bound.
+    """
+    values = _read(path) if path else {}
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    for item in sets:
+        name, sep, text = item.partition("=")
+        if not sep:
+            raise RecipeError(f"--set {item}: expected field=value, as in dedup.eps=0.05")
+        _put(values, name.strip(), _yaml(text, f"--set {item}"))
+    return validate(values, path or "the command line")
+
+
+def validate(values: dict[str, Any], place: str) -> Recipe:
+    """`values` as a Recipe; raises RecipeError naming each field, what it is and what is allowed."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{place}: " + "; ".join(_sentence(e) for e in error.errors())) from None
+
+
+def _sentence(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"]) or "recipe"
+    if error["type"] == "extra_forbidden":
+        allowed: Any = Recipe
+        for part in error["loc"][:-1]:
+            allowed = allowed.model_fields[part].annotation
+        return f"{name}: unknown field, allowed here: {', '.join(allowed.model_fields)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{name}: missing"
+    if error["type"] == "value_error":
+        return f"{name}: {message}"
+    return f"{name}: {message} (it is {error['input']!r})"
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: {error}") from None
+    values = _yaml(text, path)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: expected fields and values, found a {type(values).__name__}")
+    return values
+
+
+def _yaml(text: str, place: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{place}: no YAML: {' '.join(str(error).split())}") from None
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    *parents, last = name.split(".")
+    for parent in parents:
+        inner = values.get(parent)
+        values[parent] = dict(inner) if isinstance(inner, dict) else {}
+        values = values[parent]
+    values[last] = value

@@ -1,0 +1,97 @@
+"""Pairs + an order + a rule -> who stays, and who stands for whom. Pure; read it beside the paper.
+
+Let `bound` = 1 - eps and let samples be walked in one total order.
+
+reference (SemDeDup, Abbas et al. 2023, arXiv:2303.09540): in each cluster, sample j is removed iff
+    max over EARLIER i of <x_i, x_j>  >  bound          (i may be removed itself)
+cover: over the whole data set, j is removed iff some KEPT earlier i has <x_i, x_j> > bound: the
+    lexicographically first maximal independent set of the near-pair graph. So every removed
+    sample has a kept one within eps, which the reference does not promise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The outcome for n nodes."""
+
+    representative: Ints  # (n,) the kept node that stands for each; a kept node's is itself
+
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """(n,) who stays."""
+        result: npt.NDArray[np.bool_] = self.representative == np.arange(len(self.representative))
+        return result
+
+
+def cover(rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) -> Resolved:
+    """The cover rule.
+
+    Args:
+        rank: (n,) each node's place in the total order, all different.
+        i, j, similarity: (m,) near pairs, each once, either way round.
+        bound: pairs count above it.
+    """
+    earlier, later, value = _directed(rank, i, j, similarity, bound)
+    kept = np.ones(len(rank), bool)
+    edges = np.flatnonzero(np.diff(later, prepend=-1, append=-1))  # of each later node's slice
+    for start, stop in pairwise(edges.tolist()):
+        if kept[earlier[start:stop]].any():
+            kept[later[start]] = False
+    return Resolved(_nearest_kept(rank, kept, earlier, later, value))
+
+
+def reference(
+    rank: Ints, cluster: Ints, i: Ints, j: Ints, similarity: Floats, bound: float
+) -> Resolved:
+    """SemDeDup's rule; `cluster` (n,) is each node's own. See `cover` for the others.
+
+    A removed node is represented by its nearest kept earlier neighbour; where all of those are
+    removed themselves, by whoever stands for the nearest of them.
+    """
+    same = cluster[i] == cluster[j]
+    earlier, later, value = _directed(rank, i[same], j[same], similarity[same], bound)
+    kept = np.ones(len(rank), bool)
+    kept[later] = False
+    direct = _nearest_kept(rank, kept, earlier, later, value)
+    chain = _nearest_kept(rank, np.ones(len(rank), bool), earlier, later, value)
+    nobody = ~kept & (direct == np.arange(len(rank)))
+    parent = np.where(nobody, chain, direct)
+    while not kept[parent].all():  # each step goes to an earlier node: it ends
+        parent = np.where(kept[parent], parent, parent[parent])
+    return Resolved(parent)
+
+
+def _directed(
+    rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float
+) -> tuple[Ints, Ints, Floats]:
+    """The pairs above the bound as (earlier, later, similarity), by the rank of the later."""
+    near = similarity > bound
+    i, j, value = i[near], j[near], similarity[near]
+    swap = rank[i] > rank[j]
+    earlier, later = np.where(swap, j, i), np.where(swap, i, j)
+    order = np.argsort(rank[later], kind="stable")
+    return earlier[order], later[order], value[order]
+
+
+def _nearest_kept(
+    rank: Ints, kept: npt.NDArray[np.bool_], earlier: Ints, later: Ints, value: Floats
+) -> Ints:
+    """(n,) each later node's most similar earlier neighbour among `kept`, ties by rank, or itself."""
+    result = np.arange(len(rank))
+    use = kept[earlier]
+    earlier, later, value = earlier[use], later[use], value[use]
+    order = np.lexsort((rank[earlier], -value, later))
+    first = np.flatnonzero(np.diff(later[order], prepend=-1))
+    result[later[order][first]] = earlier[order][first]
+    return result

@@ -1,0 +1,148 @@
+"""tar -> samples and back, never dropping a member.
+
+A sample is webdataset's: the members that share what stands before the name's first dot. Unlike
+webdataset, members of a sample need not be adjacent, and a key met twice is two samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from webdataset.tariterators import base_plus_ext
+
+from made_core.errors import CorruptShard
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+BLOCK = 512  # bytes, tar's
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar."""
+
+    suffix: str  # what stands behind the name's first dot, as written
+    offset: int  # of its data, bytes
+    size: int  # bytes
+
+
+@dataclass
+class Entry:
+    """A sample's place in a tar."""
+
+    row: int  # 0 for the first sample of the tar
+    key: str
+    members: list[Member] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a tar holds."""
+
+    entries: tuple[Entry, ...]  # in the order of their first members
+    stray: int  # members that belong to no sample: folders, links, names without a dot
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample's bytes."""
+
+    key: str  # webdataset's __key__
+    url: str  # webdataset's __url__
+    members: dict[str, bytes]  # suffix as written -> content, in tar order
+
+    def get(self, *suffixes: str) -> bytes | None:
+        """The first member with one of these suffixes, in any case of letters."""
+        return next((d for s, d in self.members.items() if s.lower() in suffixes), None)
+
+    @property
+    def picture(self) -> bytes | None:
+        """The picture's bytes, None without one."""
+        return self.get(*PICTURES)
+
+    @property
+    def content(self) -> bytes:
+        """16 bytes, blake2b-128 over all names and contents."""
+        state = hashlib.blake2b(digest_size=16)
+        for suffix, data in self.members.items():
+            state.update(b"%s\n%d\n" % (suffix.encode("utf-8", "surrogateescape"), len(data)))
+            state.update(data)
+        return state.digest()
+
+
+def index(path: Path) -> Index:
+    """The samples of a tar, by its headers.
+
+    Raises:
+        CorruptShard: empty, no tar, a partial member, or no end-of-archive marker (5-7 % of
+            truncated tars read as a clean end of file otherwise).
+    """
+    size = path.stat().st_size
+    if size == 0:
+        raise CorruptShard(f"{path.name} is empty")
+    entries: list[Entry] = []
+    latest: dict[str, Entry] = {}
+    stray = 0
+    try:
+        with tarfile.open(path, "r:") as tar:
+            at = -1
+            while (info := tar.next()) is not None:
+                if info.offset_data <= at:
+                    raise CorruptShard(f"{path.name}: headers run backwards at byte {info.offset}")
+                at = info.offset_data
+                tar.members.clear()  # tarfile keeps each header otherwise
+                if info.offset_data + info.size > size:
+                    raise CorruptShard(f"{path.name} is cut off inside {info.name!r}")
+                key, suffix = base_plus_ext(info.name)
+                if not info.isreg() or info.issparse() or key is None or suffix is None:
+                    stray += 1
+                    continue
+                entry = latest.get(key)
+                if entry is None or any(m.suffix == suffix for m in entry.members):
+                    entry = latest[key] = Entry(len(entries), key)
+                    entries.append(entry)
+                entry.members.append(Member(suffix, info.offset_data, info.size))
+            end = tar.offset
+    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
+        raise CorruptShard(f"{path.name}: {error}") from None
+    with open(path, "rb") as file:
+        file.seek(end)
+        marker = file.read(BLOCK)
+    if marker != bytes(BLOCK):
+        what = "garbage" if len(marker) == BLOCK else "no end-of-archive marker"
+        raise CorruptShard(f"{path.name}: {what} at byte {end} of {size}: truncated or damaged")
+    return Index(tuple(entries), stray)
+
+
+def load(descriptor: int, entry: Entry, url: str) -> Sample:
+    """The sample's bytes from an open tar; safe from several threads.
+
+    Raises:
+        CorruptShard: the file shrank since it was indexed.
+    """
+    members = {}
+    for member in entry.members:
+        data = os.pread(descriptor, member.size, member.offset)
+        while len(data) < member.size:  # a read stops at 2 GiB
+            more = os.pread(descriptor, member.size - len(data), member.offset + len(data))
+            if not more:
+                raise CorruptShard(f"{url} ends inside {entry.key}.{member.suffix}")
+            data += more
+        members[member.suffix] = data
+    return Sample(entry.key, url, members)
+
+
+def write(path: Path, samples: Iterable[Sample]) -> None:
+    """A tar of `samples`, their members adjacent and byte for byte; equal input, equal file."""
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for sample in samples:
+            for suffix, data in sample.members.items():
+                info = tarfile.TarInfo(f"{sample.key}.{suffix}")
+                info.size = len(data)
+                info.mode = 0o444
+                tar.addfile(info, BytesIO(data))

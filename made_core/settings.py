@@ -1,0 +1,40 @@
+"""Where things are. The only reader of the environment; a recipe says what to do, this says where."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Values from the environment, each named `MADE_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MADE_", frozen=True)
+
+    database_url: str | None = Field(
+        None,
+        description="PostgreSQL URL of the ledger; without it a private server is started in home",
+    )
+    ray_address: str | None = Field(
+        None, description="host:port of a running Ray head; without it Ray starts on this machine"
+    )
+    home: Path = Field(
+        Path("~/.made"), description="folder of the private PostgreSQL and Prefect servers"
+    )
+    scratch: Path | None = Field(
+        None, description="folder for local copies of remote shards; default: the system's"
+    )
+
+    @property
+    def home_path(self) -> Path:
+        """`home`, absolute."""
+        return self.home.expanduser().resolve()
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

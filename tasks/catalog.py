@@ -1,0 +1,25 @@
+"""catalog: the metadata of all shards -> uids and classes of equal pictures."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from made_core import catalog as catalogs
+from made_core import corpus as corpora
+from made_core import files
+from made_core.data import FileRef, Stage, Unit
+from tasks.units import Job, Made, Progress, work
+
+
+@task(name="catalog", cache_policy=NO_CACHE, persist_result=False)
+def catalog(job: Job, scope: str, corpus_ref: FileRef) -> None:
+    """Builds the corpus' catalog: two arrays."""
+
+    def one(unit: Unit, progress: Progress) -> Made:
+        built = catalogs.build(corpora.read(corpus_ref))
+        url = files.join(job.recipe.store_url, "catalogs", scope, unit.name)
+        counts = {"pictures": len(built.pictures), "readable": int((built.first >= 0).sum())}
+        return Made(catalogs.put(url, built), len(built.uids), counts)
+
+    work(job, Stage.CATALOG, scope, ["catalog"], one)

@@ -1,0 +1,53 @@
+"""decide: a batch of input shards -> their decisions, a row for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from made_core import catalog as catalogs
+from made_core import corpus as corpora
+from made_core import decisions, files, output, verdict
+from made_core.data import FileRef, Stage, Unit
+from tasks.units import Job, Made, Progress, work
+
+
+@task(name="decide", cache_policy=NO_CACHE, persist_result=False)
+def decide(
+    job: Job,
+    scope: str,
+    corpus_ref: FileRef,
+    catalog_refs: tuple[FileRef, ...],
+    decision_refs: tuple[FileRef, ...],
+    keys: Sequence[str],
+) -> None:
+    """Writes the decisions of batches of parts and checks the promise; keys as in assign."""
+    corpus = corpora.read(corpus_ref)
+
+    def one(unit: Unit, progress: Progress) -> Made:
+        start, stop = (int(n) for n in unit.key.split("-"))
+        refs, accounts, checked, broken, done = [], {}, 0, 0, 0
+        with catalogs.opened(catalog_refs) as catalog, verdict.opened(decision_refs) as decided:
+            plan = output.Plan(len(decided.kept), job.recipe.writing.samples_per_shard)
+            for part in corpus.parts[start:stop]:
+                columns, check = verdict.columns(part, corpus, catalog, decided, plan, 1 - job.encoding.eps)
+                table = decisions.table(part, columns)
+
+                def write(path: Path, table: object = table) -> None:
+                    pq.write_table(table, path, compression="zstd")
+
+                name = output.part_url(job.recipe.output, scope, "decisions", part.shard.id, unit)
+                refs.append(files.put(f"{name}.parquet", write))
+                accounts[part.shard.id] = asdict(decisions.account(columns.reason))
+                checked, broken = checked + check.checked, broken + check.broken
+                done += part.samples
+                progress(done)
+        counts = {"accounts": accounts, "checked": checked, "broken": broken}
+        return Made(refs, done, counts)
+
+    work(job, Stage.DECIDE, scope, keys, one)

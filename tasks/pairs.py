@@ -1,0 +1,45 @@
+"""pairs: a range of clusters -> their near pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from made_core import files, groups
+from made_core import pairs as near_pairs
+from made_core.data import Stage, Unit
+from tasks.units import Job, Made, Progress, work
+
+
+@task(name="pairs", cache_policy=NO_CACHE, persist_result=False)
+def pairs(job: Job, scope: str, batches: Sequence[groups.Batch], keys: Sequence[str]) -> None:
+    """Finds the pairs of ranges of clusters; a key is `<first cluster>-<last cluster + 1>`."""
+    block = job.recipe.work.block_rows
+
+    def one(unit: Unit, progress: Progress) -> Made:
+        start, stop = (int(n) for n in unit.key.split("-"))
+        found = np.zeros(near_pairs.BINS, np.int64)
+        rows = 0
+
+        def write(path: Path) -> None:
+            nonlocal rows
+            with open(path, "wb") as file, groups.gathered(batches, start, stop) as clusters:
+                for cluster in clusters:
+                    for some in near_pairs.of_cluster(
+                        cluster.id, cluster.rows, cluster.members, job.bound, block
+                    ):
+                        file.write(some.tobytes())
+                        found[:] += near_pairs.histogram(some["similarity"], job.bound)
+                        progress(rows)
+                    rows += len(cluster.members)
+                    progress(rows)
+
+        url = files.join(job.recipe.store_url, "pairs", scope, f"{unit.name}.pairs")
+        ref = files.put(url, write)
+        return Made([ref], rows, {"pairs": int(found.sum()), "histogram": found.tolist()})
+
+    work(job, Stage.PAIRS, scope, keys, one)

@@ -1,0 +1,130 @@
+"""The frame of each task: claim units within the batch, hold their leases, mark how they ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.logging import get_run_logger
+from prefect.logging.handlers import APILogHandler
+
+from made_core.data import Encoding, FileRef, Stage, Unit, UnitState
+from made_core.errors import LeaseLost
+from made_core.recipe import Recipe
+from made_core.state import Ledger
+
+BACKOFF_SECONDS = 2.0  # before the second attempt; doubled for each further one
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of a run is told."""
+
+    run: str
+    database_url: str
+    recipe: Recipe  # sources, output, store absolute; the encoder resolved
+    encoding: Encoding
+    log_folder: str | None = None
+
+    @property
+    def bound(self) -> float:
+        """Stored pairs have a similarity above this: 1 - eps_max."""
+        eps_max = self.recipe.dedup.eps_max
+        return 1 - (max(2 * self.encoding.eps, self.encoding.eps) if eps_max is None else eps_max)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a unit came to."""
+
+    files: Sequence[FileRef]
+    samples: int = 0
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+Progress = Callable[[int], None]  # samples done so far; raises LeaseLost when another holds the unit
+
+
+def work(
+    job: Job, stage: Stage, scope: str, keys: Sequence[str], do: Callable[[Unit, Progress], Made]
+) -> None:
+    """Does the units `keys` that nobody else does, one after the other.
+
+    An error is the unit's, not the task's: it goes to the ledger, which decides on a retry.
+    """
+    open_log(job.log_folder)
+    logger = get_run_logger()
+    ledger = Ledger(job.database_url)
+    host = f"{socket.gethostname()}:{os.getpid()}"
+    try:
+        while units := ledger.claim(stage, scope, keys, 1, job.recipe.work.lease_seconds, host):
+            unit = units[0]
+            logger.info("%s %s: attempt %d", stage.value, unit.key, unit.attempt)
+            try:
+                with _Lease(ledger, unit, job.recipe.work.lease_seconds) as lease:
+                    made = do(unit, lease.progress)
+                ledger.finish(unit, made.files, made.samples, made.counts)
+                logger.info("%s %s: done, %d samples", stage.value, unit.key, made.samples)
+            except LeaseLost as error:
+                logger.warning("%s %s: %s", stage.value, unit.key, error)
+            except Exception as error:
+                backoff = BACKOFF_SECONDS * 2 ** (unit.attempt - 1)
+                state = ledger.fail(unit, error, backoff)
+                ends = "set aside" if state is UnitState.FAILED else "will be tried again"
+                logger.error("%s %s: %s: %s", stage.value, unit.key, ends, error)
+                logger.debug("%s", traceback.format_exc())
+    finally:
+        ledger.close()
+        APILogHandler().flush()  # Prefect loses a Ray worker's last lines otherwise
+
+
+class _Lease:
+    """Renews a unit's lease from a thread while the work goes on."""
+
+    def __init__(self, ledger: Ledger, unit: Unit, seconds: float) -> None:
+        self._ledger, self._unit, self._seconds = ledger, unit, seconds
+        self._samples = 0
+        self._lost = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+
+    def __enter__(self) -> _Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def progress(self, samples: int) -> None:
+        """Takes note of the samples done; raises LeaseLost when the work is another's now."""
+        self._samples = samples
+        if self._lost.is_set():
+            raise LeaseLost(f"{self._unit.stage.value} {self._unit.key}")
+
+    def _renew(self) -> None:
+        # Often enough for a live progress bar, and thrice in the lease at least.
+        while not self._stop.wait(min(self._seconds / 3, 5.0)):
+            if not self._ledger.renew([self._unit], self._seconds, [self._samples]):
+                self._lost.set()
+                return
+
+
+def open_log(folder: str | None, role: str = "worker") -> None:
+    """Has this process write its log to `folder`, once; None: nowhere but to Prefect."""
+    logger = logging.getLogger("prefect")
+    if folder is None or any(isinstance(h, logging.FileHandler) for h in logger.handlers):
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    name = f"{role}-{socket.gethostname()}-{os.getpid()}.log"
+    handler = logging.FileHandler(Path(folder) / name, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,31 @@
+"""write: an output shard's samples, copied byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from made_core import corpus as corpora
+from made_core import output
+from made_core.data import FileRef, Stage, Unit
+from tasks.units import Job, Made, Progress, work
+
+
+@task(name="write", cache_policy=NO_CACHE, persist_result=False)
+def write(job: Job, scope: str, corpus_ref: FileRef, kept_ref: FileRef, keys: Sequence[str]) -> None:
+    """Writes output shards; a key is the shard's name, its number."""
+    corpus = corpora.read(corpus_ref)
+
+    def one(unit: Unit, progress: Progress) -> Made:
+        with corpora.mapped(kept_ref) as kept:
+            plan = output.Plan(len(kept), job.recipe.writing.samples_per_shard)
+            start, stop = plan.slice(int(unit.key))
+            gids = np.asarray(kept[start:stop])
+        url = output.part_url(job.recipe.output, scope, "shards", unit.key, unit)
+        refs = output.write_shard(corpus, gids, start, plan, url, progress)
+        return Made(refs, len(gids))
+
+    work(job, Stage.WRITE, scope, keys, one)

@@ -1,0 +1,38 @@
+"""A real PostgreSQL for the session, a fresh database for each test that asks for a ledger."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from made_core.postgres import embedded
+from made_core.state import Ledger
+
+
+@pytest.fixture(scope="session")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server of this session's own."""
+    with embedded(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_url(database_url: str) -> str:
+    """URL of an empty database on it."""
+    name = f"t{uuid.uuid4().hex}"
+    engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY wal_log"))
+    engine.dispose()
+    return make_url(database_url).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def ledger(empty_url: str) -> Iterator[Ledger]:
+    """A ledger on an empty database."""
+    ledger = Ledger.open(empty_url, patience=30)
+    yield ledger
+    ledger.close()

@@ -1,0 +1,125 @@
+"""The transposition keeps every row, and ranges of clusters cover them all."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from made_core import groups
+from made_core.centroids import Assignment
+from made_core.corpus import mapped
+from made_core.errors import DamagedFile
+
+
+def rows_of(gids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+    """A row that names its sample."""
+    return np.stack([gids % 1000, gids // 1000, np.ones(len(gids))], axis=1).astype(np.float16)
+
+
+def assigned(seed: int, n: int, p: int, k: int) -> Assignment:
+    """Random probes and distances."""
+    generator = np.random.default_rng(seed)
+    probes = np.array([generator.permutation(k)[:p] for _ in range(n)], np.int32).reshape(n, p)
+    return Assignment(probes, generator.random(n))
+
+
+def put(
+    folder: Path, gids: npt.NDArray[np.int64], assignment: Assignment, k: int, cuts: list[int]
+) -> list[groups.Batch]:
+    """Batches of consecutive samples; an empty one has rows without a dimension, as `gather` has."""
+    batches = []
+    for number, held in enumerate(np.split(np.arange(len(gids)), cuts)):
+        part = Assignment(assignment.probes[held], assignment.distance[held])
+        rows = rows_of(gids[held]) if len(held) else np.zeros((0, 0), np.float16)
+        batches.append(groups.Batch(*groups.put(str(folder / str(number)), gids[held], rows, part, k)))
+    return batches
+
+
+def gathered(batches: list[groups.Batch], start: int, stop: int) -> dict[int, list[tuple[int, list[int]]]]:
+    """cluster -> (gid, probes) of its rows; checks that each row is its sample's."""
+    result = {}
+    with groups.gathered(batches, start, stop) as clusters:
+        for cluster in clusters:
+            assert cluster.id not in result
+            assert cluster.rows.shape == (len(cluster.members), 3)
+            assert cluster.rows.dtype == np.float16
+            assert np.array_equal(cluster.rows, rows_of(cluster.members["gid"]))
+            pairs = zip(cluster.members["gid"].tolist(), cluster.members["probes"].tolist(), strict=True)
+            result[cluster.id] = list(pairs)
+    return result
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 30),
+    st.sampled_from([(1, 1), (1, 5), (2, 5), (4, 16)]),
+    st.lists(st.integers(0, 30), max_size=4).map(sorted),
+)
+@example(0, 12, (2, 5), [0, 0, 6])  # the first batches are empty
+@example(0, 600, (4, 16), [300])  # files large enough to be mapped
+def test_each_row_once_a_probe(seed: int, n: int, shape: tuple[int, int], cuts: list[int]) -> None:
+    """Whatever the batches, a cluster holds exactly the samples that probe it, in gid order."""
+    p, k = shape
+    gids = np.sort(np.random.default_rng(seed).choice(30_000, n, replace=False))
+    assignment = assigned(seed, n, p, k)
+    expected = {
+        c: [(g, q) for g, q in zip(gids.tolist(), assignment.probes.tolist(), strict=True) if c in q]
+        for c in range(k)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        batches = put(Path(folder), gids, assignment, k, [min(c, n) for c in cuts])
+        assert gathered(batches, 0, k) == {c: held for c, held in expected.items() if held}
+        assert gathered(batches, k // 2, k) == {c: h for c, h in expected.items() if h and c >= k // 2}
+        homes = []
+        for batch in batches:
+            with mapped(batch.homes) as array:
+                homes += array.tolist()
+    assert homes == [
+        (g, q[0], d)
+        for g, q, d in zip(
+            gids.tolist(), assignment.probes.tolist(), assignment.distance.tolist(), strict=True
+        )
+    ]
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    """Gone, or cut short."""
+    gids = np.arange(10)
+    batches = put(tmp_path, gids, assigned(0, 10, 1, 2), 2, [5])
+    rows = Path(batches[1].rows.path)
+    rows.write_bytes(rows.read_bytes()[:-1])
+    with pytest.raises(DamagedFile), groups.gathered(batches, 0, 2):
+        pass
+    rows.unlink()
+    with pytest.raises(DamagedFile), groups.gathered(batches, 0, 2):
+        pass
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=40), st.integers(0, 50))
+@example([0, 0, 0], 4)
+@example([5], 3)
+@example([0, 9, 0, 0, 9, 0], 2)
+def test_pack(sizes: list[int], tasks: int) -> None:
+    """All clusters, in order, each once; no range above its share but a single cluster."""
+    ranges = groups.pack(np.array(sizes, np.int64), tasks)
+    assert [c for start, stop in ranges for c in range(start, stop)] == list(range(len(sizes)))
+    assert all(start < stop for start, stop in ranges)
+    cost = [n * n + n for n in sizes]
+    limit = sum(cost) / max(1, tasks)
+    assert all(sum(cost[a:b]) <= limit * (1 + 1e-12) or b - a == 1 for a, b in ranges)
+    assert len(ranges) <= max(1, 2 * tasks - 1)
+
+
+def test_pack_spreads_equal_clusters() -> None:
+    """Work for everyone."""
+    assert len(groups.pack(np.full(64, 100), 16)) == 16
+    assert groups.pack(np.array([100, 1, 1, 100]), 2) == [(0, 2), (2, 4)]
+    assert groups.pack(np.array([1, 100, 1, 1]), 2) == [(0, 1), (1, 2), (2, 4)]

@@ -1,0 +1,102 @@
+"""One total order: each keep rule's values, ties by uid, then gid."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from made_core import order
+from made_core.recipe import Dedup
+
+NAN = float("nan")
+
+
+def walk(values: order.Values, uids: list[str]) -> list[int]:
+    """The samples, first to last."""
+    rank = order.ranks(values, np.array([u.encode() for u in uids], "S16"))
+    assert sorted(rank.tolist()) == list(range(len(uids)))
+    return np.argsort(rank).tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from([-1.0, -0.0, 0.0, 2.5, NAN]), st.sampled_from("abc")), max_size=20))
+def test_ranks(samples: list[tuple[float, str]]) -> None:
+    """By value, NaN last, then uid, then gid."""
+    values, uids = [v for v, _ in samples], [u for _, u in samples]
+    expected = sorted(
+        range(len(samples)), key=lambda i: (values[i] != values[i], values[i] if values[i] == values[i] else 0,
+                                            uids[i], i)
+    )  # fmt: skip
+    assert walk(np.array(values, float), uids) == expected
+
+
+def test_uids_go_by_bytes() -> None:
+    """Not by length, not by locale."""
+    uids = ["b", "ab", "a", "é", "B", "z"]
+    assert [uids[i] for i in walk(np.zeros(6), uids)] == ["B", "a", "ab", "b", "z", "é"]
+
+
+def test_hard_and_easy() -> None:
+    """hard: farthest first; easy: nearest first; in both, equal distances go by uid."""
+    distance, uids = np.array([0.1, 0.3, 0.2, 0.3]), ["a", "d", "b", "c"]
+    encoded = np.array([u.encode() for u in uids])
+    for keep, expected in (("hard", [3, 1, 2, 0]), ("easy", [0, 2, 3, 1])):
+        values = order.of_distance(Dedup(keep=keep), distance, encoded)
+        assert values is not None
+        assert walk(values, uids) == expected
+
+
+def test_random_goes_by_seed_and_uid_alone() -> None:
+    """The same order for the same seed wherever a sample stands; another for another seed."""
+    uids = [f"u{i}" for i in range(40)]
+
+    def walked(uids: list[str], seed: int) -> list[str]:
+        values = order.of_distance(
+            Dedup(keep="random", seed=seed), np.zeros(40), np.array([u.encode() for u in uids])
+        )
+        assert values is not None
+        return [uids[i] for i in walk(values, uids)]
+
+    assert walked(uids, 1) == walked(uids[::-1], 1)
+    assert walked(uids, 1) != walked(uids, 2)
+    assert walked(uids, 1) != sorted(uids)
+
+
+def test_largest() -> None:
+    """Most pixels first; unknown sizes last."""
+    fields = {"width": [10, 100, None, 20], "height": [10, 1, None, 20]}
+    dedup = Dedup(keep="largest")
+    assert order.columns(dedup) == ("width", "height")
+    assert walk(order.of_metadata(dedup, fields, 4), ["b", "a", "c", "d"]) == [3, 1, 0, 2]
+    big = {"width": [100_000, 100_000], "height": [100_000, 99_999]}
+    assert walk(order.of_metadata(dedup, big, 2), ["b", "a"]) == [0, 1]
+
+
+@pytest.mark.parametrize(("prefer", "expected"), [("max", [1, 3, 0, 2]), ("min", [2, 0, 3, 1])])
+def test_column(prefer: str, expected: list[int]) -> None:
+    """Best first; samples without a number come last, whichever way is best."""
+    texts: list[str | None] = [json.dumps({"score": s}) for s in (0.5, 10, -3, 0.75)]
+    nothing: list[Any] = [
+        None, "{}", '{"score": null}', '{"score": "12"}', '{"score": true}', '{"score": [1]}', '{"score": NaN}',
+        '{"score": 1' + "0" * 400 + "}", '{"score": -1' + "0" * 400 + "}",
+    ]  # fmt: skip
+    dedup = Dedup(keep="column", keep_column="score", keep_prefer=prefer)
+    assert order.columns(dedup) == ("json",)
+    values = order.of_metadata(dedup, {"json": texts + nothing}, 13)
+    rest = list(range(4, 13))
+    assert walk(values, [f"{i:02d}" for i in range(13)]) == expected + rest
+
+
+@pytest.mark.parametrize("keep", ["hard", "easy", "random", "largest", "column"])
+def test_each_rule_takes_its_values_from_one_place(keep: str) -> None:
+    """The distance and uids, or the metadata."""
+    dedup = Dedup(keep=keep, keep_column="x" if keep == "column" else None)
+    from_distance = order.of_distance(dedup, np.zeros(1), np.array([b"a"])) is not None
+    assert from_distance == (not order.columns(dedup))
+    if from_distance:
+        assert order.of_metadata(dedup, {}, 2).tolist() == [0, 0]

@@ -1,0 +1,298 @@
+"""The report: self-contained, escaped, complete, and said in words where there is nothing."""
+
+from __future__ import annotations
+
+import base64
+from html.parser import HTMLParser
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from made_core.report import Group, Histogram, Picture, Unreadable, render, thumbnail
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+HOSTILE = '</p><script>alert(\'x\')</script>" onerror="alert(1)" \x00\ud83d \u202eقطة 猫'
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects tags, attributes and the text that is shown."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag in {"td", "th", "li"}:
+            self.texts.append(" ")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def _jpeg(size: tuple[int, int] = (640, 320), kind: str = "JPEG", mode: str = "RGB") -> bytes:
+    out = BytesIO()
+    Image.new(mode, size).save(out, kind)
+    return out.getvalue()
+
+
+def _picture(similarity: float | None, caption: str = "a cat", jpeg: bool = True) -> Picture:
+    return Picture(
+        "u" * 32, "00003", "000030007", similarity, caption, thumbnail(_jpeg()) if jpeg else None
+    )
+
+
+def _summary() -> dict[str, Any]:
+    return {
+        "run": "try-1",
+        "made": "0.1.0",
+        "started": "2026-01-02T03:04:05+00:00",
+        "seconds": 3723.0,
+        "state": "completed_with_failures",
+        "samples": {
+            "in": 12_800_000,
+            "kept": 9_000_000,
+            "dropped": {"near_duplicate": 3_000_000, "exact_copy": 799_999, "own_filter": 0},
+            "unreadable": 1,
+        },
+        "shards": {"in": 1280, "failed": 2, "out": 900, "shortfall": 17},
+        "encoder": {"model": "ViT-B-32", "dim": 512, "device": "cuda", "key": "00ff" * 4},
+        "clusters": {
+            "k": 3578,
+            "probes": 1,
+            "mean_cosine": 0.71239,
+            "sizes": {"min": 0, "median": 3300.5, "max": 29114, "empty": 4},
+        },
+        "dedup": {"rule": "cover", "keep": "hard", "eps": 0.05, "eps_is_default": True},
+        "promise": {"checked": 3_799_999, "broken": 0},
+        "output": "s3://bucket/out",
+        "seconds_by_stage": {"embed": 3000.0, "pairs": 700.0},
+        "warnings": ["2 shards are <short>"],
+        "unknown": {"a": 1},
+    }
+
+
+HISTOGRAM = Histogram((0.90, 0.925, 0.95, 0.975, 1.0), (40_000, 900, 0, 1_234), 0.95)
+NO_PAIRS = Histogram((), (), 0.95)
+
+
+def _full() -> str:
+    removed = (_picture(0.98765), _picture(0.95001, HOSTILE), _picture(1.0, "x" * 900, jpeg=False))
+    groups = [
+        Group(_picture(None), removed, 1234),
+        Group(_picture(None), (_picture(float("nan"), ""),), 2),
+    ]
+    unreadable = [Unreadable("not a picture <b>" + "y" * 500, 1, ("00001/000010002",))]
+    failed = [("00712", "the shard cannot be read: <eof>"), ("00713", "gone")]
+    return render(_summary(), HISTOGRAM, groups, unreadable, failed)
+
+
+def test_needs_nothing_from_outside() -> None:
+    html = _full()
+    page = Page(html)
+    for tag, attrs in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "base"}
+        for name, value in attrs.items():
+            assert not name.startswith("on")
+            if name in {"src", "href", "xlink:href"}:
+                assert value.startswith(("data:image/", "#")), value
+    assert "url(" not in html and "@import" not in html
+    assert html.lstrip().startswith("<!DOCTYPE html>")
+
+
+def test_counts_are_shown() -> None:
+    text = Page(_full()).text
+    for words in (
+        "9,000,000 of 12,800,000 samples kept, 70.31%",
+        "Completed with failures. 2 shards could not be processed",
+        "Near-duplicate 3,000,000 23.44%",
+        "799,999 6.25%",
+        "Own filter 0 0.00%",
+        "Unreadable 1 < 0.01%",
+        "2 shards are <short>",
+        "similarity of all 3,799,999 removed duplicates",
+        "0.9500 without exception",
+        "1. 1,234 samples",
+        "and 1,230 more",
+        "similarity 0.9877",
+        "no thumbnail",
+        "no caption",
+        "00003/000030007",
+        "00001/000010002",
+        "00712 the shard cannot be read: <eof>",
+        "Mean cosine to centroid 0.7124",
+        "3,300.5",
+        "0.05 (the encoder's default)",
+        "1 h 02 min",
+        "s3://bucket/out",
+        "embed 50 min 00 s 81.08%",
+    ):
+        assert words in text.replace("\N{NO-BREAK SPACE}", " ").replace("\n", " "), words
+
+
+def test_hostile_captions_are_text() -> None:
+    html = _full()
+    page = Page(html)
+    assert page.all("script") == []
+    assert '</p><script>alert(\'x\')</script>" onerror="alert(1)" \ufffd\ufffd' in page.text
+    assert "قطة 猫" in page.text
+    assert html.encode("utf-8").decode() == html and "\0" not in html
+    assert "x" * 161 not in html, "long captions are cut"
+
+
+def test_pictures_decode_and_have_alt_texts() -> None:
+    images = Page(_full()).all("img")
+    assert len(images) == 5
+    for image in images:
+        head, data = image["src"].split(",", 1)
+        assert head == "data:image/jpeg;base64"
+        assert Image.open(BytesIO(base64.b64decode(data))).size == (160, 80)
+        assert image["alt"].endswith("picture 00003/000030007")
+    assert [i["alt"].split()[0] for i in images] == [
+        "Kept",
+        "Removed",
+        "Removed",
+        "Kept",
+        "Removed",
+    ]
+
+
+def test_tables_and_charts_are_accessible() -> None:
+    page = Page(_full())
+    assert all("scope" in cell for cell in page.all("th"))
+    ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    for svg in page.all("svg"):
+        named = svg.get("aria-label") or svg.get("aria-labelledby") in ids
+        assert named or svg.get("aria-hidden") == "true"
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_no_samples_no_summary() -> None:
+    text = Page(render({}, NO_PAIRS, [], [], [])).text
+    assert "No samples went in" in text
+    assert "Facts of the run" not in text
+
+
+def test_a_run_without_duplicates_says_so() -> None:
+    summary = {
+        "state": "completed",
+        "samples": {"in": 400, "kept": 400, "dropped": {}, "unreadable": 0},
+        "promise": {"checked": 0, "broken": 0},
+        "encoder": None,
+        "dedup": {"eps": None, "eps_max": None},
+    }
+    text = Page(render(summary, NO_PAIRS, [], [], [])).text
+    for words in (
+        "400 of 400 samples kept, 100.00%",
+        "Completed.",
+        "nothing to check",
+        "No duplicates were found.",
+        "No pair of pictures is similar enough",
+        "Every sample could be read.",
+        "No shard failed.",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize("rule", ["cover", "reference"])
+def test_a_broken_promise_is_named(rule: str) -> None:
+    summary = _summary() | {"promise": {"checked": 1000, "broken": 3}, "dedup": {"rule": rule}}
+    text = Page(render(summary, NO_PAIRS, [], [], [])).text
+    assert "Not all." in text and "for 3 (0.30%) it is not above" in text
+    assert ("The reference rule allows this" in text) == (rule == "reference")
+
+
+def _bars(histogram: Histogram) -> tuple[list[dict[str, str]], str]:
+    page = Page(render({}, histogram, [], [], []))
+    bars = [r for r in page.all("rect") if r.get("class") in {"above", "below"}]
+    return bars, page.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_histogram_colours_by_the_threshold() -> None:
+    bars, text = _bars(HISTOGRAM)
+    assert [bar["class"] for bar in bars] == ["below", "below", "above"]
+    assert "42,134 pairs of pictures reach a similarity of 0.9000" in text
+    assert "1,234 (2.93%) of them lie above the threshold, 1 \N{MINUS SIGN} eps = 0.9500" in text
+    assert "The vertical axis is logarithmic" not in text, "40,000 is not 50 times 900"
+
+
+def test_histogram_is_logarithmic_where_counts_differ_much() -> None:
+    bars, text = _bars(Histogram((0.9, 0.95, 1.0), (2_000_000_000, 1), 0.95))
+    assert "The vertical axis is logarithmic" in text
+    assert float(bars[1]["height"]) > 5, "a single pair is seen"
+    assert "1 (< 0.01%) of them lies above" in text
+
+
+def test_a_bin_that_the_threshold_cuts_is_not_counted_for_sure() -> None:
+    bars, text = _bars(Histogram((0.9, 0.94, 0.98, 1.0), (5, 7, 2), 0.95))
+    assert [bar["class"] for bar in bars] == ["below", "below", "above", "above"]
+    assert "Between 2 and 9 of them lie above" in text
+
+
+def test_the_threshold_may_lie_outside_the_bins() -> None:
+    bars, text = _bars(Histogram((0.9, 0.95), (3,), 0.99))
+    assert [bar["class"] for bar in bars] == ["below"]
+    assert "0 (0.00%) of them lie above" in text
+
+
+@pytest.mark.parametrize("counts", [(1,), (7,), (0, 12), (49, 1), (51, 1), (10**9, 10**9)])
+def test_bars_stay_in_the_box(counts: tuple[int, ...]) -> None:
+    edges = tuple(0.9 + 0.1 * i / len(counts) for i in range(len(counts) + 1))
+    bars, _ = _bars(Histogram(edges, counts, 0.95))
+    assert bars
+    for bar in bars:
+        assert float(bar["height"]) > 0
+        assert 30 <= float(bar["y"]) < 250 and float(bar["x"]) + float(bar["width"]) <= 740.5
+
+
+@pytest.mark.parametrize(
+    "edges", [(0.9,), (0.9, 0.95), (0.9, 0.95, 0.95), (0.9, float("nan"), 1.0)]
+)
+def test_a_histogram_that_does_not_fit_is_refused(edges: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="one more edge"):
+        Histogram(edges, (1, 2), 0.95)
+
+
+@pytest.mark.parametrize(
+    "kind,mode", [("JPEG", "CMYK"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1")]
+)
+def test_thumbnails_are_small_jpegs(kind: str, mode: str) -> None:
+    data = thumbnail(_jpeg((50, 400), kind, mode), side=100)
+    assert data is not None
+    picture = Image.open(BytesIO(data))
+    picture.load()
+    assert (picture.format, picture.size) == ("JPEG", (12, 100))
+
+
+def test_a_thumbnail_is_never_larger_than_the_picture() -> None:
+    data = thumbnail(_jpeg((30, 20)))
+    assert data is not None
+    assert Image.open(BytesIO(data)).size == (30, 20)
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", _jpeg()[:900]])
+def test_no_thumbnail_of_what_is_no_picture(data: bytes) -> None:
+    assert thumbnail(data) is None
