@@ -70,7 +70,7 @@ class Display:
         """Shows where a stage stands; `done` ends it."""
         total, finished = tally.total, ended(tally)
         aside = tally.units[UnitState.FAILED]
-        failed = f"({aside} set aside)" if aside else ""
+        failed = f" ({aside} set aside)" if aside else ""
         if stage not in self._rows:
             self._rows[stage] = self._bars.add_task(stage.value, total=total, what="", samples=0)
         self._bars.update(
@@ -79,7 +79,7 @@ class Display:
         now = time.monotonic()
         if not self.console.is_terminal and (done or now - self._said > QUIET_SECONDS):
             self._said = now
-            self.say(f"{stage.value}: {finished} of {total} {failed}, {tally.samples:,} samples")
+            self.say(f"{stage.value}: {finished} of {total}{failed}, {tally.samples:,} samples")
 
 
 def ended(tally: Tally) -> int:

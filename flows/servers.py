@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prefect.logging.handlers import APILogHandler
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
@@ -44,5 +45,6 @@ def prefect() -> Iterator[None]:
             with temporary_settings({PREFECT_API_URL: server.api_url}):
                 yield
         finally:
+            APILogHandler().flush()  # while there is somebody to take the last lines
             server.stop()
             del os.environ["PREFECT_API_DATABASE_CONNECTION_URL"]

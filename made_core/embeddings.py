@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,17 @@ from torch import Tensor
 
 from made_core import files, samples
 from made_core.data import FileRef, Shard
-from made_core.encoder import Encoder
 from made_core.errors import BadPicture
 from made_core.preprocess import decode
+
+if TYPE_CHECKING:  # it imports torch, which a reader of embeddings need not
+    from made_core.encoder import Encoder
 
 SCHEMA = pa.schema(
     [
         ("row", pa.int32()),  # place in the tar, 0 first
         ("key", pa.string()),
-        ("uid", pa.string()),  # the json's, else 128 bits of a hash over (shard, key), as hex
+        ("uid", pa.string()),  # the json's, else 128 bits of a hash over (shard, row), as hex
         ("error", pa.string()),  # why it is unreadable; null: it has an embedding
         ("warning", pa.string()),  # what is wrong with json or txt; the sample is used all the same
         ("picture", pa.binary(16)),  # blake2b-128 of the picture's bytes
@@ -111,7 +113,7 @@ def _prepare(
     record = _record(sample, entry, shard)
     data = sample.picture
     if data is None:
-        record["error"] = f"no picture among its members: {', '.join(sample.members)}"
+        record["error"] = _valid(f"no picture among its members: {', '.join(sample.members)}")
         return _Prepared(record, None)
     record["picture"] = hashlib.blake2b(data, digest_size=16).digest()
     try:
@@ -145,7 +147,7 @@ def _record(sample: samples.Sample, entry: samples.Entry, shard: Shard) -> dict[
         "key": _valid(entry.key),
         "uid": _valid(str(uid))
         if uid not in (None, "")
-        else derived_uid(shard.fingerprint, entry.key),
+        else derived_uid(shard.fingerprint, entry.row),
         "error": None,
         "warning": "; ".join(warnings)[:500] or None,
         "picture": None,
@@ -158,10 +160,9 @@ def _record(sample: samples.Sample, entry: samples.Entry, shard: Shard) -> dict[
     }
 
 
-def derived_uid(fingerprint: str, key: str) -> str:
-    """32 hex digits for a sample whose json names no uid."""
-    text = f"{fingerprint}/{key}".encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+def derived_uid(fingerprint: str, row: int) -> str:
+    """32 hex digits for a sample whose json names no uid; of its row, since a key may come twice."""
+    return hashlib.blake2b(f"{fingerprint}/{row}".encode(), digest_size=16).hexdigest()
 
 
 def _text(data: bytes | None, what: str, warnings: list[str]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,6 +24,7 @@ from made_core.errors import EncoderError, Transient
 
 CLIP_EPS = 0.05  # SemDeDup's figures for CLIP: eps 0.03 to 0.12 keeps 72 to 50 % of LAION
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LONGEST = 32  # long side / short side; what is beyond, at both ends, no square crop keeps
 FORMAT = 1  # of stored embeddings: part of every key, to be raised when the meaning changes
 
 
@@ -112,29 +114,44 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
         raise EncoderError(f"{part.model}: patch size {patch} does not divide image size {size}")
     try:
         model, _, transform = open_clip.create_model_and_transforms(
-            part.model, pretrained=part.pretrained, device=part.device
+            part.model, pretrained=_weights(part), device=part.device
         )
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
-        raise EncoderError(
-            f"{part.model} with pretrained {part.pretrained}: {_first_line(error)}"
-        ) from None
-    except OSError as error:  # the hub or the disk: worth another try
+        text = f"{part.model} with pretrained {part.pretrained}: {_first_line(error)}"
+        if str(error).startswith("Failed to download"):  # open_clip's word for all that the hub does
+            raise Transient(text) from error
+        raise EncoderError(text) from None
+    except OSError as error:  # the disk: worth another try
         raise Transient(f"{part.model} with pretrained {part.pretrained}: {error}") from error
     except Exception as error:  # unpickling a file that is no checkpoint raises almost anything
         raise EncoderError(f"{part.pretrained} is no checkpoint: {_first_line(error)}") from None
     dtype = DTYPES[part.precision]
     visual = model.visual.to(dtype).eval()
-    image_size = visual.image_size
-    size = image_size[0] if isinstance(image_size, tuple) else int(image_size)
+    crops = visual.preprocess_cfg["resize_mode"] == "shortest"
+
+    def to_pixels(picture: Image.Image) -> Tensor:
+        pixels: Tensor = transform(_middle(picture) if crops else picture)
+        return pixels
 
     def forward(pixels: Tensor) -> Tensor:
-        rows: Tensor = visual(pixels.to(part.device, dtype))
-        return rows
+        rows = visual(pixels.to(part.device, dtype))
+        return rows[0] if isinstance(rows, tuple) else rows  # CoCa: the rows, and its tokens
 
     facts = [_digest(visual.state_dict()), str(transform), vision]
+    blank = to_pixels(Image.new("RGB", (8, 8)))
     with torch.inference_mode():
-        dim = forward(torch.zeros((1, 3, size, size))).shape[-1]
-    return Encoder(_encoding(part, facts, dim, size, CLIP_EPS), transform, forward)
+        dim = forward(blank[None]).shape[-1]
+    return Encoder(_encoding(part, facts, dim, blank.shape[-1], CLIP_EPS), to_pixels, forward)
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    """The middle of a very long picture: enlarged whole to the model's size it may not fit memory."""
+    width, height = picture.size
+    longest = LONGEST * min(width, height)
+    if max(width, height) <= longest:
+        return picture
+    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    return picture.crop((left, top, width - left, height - top))
 
 
 def _config(part: recipe.Encoder) -> dict[str, Any]:
@@ -142,11 +159,23 @@ def _config(part: recipe.Encoder) -> dict[str, Any]:
         path = Path(part.config).expanduser()
         if not path.is_file():
             raise EncoderError(f"encoder.config: no such file: {path}")
-        open_clip.add_model_config(path)
         if path.stem != part.model:
             raise EncoderError(
                 f"encoder.config defines model {path.stem}, the recipe has {part.model}"
             )
+        try:  # before open_clip does: it would trip over the file ever after
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise EncoderError(f"encoder.config: {path} is no JSON: {error}") from None
+        wanted = {"embed_dim", "vision_cfg", "text_cfg"}
+        if path.suffix != ".json" or not isinstance(fields, dict) or not wanted <= fields.keys():
+            raise EncoderError(
+                f"encoder.config: {path} is no open_clip model config: "
+                f"a .json with {', '.join(sorted(wanted))}"
+            )
+        open_clip.add_model_config(path)
+    if part.model.startswith(("hf-hub:", "local-dir:")):  # open_clip would ignore `pretrained`
+        raise EncoderError(f"encoder.model: {part.model}: name a model, and its weights in pretrained")
     pretrained = part.pretrained or ""
     looks_like_file = "/" in pretrained or pretrained.endswith(
         (".pt", ".pth", ".bin", ".safetensors")
@@ -158,7 +187,7 @@ def _config(part: recipe.Encoder) -> dict[str, Any]:
         near = difflib.get_close_matches(part.model, open_clip.list_models(), n=3, cutoff=0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise EncoderError(f"encoder.model: open_clip has no model {part.model}{hint}")
-    if not looks_like_file and not Path(pretrained).is_file():
+    if not Path(_weights(part)).is_file():
         tags = open_clip.list_pretrained_tags_by_model(part.model)
         if open_clip.get_pretrained_cfg(part.model, pretrained) == {}:
             raise EncoderError(
@@ -166,6 +195,12 @@ def _config(part: recipe.Encoder) -> dict[str, Any]:
                 f"its tags: {', '.join(tags) or 'none'}"
             )
     return dict(config)
+
+
+def _weights(part: recipe.Encoder) -> str:
+    """`pretrained`: a tag, or a path without a tilde."""
+    pretrained = part.pretrained or ""
+    return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
 
 
 def _digest(state: dict[str, Tensor]) -> str:

@@ -11,7 +11,7 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ from uuid import uuid4
 import fsspec
 
 from made_core.data import FileRef
-from made_core.errors import DamagedFile, StorageFailed
+from made_core.errors import DamagedFile, MadeError, StorageFailed
 from made_core.settings import settings
 
 CHUNK = 1 << 20
@@ -55,45 +55,67 @@ def filesystem(url: str) -> tuple[Any, str]:
     return fs, path
 
 
+def _now(url: str) -> tuple[Any, str]:
+    """`filesystem`, without the listings it remembers: other workers put and remove files too."""
+    fs, path = filesystem(url)
+    fs.invalidate_cache()
+    return fs, path
+
+
 @contextmanager
 def _storage(url: str) -> Iterator[None]:
     """Turns a file system's errors into ours; a missing file stays a FileNotFoundError."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (MadeError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise
     except OSError as error:
         raise StorageFailed(f"{url}: {error}") from error
+    except Exception as error:  # an object store's client has kinds of its own
+        if is_local(url):
+            raise
+        raise StorageFailed(f"{url}: {type(error).__name__}: {error}") from error
 
 
-def read(url: str) -> bytes:
-    """All bytes of a file. Raises FileNotFoundError or StorageFailed."""
+def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
+    """The bytes [start, end) of a file, by default all.
+
+    Raises FileNotFoundError or StorageFailed.
+    """
     fs, path = filesystem(url)
     with _storage(url):
-        data: bytes = fs.cat_file(path)
+        data: bytes = fs.cat_file(path, start=start, end=end)
     return data
 
 
 def exists(url: str) -> bool:
     """Whether a file or folder stands there."""
-    fs, path = filesystem(url)
+    fs, path = _now(url)
     with _storage(url):
         return bool(fs.exists(path))
 
 
 def size(url: str) -> int:
     """Bytes of a file. Raises FileNotFoundError or StorageFailed."""
-    fs, path = filesystem(url)
+    fs, path = _now(url)
     with _storage(url):
         return int(fs.size(path))
 
 
 def names(url: str) -> dict[str, int]:
     """The files directly in a folder: name -> bytes. Raises FileNotFoundError or StorageFailed."""
-    fs, path = filesystem(url)
+    fs, path = _now(url)
     with _storage(url):
         rows = fs.ls(path, detail=True)
     return {posixpath.basename(r["name"]): int(r["size"]) for r in rows if r["type"] == "file"}
+
+
+def glob(url: str) -> list[str]:
+    """The URLs that match a pattern. Raises StorageFailed."""
+    fs, path = _now(url)
+    with _storage(url):
+        found = fs.glob(path)
+    return [p if is_local(url) else fs.unstrip_protocol(p) for p in found]
 
 
 def put(url: str, write: Callable[[Path], None]) -> FileRef:
@@ -102,11 +124,11 @@ def put(url: str, write: Callable[[Path], None]) -> FileRef:
     Raises:
         StorageFailed: the disk is full, the store does not answer; nothing stands at `url` then.
     """
-    with _storage(url):
-        if is_local(url):
-            target = Path(absolute(url))
+    if is_local(url):
+        target = Path(absolute(url))
+        part = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+        with _storage(url):
             target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
             try:
                 write(part)
                 with open(part, "rb+") as file:
@@ -115,13 +137,16 @@ def put(url: str, write: Callable[[Path], None]) -> FileRef:
                 os.replace(part, target)
             finally:
                 part.unlink(missing_ok=True)
-            return ref
-        with scratch() as folder:
-            part = folder / posixpath.basename(url)
+        return ref
+    fs, path = filesystem(url)
+    with scratch() as folder:
+        part = folder / posixpath.basename(url)
+        with _storage(str(part)):
             write(part)
-            fs, path = filesystem(url)
+            ref = FileRef(url, part.stat().st_size, file_digest(part))
+        with _storage(url):
             fs.put_file(str(part), path)
-            return FileRef(url, part.stat().st_size, file_digest(part))
+        return ref
 
 
 def put_bytes(url: str, data: bytes) -> FileRef:
@@ -170,16 +195,17 @@ def stored(ref: FileRef, *, whole: bool = True) -> Iterator[Path]:
     Raises:
         DamagedFile: it is gone, or not what was written.
     """
-    try:
-        with local(ref.path) as path:
-            found = path.stat().st_size
-            if found != ref.size:
-                raise DamagedFile(f"{ref.path} has {found} bytes, {ref.size} were written")
-            if whole and (found_digest := file_digest(path)) != ref.digest:
-                raise DamagedFile(f"{ref.path} has digest {found_digest}, not {ref.digest}")
-            yield path
-    except FileNotFoundError as error:
-        raise DamagedFile(f"{ref.path} is gone ({error})") from None
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(local(ref.path))
+        except FileNotFoundError as error:
+            raise DamagedFile(f"{ref.path} is gone ({error})") from None
+        found = path.stat().st_size
+        if found != ref.size:
+            raise DamagedFile(f"{ref.path} has {found} bytes, {ref.size} were written")
+        if whole and (found_digest := file_digest(path)) != ref.digest:
+            raise DamagedFile(f"{ref.path} has digest {found_digest}, not {ref.digest}")
+        yield path
 
 
 def file_digest(path: Path) -> str:
@@ -193,7 +219,7 @@ def file_digest(path: Path) -> str:
 
 def move(source: str, target: str) -> None:
     """Moves a file; locally by a rename. Raises FileNotFoundError or StorageFailed."""
-    fs, path = filesystem(source)
+    fs, path = _now(source)
     with _storage(source):
         if is_local(source):
             Path(absolute(target)).parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +230,7 @@ def move(source: str, target: str) -> None:
 
 def remove(url: str) -> None:
     """Removes a file or a folder with all that is in it; nothing there is fine."""
-    fs, path = filesystem(url)
+    fs, path = _now(url)
     with _storage(url), suppress(FileNotFoundError):
         if is_local(url):
             shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)

@@ -13,11 +13,14 @@ SIZE = 48  # pixels, side of the square that is described
 CELLS = 6  # soft cells a side
 HARMONICS = 3  # of the gradient's angle: 1, 2 and 4
 DIM = CELLS * CELLS * (3 + 2 * HARMONICS) + 4
-# Between what edits leave of a copy and what two views of one object share: docs/benchmarks.md.
+# Measured on photographs. 150 edited ones: resizing, JPEG 30 and light shifts of colour leave a
+# cosine of at least .95; of crops, 98 % stay above .9 with 5 % off two sides or 3 % off all four,
+# 87 % with 5 % off all four. 1145 as they are: of two views of one object 3 % are above .9 (median
+# .58), of other pairs 2 in 650,000 (median .06).
 DEFAULT_EPS = 0.1
 
-# Share of each block in a row. Unit-free; chosen on a plateau, half or double changes little.
-LUMA, CHROMA, GRADIENT, MEAN = 0.5, 0.4, 1.0, 0.1
+# Share of each block in a row. Unit-free; half or double the first two changes little.
+LUMA, CHROMA, GRADIENT, MEAN = 0.5, 0.4, 1.0, 0.2
 # Contrast (1 = black to white) below which a block fades instead of magnifying coding noise.
 FAINT = 0.05
 
@@ -41,8 +44,8 @@ def describe(pixels: Tensor) -> Tensor:
     counted as in HOG (Dalal and Triggs 2005) but by their Fourier harmonics (Liu et al. 2014),
     which are centred by nature: unrelated pictures come out near cosine 0, not .7.
 
-    A row depends on its own picture only, bit for bit: nothing here mixes rows, and no operation
-    is used whose vectorised and scalar forms may round differently.
+    A row depends on its own picture only, bit for bit, whatever the batch: no operation mixes
+    rows, and there is no matrix product, whose order of summing depends on the shape.
     """
     opponent = _opponent(pixels)
     layout = _pool(opponent)
@@ -71,7 +74,7 @@ def _opponent(pixels: Tensor) -> Tensor:
 
 def _colour(mean: Tensor) -> Tensor:
     # Luma about mid-grey; the constant keeps a mid-grey picture from being a zero row.
-    constant = torch.full_like(mean[:, :1], 0.1)
+    constant = torch.full_like(mean[:, :1], 0.2)
     return torch.cat([mean[:, :1] - 0.5, mean[:, 1:], constant], 1)
 
 
@@ -85,7 +88,8 @@ def _gradients(luma: Tensor) -> Tensor:
     around = size
     for _ in "xy":
         around = _means(around, cell).transpose(2, 3).contiguous()
-    weight = (size / (around + FAINT)).clamp(max=4).sqrt()  # so that no single edge rules a cell
+    # The root, so that no single edge rules a cell; the second factor, so that noise does not.
+    weight = (size / (around + FAINT)).clamp(max=4).sqrt() * (around / (around + FAINT / 2))
     cos, sin = dx / (size + 1e-6), dy / (size + 1e-6)
     harmonics = []
     for _ in range(HARMONICS):

@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from made_core.errors import OutputError
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]  # of floats
 
 FAMILY = 8  # pictures that share a scene, a palette and a mean colour
 GROUPED = 0.22  # share of pictures that get copies; near half of the samples, then
@@ -58,25 +58,28 @@ class Score:
     correct: int  # of these, with one in their own group
 
 
-def score(
-    truth: dict[str, Any], decisions: Iterable[tuple[str, bool, str | None]]
-) -> Score:
+def score(truth: dict[str, Any], decisions: Iterable[tuple[str, bool, str | None]]) -> Score:
     """Compares decisions (uid, kept, uid that represents it or None) with `write`'s truth.
 
     Raises:
-        ValueError: a uid that the truth does not know, or a kept sample that is represented.
+        ValueError: a uid that the truth does not know, one decided twice, or a sample that is kept
+            and represented, or represented by itself.
     """
     groups: dict[str, int] = truth["groups"]
     planted = len(groups) - len(set(groups.values()))
     dropped = correct = 0
+    seen: set[str] = set()
     for uid, kept, other in decisions:
         if uid not in groups or (other is not None and other not in groups):
-            raise ValueError(f"no such uid in the truth: {uid} represented by {other}")
-        if kept and other is not None:
-            raise ValueError(f"{uid} is kept and yet represented by {other}")
+            raise ValueError(f"no such uid in the truth: {uid}, represented by {other}")
+        if other is not None and (kept or uid == other):
+            raise ValueError(f"{uid} is kept={kept}, and yet represented by {other}")
+        if uid in seen:
+            raise ValueError(f"{uid} is decided twice")
+        seen.add(uid)
         if other is not None:
             dropped += 1
-            correct += groups[uid] == groups[other] and uid != other
+            correct += groups[uid] == groups[other]
     precision = correct / dropped if dropped else 1.0
     recall = correct / planted if planted else 1.0
     both = precision + recall
@@ -180,7 +183,7 @@ class _Family:
             pixels = (pixels + (self.palette.mean(0) - pixels.mean((0, 1)))).clip(0, 1)
         return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
-    def _objects(self, rng: np.random.Generator, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _objects(self, rng: np.random.Generator, pixels: Array) -> Array:
         image = Image.fromarray((pixels.clip(0, 1) * 255).astype(np.uint8))
         draw = ImageDraw.Draw(image)
         for _ in range(int(rng.integers(3, 8))):
@@ -204,8 +207,8 @@ def _noise(rng: np.random.Generator, height: int, width: int, first: int, last: 
     for octave in range(first, last):
         grid = rng.random((2**octave + 1, 2**octave + 1), dtype=np.float32) - 0.5
         layer = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
-        total += np.asarray(layer) * np.float32(2.0 ** (first - octave))
-    return total * np.float32(0.8) + np.float32(0.5)
+        total += np.asarray(layer) * 2.0 ** (first - octave)
+    return total * 0.8 + 0.5
 
 
 def _grid(height: int, width: int) -> tuple[Array, Array]:
@@ -227,9 +230,10 @@ def _hills(rng: np.random.Generator, height: int, width: int) -> Array:
 def _marble(rng: np.random.Generator, height: int, width: int) -> Array:
     y, x = _grid(height, width)
     angle, waves = rng.uniform(0, np.pi), rng.uniform(2, 9)
-    along = x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle))
-    bent = along * np.float32(waves) + 2 * _noise(rng, height, width, 1, 6)
-    return np.float32(0.5) + np.float32(0.5) * np.sin(np.float32(2 * np.pi) * bent)
+    along = x * math.cos(angle) + y * math.sin(angle)
+    bent = along * waves + 2 * _noise(rng, height, width, 1, 6)
+    field: Array = 0.5 + 0.5 * np.sin(2 * np.pi * bent)
+    return field
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> Array:
@@ -241,15 +245,15 @@ def _stones(rng: np.random.Generator, height: int, width: int) -> Array:
     field = np.zeros((height, width), dtype=np.float32)
     nearest = np.full((height, width), 9, dtype=np.float32)
     for _ in range(int(rng.integers(8, 25))):
-        distance = (x - np.float32(rng.random())) ** 2 + (y - np.float32(rng.random())) ** 2
+        distance = (x - rng.random()) ** 2 + (y - rng.random()) ** 2
         closer = distance < nearest
         field[closer] = rng.random()
         nearest = np.minimum(nearest, distance)
-    return field + np.float32(0.25) * (_noise(rng, height, width, 2, 5) - np.float32(0.5))
+    return field + 0.25 * (_noise(rng, height, width, 2, 5) - 0.5)
 
 
 def _blocks(rng: np.random.Generator, height: int, width: int) -> Array:
-    field = np.float32(0.4) * _noise(rng, height, width, 1, 5)
+    field = 0.4 * _noise(rng, height, width, 1, 5)
     for _ in range(int(rng.integers(8, 20))):
         top, left = int(rng.integers(height)), int(rng.integers(width))
         tall, wide = (int(rng.uniform(0.08, 0.4) * side) for side in (height, width))
@@ -261,11 +265,11 @@ def _rings(rng: np.random.Generator, height: int, width: int) -> Array:
     y, x = _grid(height, width)
     field = 0.5 * _noise(rng, height, width, 1, 5)
     for _ in range(3):
-        cx, cy = np.float32(rng.random()), np.float32(rng.random())
-        waves = np.float32(rng.uniform(3, 9) * 2 * np.pi)
+        cx, cy = rng.random(), rng.random()
+        waves = rng.uniform(3, 9) * 2 * np.pi
         radius = np.sqrt((x - cx) ** 2 + (y - cy) ** 2)
-        field += np.float32(0.4) * np.sin(radius * waves) * np.exp(-4 * radius)
-    return field + np.float32(0.25)
+        field += 0.4 * np.sin(radius * waves) * np.exp(-4 * radius)
+    return field + 0.25
 
 
 _SCENES = {

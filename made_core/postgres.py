@@ -9,8 +9,10 @@ import os
 import pwd
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from urllib.parse import quote
 from made_core.errors import DatabaseError
 
 PORT = 5432  # names the socket file; nothing listens on TCP
+STOP_SECONDS = 300
 SOCKET_PATH_BYTES = 107  # Linux: sun_path, without its end mark
 REMEDY = "set MADE_DATABASE_URL to a PostgreSQL, or MADE_HOME to a folder on a disk of this host"
 
@@ -40,7 +43,7 @@ def embedded(home: Path) -> Iterator[str]:
         with _locked(home):
             _own(home)
             sockets = _sockets(data)
-            if not _running(data):
+            if _server(data) is None:
                 _start(data, sockets)
             # Each user holds a shared lock for as long as it lives, however it dies.
             handle = users.open("a")
@@ -52,8 +55,8 @@ def embedded(home: Path) -> Iterator[str]:
             yield f"postgresql+psycopg://postgres@/postgres?host={quote(str(sockets))}&port={PORT}"
         finally:
             with _locked(home):
-                if _alone(handle.fileno()) and _running(data):
-                    _run(data, "pg_ctl", "stop", "-D", str(data), "-m", "fast", "-t", "300")
+                if _alone(handle.fileno()):
+                    _stop(data)
 
 
 def binaries() -> Path:
@@ -108,13 +111,25 @@ def _sockets(data: Path) -> Path:
     return folder
 
 
-def _running(data: Path) -> bool:
-    """Whether a server is on `data`: after a crash another process may bear the recorded id."""
+def _server(data: Path) -> int | None:
+    """The id of the server's process; what is recorded may be another's by now, after a crash."""
     try:
         pid = (data / "postmaster.pid").read_text(encoding="utf-8").split()[0]
-        return os.readlink(f"/proc/{pid}/cwd") == str(data)
+        return int(pid) if os.readlink(f"/proc/{pid}/cwd") == str(data) else None
     except (OSError, IndexError):
-        return False
+        return None
+
+
+def _stop(data: Path) -> None:
+    """Stop the server, if there is one, and wait until it has."""
+    # Not by pg_ctl: where root started it for another user, that user may not see the folder now.
+    if (pid := _server(data)) is not None:
+        os.kill(pid, signal.SIGINT)  # "fast": open connections are cut
+        end = time.monotonic() + STOP_SECONDS
+        while _server(data) == pid:
+            if time.monotonic() > end:
+                raise DatabaseError(f"PostgreSQL on {data} did not stop in {STOP_SECONDS} s")
+            time.sleep(0.05)
 
 
 def _start(data: Path, sockets: Path) -> None:
@@ -166,8 +181,9 @@ def _run(data: Path, program: str, *args: str) -> None:
     )
     if done.returncode:
         log = data / "server.log"
-        lines = done.stdout.splitlines()
-        if log.exists():
-            lines += log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = " / ".join(line.strip() for line in lines[-3:])
-        raise DatabaseError(f"{program} on {data} ended with {done.returncode}: {said}")
+        logged = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        said = [*done.stdout.splitlines()[-2:], *logged.splitlines()[-3:]]
+        raise DatabaseError(
+            f"{program} {args[0]} on {data} ended with {done.returncode}: "
+            + " / ".join(line.strip() for line in said)
+        )

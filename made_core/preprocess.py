@@ -12,9 +12,10 @@ from made_core.errors import BadPicture
 
 # What img2dataset leaves under the names jpg, png and webp: it may keep the bytes as downloaded.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-Image.MAX_IMAGE_PIXELS = (
-    None  # the bound is ours: `max_pixels`, checked before any pixel is decoded
-)
+# The bound is ours: `max_pixels`, checked before any pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+# PIL warns of EXIF and palettes that do not matter. Not `catch_warnings`: it is not thread-safe.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:
@@ -29,20 +30,18 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise BadPicture("it has 0 bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of EXIF and palettes that do not matter
-            with Image.open(BytesIO(data), formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > max_pixels:
-                    raise BadPicture(
-                        f"it has {width} x {height} = {width * height} pixels, "
-                        f"allowed: {max_pixels} (reading.max_pixels)"
-                    )
-                picture.load()
-                if picture.mode.startswith("I"):
-                    grey = np.asarray(picture).astype(np.uint32) >> 8
-                    return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-                return picture.convert("RGB")
+        with Image.open(BytesIO(data), formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise BadPicture(
+                    f"it has {width} x {height} = {width * height} pixels, "
+                    f"allowed: {max_pixels} (reading.max_pixels)"
+                )
+            picture.load()
+            if picture.mode.startswith("I"):
+                grey = np.asarray(picture).astype(np.uint32) >> 8
+                return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+            return picture.convert("RGB")
     except UnidentifiedImageError:
         raise BadPicture(f"not one of {', '.join(FORMATS)}") from None
     except BadPicture:

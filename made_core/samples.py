@@ -96,19 +96,19 @@ def index(path: Path) -> Index:
                     raise CorruptShard(f"{path.name}: headers run backwards at byte {info.offset}")
                 at = info.offset_data
                 tar.members.clear()  # tarfile keeps each header otherwise
-                if info.offset_data + info.size > size:
-                    raise CorruptShard(f"{path.name} is cut off inside {info.name!r}")
                 key, suffix = base_plus_ext(info.name)
                 if not info.isreg() or info.issparse() or key is None or suffix is None:
                     stray += 1
                     continue
+                if info.offset_data + info.size > size:
+                    raise CorruptShard(f"{path.name} is cut off inside {info.name!r}")
                 entry = latest.get(key)
                 if entry is None or any(m.suffix == suffix for m in entry.members):
                     entry = latest[key] = Entry(len(entries), key)
                     entries.append(entry)
                 entry.members.append(Member(suffix, info.offset_data, info.size))
             end = tar.offset
-    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, RecursionError) as error:
         raise CorruptShard(f"{path.name}: {error}") from None
     with open(path, "rb") as file:
         file.seek(end)

@@ -1,7 +1,8 @@
 """Discovery and admission: folders, globs, brace patterns and URLs -> Shards.
 
 A tar is admitted only with its `_stats.json`, which img2dataset writes last. A shard's fingerprint
-is of its size and stats, never of its path or time, so a moved or copied shard is the same one.
+is of its size, stats, head and tail, never of its path or time: a moved or copied shard is the same
+one. (Size and stats alone are not enough: tars are padded to 10 KiB, and not all stats hold times.)
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import hashlib
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain, count
 
 import braceexpand
 
@@ -21,7 +24,7 @@ from made_core.data import Shard
 from made_core.errors import SourceError
 
 READERS = 16  # threads that read stats: the wait is for the file system
-EDGE = 1 << 16  # bytes of head and of tail in the fingerprint of a tar without stats
+EDGE = 1 << 16  # bytes of head and of tail in the fingerprint
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Listing:
 
     admitted: dict[str, int]  # tar -> bytes
     refused: tuple[str, ...]  # tars that are not finished: no stats beside them
-    stats: frozenset[str]  # the stats files there are
+    stats: frozenset[str]  # the stats files that stand beside them
 
 
 def discover(sources: Sequence[str], require_stats: bool) -> Discovery:
@@ -64,22 +67,31 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
             no shard at all.
         StorageFailed: the storage did not answer.
     """
-    found: dict[str, int] = {}
-    stats: set[str] = set()
+    folder = cache(_folder)  # each is listed once
+    found: set[str] = set()
     named: set[str] = set()  # tars that the user named one by one
     for source in sources:
-        tars, beside, is_named = _expand(source)
-        found.update(tars)
-        stats |= beside
-        if is_named:
-            named |= set(tars)
-    refused = sorted(t for t in found if _stats_of(t) not in stats) if require_stats else []
+        for url in _braces(files.absolute(source)):
+            if url.endswith(".tar") and not _is_glob(url):
+                named.add(url)
+            else:
+                found.update(_tars(url, folder))
+    sizes: dict[str, int] = {}
+    stats: set[str] = set()
+    for tar in sorted(found | named):
+        inside = folder(posixpath.dirname(tar))
+        if tar not in inside:
+            raise SourceError(f"no such tar: {tar}")
+        sizes[tar] = inside[tar]
+        if _stats_of(tar) in inside:
+            stats.add(_stats_of(tar))
+    refused = [t for t in sizes if _stats_of(t) not in stats] if require_stats else []
     if wrong := [t for t in refused if t in named]:
         raise SourceError(
             f"{wrong[0]} has no {posixpath.basename(_stats_of(wrong[0]))} beside it: "
             "unfinished, or of another maker (admission.require_stats: false)"
         )
-    admitted = {t: size for t, size in found.items() if t not in set(refused)}
+    admitted = {t: size for t, size in sizes.items() if not require_stats or _stats_of(t) in stats}
     if not admitted:
         raise SourceError(
             f"no shard in {', '.join(sources)}: {len(refused)} tars, none with its _stats.json "
@@ -88,41 +100,35 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
     return Listing(admitted, tuple(refused), frozenset(stats))
 
 
-def _expand(source: str) -> tuple[dict[str, int], set[str], bool]:
-    """(tar -> bytes, the stats files there, whether the tars were named one by one)."""
-    source = files.absolute(source)
-    if "{" in source:
-        urls = list(braceexpand.braceexpand(source))
-    elif any(c in source for c in "*?["):
-        fs, pattern = files.filesystem(source)
-        urls = [u if files.is_local(source) else fs.unstrip_protocol(u) for u in fs.glob(pattern)]
-        urls = [u for u in urls if u.endswith(".tar")]
-    elif source.endswith(".tar"):
-        urls = [source]
-    else:
-        return _folder(source)
-    if not urls:
-        raise SourceError(f"no tar matches {source}")
-    tars: dict[str, int] = {}
-    stats: set[str] = set()
-    for folder in sorted({posixpath.dirname(u) for u in urls}):
-        inside, beside, _ = _folder(folder)
-        tars.update({u: inside[u] for u in urls if u in inside})
-        stats |= beside
-    if missing := [u for u in urls if u not in tars]:
-        raise SourceError(f"{missing[0]} does not exist ({len(missing)} missing of {source})")
-    return tars, stats, not any(c in source for c in "*?[")
+def _braces(source: str) -> list[str]:
+    """`a{0..2}b` -> a0b, a1b, a2b; what exists under its own name stays as it is."""
+    if "{" not in source or files.exists(source):
+        return [source]
+    try:
+        return list(braceexpand.braceexpand(source))
+    except ValueError as error:
+        raise SourceError(f"{source}: {error}") from None
 
 
-def _folder(url: str) -> tuple[dict[str, int], set[str], bool]:
+def _is_glob(url: str) -> bool:
+    return any(c in url for c in "*?[") and not files.exists(url)
+
+
+def _tars(url: str, folder: Callable[[str], dict[str, int]]) -> list[str]:
+    """The tars that a glob matches, or that lie in a folder."""
+    tars = [u for u in (files.glob(url) if _is_glob(url) else folder(url)) if u.endswith(".tar")]
+    if not tars:
+        raise SourceError(f"no shard (*.tar) in {url}")
+    return tars
+
+
+def _folder(url: str) -> dict[str, int]:
+    """The files in a folder: URL -> bytes."""
     try:
         inside = files.names(url)
     except (FileNotFoundError, NotADirectoryError):
         raise SourceError(f"no such folder: {url}") from None
-    tars = {files.join(url, n): size for n, size in inside.items() if n.endswith(".tar")}
-    if not tars:
-        raise SourceError(f"no shard (*.tar) in {url}")
-    return tars, {files.join(url, n) for n in inside if n.endswith("_stats.json")}, False
+    return {files.join(url, name): size for name, size in inside.items()}
 
 
 def _stats_of(tar: str) -> str:
@@ -130,19 +136,20 @@ def _stats_of(tar: str) -> str:
 
 
 def _shard(url: str, size: int, has_stats: bool) -> Shard:
-    expected = None
+    expected, stats = None, b""
     if has_stats:
-        content = files.read(_stats_of(url))
+        stats = files.read(_stats_of(url))
         try:
-            expected = int(json.loads(content)["successes"])
-        except (ValueError, KeyError, TypeError) as error:
+            expected = int(json.loads(stats)["successes"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise SourceError(
                 f"{_stats_of(url)} is no statistics of img2dataset: {error!r}"
             ) from None
+    if size <= 2 * EDGE:
+        edges = files.read(url)
     else:
-        fs, path = files.filesystem(url)
-        content = fs.cat_file(path, 0, EDGE) + fs.cat_file(path, max(0, size - EDGE), size)
-    mark = hashlib.blake2b(b"%d\n" % size + content, digest_size=16).hexdigest()
+        edges = files.read(url, 0, EDGE) + files.read(url, size - EDGE, size)
+    mark = hashlib.blake2b(b"%d\n" % size + stats + edges, digest_size=16).hexdigest()
     return Shard("", url, mark, size, expected)
 
 
@@ -151,12 +158,13 @@ def _with_ids(shards: Sequence[Shard]) -> tuple[Shard, ...]:
     stem = {s.url: posixpath.basename(s.url).removesuffix(".tar") for s in shards}
     ordered = sorted(shards, key=lambda s: (stem[s.url], s.fingerprint, s.url))
     of_name = Counter(stem.values())
-    seen: Counter[str] = Counter()
+    given: set[str] = set()
     result = []
     for shard in ordered:
-        name = stem[shard.url]
-        name = name if of_name[name] == 1 else f"{name}-{shard.fingerprint[:8]}"
-        seen[name] += 1
-        name = name if seen[name] == 1 else f"{name}-{seen[name]}"
-        result.append(Shard(name, shard.url, shard.fingerprint, shard.size, shard.expected))
+        base = stem[shard.url]
+        if of_name[base] > 1:
+            base = f"{base}-{shard.fingerprint[:8]}"
+        name = next(n for n in chain([base], (f"{base}-{i}" for i in count(2))) if n not in given)
+        given.add(name)
+        result.append(replace(shard, id=name))
     return tuple(result)

@@ -103,6 +103,7 @@ shard = Table(
     Column("size", BigInteger, nullable=False),  # bytes
     Column("expected", BigInteger),  # samples
     CheckConstraint("size >= 0 AND expected >= 0", name="shard_counts"),
+    Index("shard_fingerprint", "run_id", "fingerprint"),
 )
 
 stage = Table(
@@ -304,6 +305,7 @@ def _engine(url: str) -> tuple[Engine, str]:
         # 500 workers share 100 connections: each has one only while a statement runs.
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",
+        hide_parameters=True,  # of an error: they may be megabytes of keys
         connect_args={name: CONNECTION[name] for name in CONNECTION if name not in parsed.query},
     )
     return engine, f"database {parsed.database or ''} on {host}{port}"

@@ -28,10 +28,8 @@ def walk(values: order.Values, uids: list[str]) -> list[int]:
 def test_ranks(samples: list[tuple[float, str]]) -> None:
     """By value, NaN last, then uid, then gid."""
     values, uids = [v for v, _ in samples], [u for _, u in samples]
-    expected = sorted(
-        range(len(samples)), key=lambda i: (values[i] != values[i], values[i] if values[i] == values[i] else 0,
-                                            uids[i], i)
-    )  # fmt: skip
+    last = [(1.0, 0.0) if np.isnan(v) else (0.0, v) for v in values]
+    expected = sorted(range(len(samples)), key=lambda i: (last[i], uids[i], i))
     assert walk(np.array(values, float), uids) == expected
 
 
@@ -82,8 +80,8 @@ def test_column(prefer: str, expected: list[int]) -> None:
     """Best first; samples without a number come last, whichever way is best."""
     texts: list[str | None] = [json.dumps({"score": s}) for s in (0.5, 10, -3, 0.75)]
     nothing: list[Any] = [
-        None, "{}", '{"score": null}', '{"score": "12"}', '{"score": true}', '{"score": [1]}', '{"score": NaN}',
-        '{"score": 1' + "0" * 400 + "}", '{"score": -1' + "0" * 400 + "}",
+        None, "{}", '{"score": null}', '{"score": "12"}', '{"score": true}', '{"score": [1]}',
+        '{"score": NaN}', '{"score": 1' + "0" * 400 + "}", '{"score": -1' + "0" * 400 + "}",
     ]  # fmt: skip
     dedup = Dedup(keep="column", keep_column="score", keep_prefer=prefer)
     assert order.columns(dedup) == ("json",)

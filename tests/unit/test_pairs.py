@@ -68,7 +68,7 @@ def test_a_pair_at_the_bound_is_decided_by_float64(seed: int) -> None:
         expected = {(int(a), int(b)) for a, b, v in zip(i, j, value, strict=True) if v > at}
         above = {(int(a), int(b)) for a, b, v in zip(i, j, value, strict=True) if v >= at}
         assert len(above) > len(expected)
-        for block in (3, 20, 2048):
+        for block in (8, 20, 2048):
             assert set(found(rows, at, block)) == expected
             assert set(found(rows, float(np.nextafter(at, 0)), block)) == above
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,45 +12,142 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from made_core import perceptual, planted, samples
+from made_core import perceptual, planted
+
+Edit = Callable[[Image.Image], Image.Image]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
+    """32 drawn pictures, some of them near-duplicates."""
+    folder = tmp_path_factory.mktemp("sample")
+    planted.write(folder, samples=32, shards=1, seed=3, image_size=160)
+    found = []
+    with tarfile.open(folder / "shards" / "00000.tar") as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            if member.name.endswith(".jpg") and file is not None:
+                found.append(Image.open(io.BytesIO(file.read())).convert("RGB"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def pixels(pictures: list[Image.Image]) -> Tensor:
+    return torch.stack([perceptual.to_pixels(picture) for picture in pictures])
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
-    """The image after a round through JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
-    """One picture of each planted group."""
-    folder = tmp_path_factory.mktemp("pictures")
-    truth = planted.write(folder, samples=40, shards=1, seed=3)
-    found: dict[int, Image.Image] = {}
-    for uid, data in read(folder).items():
-        found[truth["groups"][uid]] = Image.open(io.BytesIO(data)).convert("RGB")
-    return list(found.values())
+def cut(image: Image.Image, share: float) -> Image.Image:
+    x, y = round(image.width * share), round(image.height * share)
+    return image.crop((x, y, image.width - x, image.height - y))
 
 
-def read(folder: Path) -> dict[str, bytes]:
-    """uid -> picture bytes of a planted sample, in shard order."""
-    found = {}
-    for tar in sorted((folder / "shards").glob("*.tar")):
-        for uid, data in planted_rows(tar):
-            found[uid] = data
-    return found
+def flat(*colour: int) -> Tensor:
+    return perceptual.to_pixels(Image.new("RGB", (90, 60), colour))
 
 
-def planted_rows(tar: Path) -> list[tuple[str, bytes]]:
-    """(uid, picture bytes) of each sample of a tar."""
-    import json
-    import tarfile
+def test_pixels_are_uint8_squares_of_any_picture() -> None:
+    for size in [(1, 1), (3, 400), (400, 3), (2000, 1500), (perceptual.SIZE, perceptual.SIZE)]:
+        result = perceptual.to_pixels(Image.new("RGB", size, (10, 200, 30)))
+        assert result.dtype == torch.uint8
+        assert result.shape == (3, perceptual.SIZE, perceptual.SIZE)
+        assert (result == torch.tensor([10, 200, 30], dtype=torch.uint8)[:, None, None]).all()
 
-    with tarfile.open(tar) as file:
-        content = {m.name: file.extractfile(m).read() for m in file}  # type: ignore[union-attr]
-    return [
-        (json.loads(data)["uid"], content[name.replace("json", "jpg")])
-        for name, data in content.items()
-        if name.endswith("json")
-    ]
+
+def test_pixels_are_antialiased() -> None:
+    # One-pixel stripes: every pixel of the reduced picture must see both colours.
+    stripes = np.zeros((960, 960, 3), dtype=np.uint8)
+    stripes[::2] = 255
+    result = perceptual.to_pixels(Image.fromarray(stripes)).float()
+    assert (result - 127.5).abs().max() <= 2
+
+
+def test_rows_are_float32_unit_rows(pixels: Tensor) -> None:
+    rows = perceptual.describe(pixels)
+    assert rows.dtype == torch.float32
+    assert rows.shape == (len(pixels), perceptual.DIM)
+    assert torch.allclose(rows.norm(dim=1), torch.ones(len(rows)), atol=1e-6)
+    colours = perceptual.mean_colour(pixels)
+    assert colours.shape == (len(pixels), 4)
+    assert torch.allclose(colours.norm(dim=1), torch.ones(len(rows)), atol=1e-6)
+
+
+@pytest.mark.parametrize("describe", [perceptual.describe, perceptual.mean_colour])
+def test_a_row_is_the_same_bits_in_any_company(
+    describe: Callable[[Tensor], Tensor], pixels: Tensor
+) -> None:
+    rows = describe(pixels)
+    assert torch.equal(torch.cat([describe(one[None]) for one in pixels[:9]]), rows[:9])
+    assert torch.equal(torch.cat([describe(part) for part in (pixels[:7], pixels[7:])]), rows)
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(describe(pixels[order]), rows[order])
+    padded = torch.cat([pixels[5:6], torch.zeros_like(pixels)])
+    assert torch.equal(describe(padded)[0], rows[5])
+
+
+def test_blank_pictures_have_finite_rows_that_tell_colours_apart() -> None:
+    names = {
+        "black": flat(0, 0, 0),
+        "white": flat(255, 255, 255),
+        "grey": flat(127, 127, 127),
+        "red": flat(220, 20, 20),
+        "blue": flat(20, 20, 220),
+    }
+    for describe in (perceptual.describe, perceptual.mean_colour):
+        rows = describe(torch.stack(list(names.values())))
+        assert torch.isfinite(rows).all()
+        assert torch.allclose(rows.norm(dim=1), torch.ones(len(rows)), atol=1e-6)
+        assert torch.equal(rows, describe(torch.stack(list(names.values()))))
+        cosines = rows @ rows.T - 2 * torch.eye(len(rows))
+        assert cosines.max() < 1 - perceptual.DEFAULT_EPS
+
+
+def test_coding_noise_on_a_blank_picture_is_no_content() -> None:
+    rng = np.random.default_rng(0)
+    noisy = (127 + rng.integers(-3, 4, (120, 120, 3))).astype(np.uint8)
+    rows = perceptual.describe(
+        torch.stack([flat(127, 127, 127), perceptual.to_pixels(Image.fromarray(noisy))])
+    )
+    assert rows[0] @ rows[1] > 1 - perceptual.DEFAULT_EPS
+
+
+EDITS: dict[str, tuple[Edit, float]] = {  # the share that must stay within DEFAULT_EPS
+    "jpeg 30": (lambda i: jpeg(i, 30), 1.0),
+    "half size": (lambda i: i.resize((i.width // 2, i.height // 2)), 1.0),
+    "another shape": (lambda i: i.resize((130, 100)), 1.0),
+    "brighter": (lambda i: ImageEnhance.Brightness(i).enhance(1.12), 1.0),
+    "darker": (lambda i: ImageEnhance.Brightness(i).enhance(0.85), 1.0),
+    "more contrast": (lambda i: ImageEnhance.Contrast(i).enhance(1.15), 1.0),
+    "less colour": (lambda i: ImageEnhance.Color(i).enhance(0.8), 1.0),
+    "3 % off each side": (lambda i: cut(i, 0.03), 0.95),
+    "5 % off two sides": (lambda i: i.crop((i.width // 20, 0, i.width, i.height * 19 // 20)), 0.95),
+    "5 % off each side": (lambda i: cut(i, 0.05), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_stay_within_the_default_eps(
+    name: str, pictures: list[Image.Image], pixels: Tensor
+) -> None:
+    edit, share = EDITS[name]
+    edited = torch.stack([perceptual.to_pixels(edit(picture)) for picture in pictures])
+    cosines = (perceptual.describe(pixels) * perceptual.describe(edited)).sum(1)
+    assert (cosines > 1 - perceptual.DEFAULT_EPS).float().mean() >= share
+
+
+def test_unrelated_pictures_are_near_orthogonal(pixels: Tensor) -> None:
+    rows = perceptual.describe(pixels)
+    cosines = (rows @ rows.T)[torch.triu(torch.ones(len(rows), len(rows), dtype=torch.bool), 1)]
+    assert -0.2 < cosines.median() < 0.2
+
+
+def test_rotations_and_mirrors_are_other_pictures(pixels: Tensor) -> None:
+    rows = perceptual.describe(pixels)
+    for turned in (pixels.flip(3), pixels.flip(2), pixels.rot90(1, (2, 3))):
+        cosines = (rows * perceptual.describe(turned)).sum(1)
+        assert (cosines > 1 - perceptual.DEFAULT_EPS).float().mean() < 0.1

@@ -46,6 +46,7 @@ TABLES = (
         CONSTRAINT shard_counts CHECK (size >= 0 AND expected >= 0)
     )
     """,
+    "CREATE INDEX shard_fingerprint ON shard (run_id, fingerprint)",
     f"""
     CREATE TABLE stage (
         run_id text NOT NULL CONSTRAINT stage_run REFERENCES run (id),

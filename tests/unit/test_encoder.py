@@ -1,0 +1,338 @@
+"""Encoders say what does not fit, are keyed by what they compute, and compute what open_clip does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from made_core import encoder, perceptual, recipe
+from made_core.errors import EncoderError, Transient, UserError
+from tests.factories import TINY, picture, tiny_open_clip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model's config and checkpoint."""
+    return tiny_open_clip(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True)
+def no_cache() -> Iterator[None]:
+    """Each test loads for itself."""
+    encoder.load.cache_clear()
+    yield
+    encoder.load.cache_clear()
+
+
+def part(tiny: tuple[Path, Path], **changes: Any) -> recipe.Encoder:
+    """The recipe's part for the tiny model, on the CPU."""
+    fields = {"model": "tiny", "config": str(tiny[0]), "pretrained": str(tiny[1]), "device": "cpu"}
+    return encoder.resolve(recipe.Encoder(**{"batch_size": 4, **fields, **changes}))
+
+
+def refusal(wanted: recipe.Encoder) -> str:
+    """The error on loading."""
+    with pytest.raises(EncoderError) as caught:
+        encoder.load(wanted)
+    assert isinstance(caught.value, UserError)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def images(n: int = 5) -> list[Image.Image]:
+    """Pictures of several shapes."""
+    sizes = [(64, 48), (48, 64), (33, 32), (20, 100), (7, 5), (300, 200)]
+    return [Image.open(BytesIO(picture(i, sizes[i % len(sizes)]))) for i in range(n)]
+
+
+def test_unknown_model_with_suggestions() -> None:
+    text = refusal(recipe.Encoder(model="ViT-B32", pretrained="openai"))
+    assert "no model ViT-B32" in text
+    assert "ViT-B-32" in text
+
+
+def test_unknown_tag_with_the_known_ones() -> None:
+    text = refusal(recipe.Encoder(model="ViT-B-32", pretrained="openia"))
+    assert "ViT-B-32 has no tag openia" in text
+    assert "openai" in text
+    assert "laion2b_s34b_b79k" in text
+
+
+def test_a_model_without_tags(tiny: tuple[Path, Path]) -> None:
+    assert "its tags: none" in refusal(part(tiny, pretrained="openai"))
+
+
+@pytest.mark.parametrize("name", ["none.pt", "folder/none", "none.safetensors"])
+def test_missing_checkpoint(tiny: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    assert f"no such file: {tmp_path / name}" in refusal(part(tiny, pretrained=str(tmp_path / name)))
+
+
+def test_missing_config(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "encoder.config: no such file" in refusal(part(tiny, config=str(tmp_path / "tiny.json")))
+
+
+def test_config_of_another_name(tiny: tuple[Path, Path]) -> None:
+    assert "config defines model tiny, the recipe has small" in refusal(part(tiny, model="small"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "is no JSON"),
+        (b"\xff", "is no JSON"),
+        (b"[]", "is no open_clip model config"),
+        (b'{"embed_dim": 8}', "embed_dim, text_cfg, vision_cfg"),
+    ],
+)
+def test_config_that_is_none(tiny: tuple[Path, Path], tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "tiny.json"
+    path.write_bytes(content)
+    assert said in refusal(part(tiny, config=str(path)))
+    encoder.load(part(tiny))  # and open_clip has not kept it
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no checkpoint", b"\x80\x02.", b"PK\x03\x04" + bytes(99)],
+    ids=["empty", "text", "pickle", "zip"],
+)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_file_that_is_no_checkpoint(
+    tiny: tuple[Path, Path], tmp_path: Path, content: bytes, suffix: str
+) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(content)
+    assert str(path) in refusal(part(tiny, pretrained=str(path)))
+
+
+def test_a_truncated_checkpoint(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(tiny[1].read_bytes()[:-5000])
+    assert str(path) in refusal(part(tiny, pretrained=str(path)))
+
+
+@pytest.mark.parametrize("held", [[], {}, {"state_dict": {}}, {"a": torch.zeros(3)}, 5], ids=str)
+def test_a_checkpoint_of_something_else(tiny: tuple[Path, Path], tmp_path: Path, held: object) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(held, path)
+    assert str(path) in refusal(part(tiny, pretrained=str(path)))
+
+
+def test_a_checkpoint_of_another_model(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    _, other = tiny_open_clip(tmp_path, "other", width=64)
+    text = refusal(part(tiny, pretrained=str(other)))
+    assert "size mismatch" in text or "Error(s) in loading state_dict" in text
+
+
+def test_image_size_that_the_patches_do_not_fill(tmp_path: Path) -> None:
+    odd = tiny_open_clip(tmp_path, "odd", image_size=40)
+    assert "patch size 16 does not divide image size 40" in refusal(part(odd, model="odd"))
+
+
+@pytest.mark.parametrize("model", ["hf-hub:somebody/model", "local-dir:/somewhere"])
+def test_schemas_that_ignore_the_weights(model: str, tiny: tuple[Path, Path]) -> None:
+    assert "its weights in pretrained" in refusal(part(tiny, model=model, config=None))
+
+
+def test_a_download_that_fails_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr("open_clip.factory.download_pretrained", fail)
+    with pytest.raises(Transient, match="no route to the hub"):
+        encoder.load(part((Path(), Path()), model="RN50", config=None, pretrained="openai"))
+
+
+@pytest.mark.parametrize("model", ["perceptual", "mean-colour"])
+def test_cuda_without_gpu(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EncoderError, match="device is cuda, but this worker sees no GPU; allowed: auto, cpu"):
+        encoder.resolve(recipe.Encoder(model=model, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("given", "has_cuda", "settled"),
+    [
+        ({}, False, ("cpu", "fp32", 32)),
+        ({}, True, ("cuda", "bf16", 256)),
+        ({"device": "cpu"}, True, ("cpu", "fp32", 32)),
+        ({"precision": "fp16", "batch_size": 5}, True, ("cuda", "fp16", 5)),
+        ({"precision": "bf16", "batch_size": 5}, False, ("cpu", "bf16", 5)),
+    ],
+)
+def test_auto_is_settled(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], has_cuda: bool, settled: tuple[str, str, int]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    found = encoder.resolve(recipe.Encoder(**given))
+    assert (found.device, found.precision, found.batch_size) == settled
+    assert encoder.resolve(found) == found
+
+
+def test_key_is_of_what_is_computed(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    key = encoder.load(part(tiny)).encoding.key
+    shutil.copy(tiny[1], tmp_path / "moved.bin")
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    shutil.copy(tiny[0], moved / "tiny.json")
+    assert encoder.load(part(tiny, pretrained=str(tmp_path / "moved.bin"))).encoding.key == key
+    assert encoder.load(part(tiny, config=str(moved / "tiny.json"))).encoding.key == key
+    others = [
+        part(tiny, batch_size=5),
+        part(tiny, precision="bf16"),
+        part(tiny_open_clip(tmp_path / "seed", seed=1)),
+        part(tiny_open_clip(tmp_path / "size", image_size=64)),
+    ]
+    keys = [encoder.load(other).encoding.key for other in others]
+    assert len({key, *keys}) == 5
+    assert len(key) == 16
+    assert encoder.load(part(tiny)).encoding.key == key
+
+
+def test_key_is_the_same_in_any_process(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes into it: no address of an object, no path."""
+    seen: list[str] = []
+    monkeypatch.setattr(encoder.recipe, "digest", lambda value: seen.append(json.dumps(value)) or "0" * 16)
+    encoder.load(part(tiny))
+    encoder.load(recipe.Encoder())
+    assert len(seen) == 2
+    assert not any(" at 0x" in s or str(tiny[0].parent) in s for s in seen)
+
+
+def test_encoding_tells_what_was_loaded(tiny: tuple[Path, Path]) -> None:
+    found = encoder.load(part(tiny)).encoding
+    assert (found.model, found.dim, found.image_size, found.device) == ("tiny", 16, 32, "cpu")
+    assert (found.precision, found.batch_size) == ("fp32", 4)
+    assert (found.eps, found.eps_is_default) == (encoder.CLIP_EPS, True)
+    assert encoder.with_eps(found, None) == found
+    assert encoder.with_eps(found, 0.2) == replace(found, eps=0.2, eps_is_default=False)
+
+
+@pytest.mark.parametrize("vision", [{}, {"pool_type": "avg"}, {"output_tokens": True}])
+def test_rows_are_open_clips(tmp_path: Path, vision: dict[str, Any]) -> None:
+    """Also of towers that hand out their tokens beside the row."""
+    config, checkpoint = tiny_open_clip(tmp_path, "same", **vision)
+    loaded = encoder.load(part((config, checkpoint), model="same"))
+    open_clip.add_model_config(config)
+    model, _, transform = open_clip.create_model_and_transforms("same", pretrained=str(checkpoint))
+    model.eval()
+    batch = torch.stack([transform(i) for i in images(4)])
+    with torch.no_grad():
+        rows = model.visual(batch)
+        rows = rows[0] if isinstance(rows, tuple) else model.encode_image(batch)
+        expected = torch.nn.functional.normalize(rows, dim=-1).numpy()
+    found = loaded.encode([loaded.to_pixels(i) for i in images(4)])
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
+
+
+def test_coca(tmp_path: Path) -> None:
+    """Its image tower returns two things, whatever its config says."""
+    text = TINY["text_cfg"] | {"embed_cls": True, "output_tokens": True}
+    more = {"multimodal_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1,
+                               "mlp_ratio": 4}, "custom_text": True}  # fmt: skip
+    vision = TINY["vision_cfg"] | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+    config = TINY | {"vision_cfg": vision, "text_cfg": text} | more
+    path = tmp_path / "coca.json"
+    path.write_text(json.dumps(config))
+    open_clip.add_model_config(path)
+    model = open_clip.create_model("coca")
+    torch.save(model.state_dict(), tmp_path / "coca.pt")
+    loaded = encoder.load(part((path, tmp_path / "coca.pt"), model="coca"))
+    pixels = [loaded.to_pixels(i) for i in images(2)]
+    with torch.no_grad():
+        expected = model.eval().encode_image(torch.stack(pixels), normalize=True)
+    assert np.abs(loaded.encode(pixels) - expected.numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.02), ("fp16", 0.002)])
+def test_less_precision_comes_close(tiny: tuple[Path, Path], precision: str, bound: float) -> None:
+    fine = encoder.load(part(tiny))
+    coarse = encoder.load(part(tiny, precision=precision))
+    first, second = (e.encode([e.to_pixels(i) for i in images(4)]) for e in (fine, coarse))
+    assert 0 < np.abs(first - second).max() < bound
+
+
+@pytest.mark.parametrize("model", ["tiny", "perceptual", "mean-colour"])
+def test_a_row_does_not_know_its_neighbours(tiny: tuple[Path, Path], model: str) -> None:
+    wanted = part(tiny) if model == "tiny" else recipe.Encoder(model=model, device="cpu", batch_size=4)
+    loaded = encoder.load(encoder.resolve(wanted))
+    pixels = [loaded.to_pixels(i) for i in images(6)]
+    alone = loaded.encode(pixels[:1])[0]
+    for others in ([1, 2, 3], [3], [4, 5], []):
+        for place in range(len(others) + 1):
+            batch = [pixels[o] for o in others]
+            batch.insert(place, pixels[0])
+            assert (loaded.encode(batch)[place] == alone).all(), (others, place)
+
+
+def test_rows_that_are_no_vectors_come_out_as_nan(tiny: tuple[Path, Path]) -> None:
+    rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [float("inf"), 1.0], [float("nan"), 1.0]])
+    loaded = replace(encoder.load(part(tiny)), forward=lambda _: rows)
+    found = loaded.encode([torch.zeros(3, 2, 2)] * 4)
+    assert np.allclose(found[0], [0.6, 0.8])
+    assert np.isnan(found[1:]).all()
+
+
+@pytest.mark.parametrize("size", [(3, 30_000), (30_000, 3), (1, 5000)])
+def test_a_very_long_picture_is_not_enlarged_whole(
+    tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    loaded = encoder.load(part(tiny))
+    strip = Image.new("RGB", size, "red")
+    seen: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def spy(image: Image.Image, to: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
+        seen.append(to)
+        return resize(image, to, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    pixels = loaded.to_pixels(strip)
+    assert pixels.shape == (3, 32, 32)
+    assert seen
+    assert max(max(s) for s in seen) <= 32 * (encoder.LONGEST + 1)
+    assert torch.allclose(pixels, loaded.to_pixels(Image.new("RGB", (32, 32), "red")), atol=1e-6)
+
+
+def test_the_middle_is_what_the_crop_keeps(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = encoder.load(part(tiny))
+    long = Image.open(BytesIO(picture(1, (16 * 33, 16))))
+    cut = loaded.to_pixels(long)
+    monkeypatch.setattr(encoder, "LONGEST", 10**6)
+    assert torch.allclose(cut, loaded.to_pixels(long), atol=0.02)
+
+
+def test_loaded_once(tiny: tuple[Path, Path]) -> None:
+    assert encoder.load(part(tiny)) is encoder.load(part(tiny))
+    assert encoder.load(part(tiny)) is not encoder.load(part(tiny, batch_size=9))
+
+
+def test_a_home_path(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    key = encoder.load(part(tiny)).encoding.key
+    monkeypatch.setenv("HOME", str(tiny[0].parent))
+    home = part(tiny, pretrained=f"~/{tiny[1].name}", config=f"~/{tiny[0].name}")
+    assert encoder.load(home).encoding.key == key
+
+
+def test_built_in_encoders() -> None:
+    first, second = encoder.load(recipe.Encoder()), None
+    assert first.encoding.dim == perceptual.DIM
+    assert first.encoding.eps == perceptual.DEFAULT_EPS
+    assert first.encoding.image_size == perceptual.SIZE
+    second = encoder.load(recipe.Encoder(model="mean-colour"))
+    assert second.encoding.dim == 4
+    assert first.encoding.key != second.encoding.key

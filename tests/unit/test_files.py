@@ -1,0 +1,299 @@
+"""A file is put whole or not at all, here and in an object store, and errors are of our kinds."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from made_core import files
+from made_core.data import FileRef
+from made_core.errors import DamagedFile, StorageFailed, Transient
+from made_core.settings import Settings
+
+BUCKET = "bucket"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The endpoint of an S3 server on this machine."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"http://{host}:{port}"
+    moto.stop()
+
+
+def use_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Points every S3 client of this process at an endpoint."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty folder in the object store."""
+    use_s3(monkeypatch, server)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    yield f"s3://{BUCKET}/folder"
+    for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        client.delete_object(Bucket=BUCKET, Key=item["Key"])
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder here, then one in the object store."""
+    return str(tmp_path / "folder") if request.param == "local" else request.getfixturevalue("s3")
+
+
+def there(folder: str) -> dict[str, int]:
+    """What a folder holds; nothing if it is not there."""
+    with suppress(FileNotFoundError):
+        return files.names(folder)
+    return {}
+
+
+def test_put_read_names(place: str) -> None:
+    url = f"{place}/a b ü/x.bin"
+    ref = files.put_bytes(url, b"content")
+    assert ref == FileRef(url, 7, hashlib.blake2b(b"content", digest_size=16).hexdigest())
+    assert files.read(url) == b"content"
+    assert files.read(url, 1, 4) == b"ont"
+    assert files.size(url) == 7
+    assert files.exists(url)
+    assert files.exists(f"{place}/a b ü")
+    assert not files.exists(f"{place}/none")
+    files.put_bytes(url, b"more content")
+    assert files.names(f"{place}/a b ü") == {"x.bin": 12}
+    assert files.glob(f"{place}/*/x.*") == [url]
+
+
+def test_names_are_of_files_directly_in_it(place: str) -> None:
+    for name in ("a", "b", "sub/c"):
+        files.put_bytes(f"{place}/{name}", name.encode())
+    assert files.names(place) == {"a": 1, "b": 1}
+    assert files.names(f"{place}/") == {"a": 1, "b": 1}
+
+
+def test_what_is_not_there(place: str) -> None:
+    files.put_bytes(f"{place}/a", b"")
+    url = f"{place}/none"
+    with pytest.raises(FileNotFoundError):
+        files.read(url)
+    with pytest.raises(FileNotFoundError):
+        files.size(url)
+    with pytest.raises(FileNotFoundError):
+        files.names(url)
+    with pytest.raises(FileNotFoundError), files.local(url):
+        pass
+    with pytest.raises(FileNotFoundError):
+        files.move(url, f"{place}/b")
+    files.remove(url)
+    assert files.names(place) == {"a": 0}
+
+
+class Broken(Exception):
+    """An error of the writer's own."""
+
+
+@pytest.mark.parametrize("before", [None, b"what stood there"])
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), StorageFailed),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), StorageFailed),
+        (Broken("x"), Broken),
+        (DamagedFile("x"), DamagedFile),
+        (FileNotFoundError("input"), FileNotFoundError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_writer_that_fails_leaves_what_stood_there(
+    place: str, before: bytes | None, error: BaseException, expected: type[BaseException]
+) -> None:
+    url = f"{place}/x"
+    if before is not None:
+        files.put_bytes(url, before)
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    with pytest.raises(expected) as caught:
+        files.put(url, write)
+    assert type(caught.value) is expected
+    assert there(place) == ({} if before is None else {"x": len(before)})
+    if not place.startswith("s3"):
+        assert os.listdir(place) == ([] if before is None else ["x"])
+
+
+def test_a_full_disk_asks_for_another_try(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+
+    with pytest.raises(StorageFailed, match="No space left on device") as caught:
+        files.put(str(tmp_path / "x"), write)
+    assert isinstance(caught.value, Transient)
+
+
+def test_nothing_is_seen_while_it_is_written(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        assert path.parent == tmp_path, "a rename would cross file systems"
+        path.write_bytes(b"first half")
+        assert not (tmp_path / "x.tar").exists()
+        assert not any(n.endswith((".tar", ".json")) for n in os.listdir(tmp_path))
+
+    files.put(str(tmp_path / "x.tar"), write)
+    assert os.listdir(tmp_path) == ["x.tar"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises((StorageFailed, NotADirectoryError, FileExistsError)):
+        files.put_bytes(str(tmp_path / "file" / "x"), b"")
+
+
+def test_move(place: str) -> None:
+    files.put_bytes(f"{place}/deep/a", b"1")
+    files.put_bytes(f"{place}/deep/b", b"2")
+    files.move(f"{place}/deep/a", f"{place}/new/c")
+    assert files.read(f"{place}/new/c") == b"1"
+    assert files.names(f"{place}/deep") == {"b": 1}
+    files.move(f"{place}/deep/b", f"{place}/new/c")
+    assert files.read(f"{place}/new/c") == b"2"
+
+
+def test_remove(place: str) -> None:
+    for name in ("a", "b", "sub/c", "sub/deep/d"):
+        files.put_bytes(f"{place}/{name}", b"x")
+    files.remove(f"{place}/a")
+    files.remove(f"{place}/sub")
+    files.remove(f"{place}/sub")
+    assert files.names(place) == {"b": 1}
+    assert not files.exists(f"{place}/sub/c")
+    assert not files.exists(f"{place}/sub")
+
+
+def test_local(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "settings", lambda: Settings(scratch=tmp_path / "scratch"))
+    url = f"{place}/x.tar"
+    files.put_bytes(url, b"content")
+    with files.local(url) as path:
+        assert path.name == "x.tar"
+        assert path.read_bytes() == b"content"
+        assert (path.parent.parent == tmp_path / "scratch") == url.startswith("s3")
+    assert path.exists() != url.startswith("s3")
+    assert list((tmp_path / "scratch").iterdir() if (tmp_path / "scratch").exists() else []) == []
+
+
+def test_stored(place: str) -> None:
+    url = f"{place}/x"
+    ref = files.put_bytes(url, b"content")
+    with files.stored(ref) as path:
+        assert path.read_bytes() == b"content"
+    files.put_bytes(url, b"contenT")
+    with files.stored(ref, whole=False) as path:
+        assert path.read_bytes() == b"contenT"
+    with pytest.raises(DamagedFile, match="digest"), files.stored(ref):
+        pass
+    files.put_bytes(url, b"conten")
+    for whole in (True, False):
+        with pytest.raises(DamagedFile, match="has 6 bytes, 7 were written"), files.stored(ref, whole=whole):
+            pass
+    files.remove(url)
+    with pytest.raises(DamagedFile, match="is gone"), files.stored(ref):
+        pass
+
+
+def test_stored_blames_its_own_file_only(tmp_path: Path) -> None:
+    ref = files.put_bytes(str(tmp_path / "x"), b"content")
+    with pytest.raises(FileNotFoundError), files.stored(ref):
+        (tmp_path / "another").read_bytes()
+
+
+def test_digest(tmp_path: Path) -> None:
+    """Of files that are longer than the pieces in which they are read."""
+    data = bytes(range(256)) * 4097 * 2
+    ref = files.put_bytes(str(tmp_path / "x"), data)
+    assert ref.digest == hashlib.blake2b(data, digest_size=16).hexdigest()
+    assert replace(ref, digest="") == FileRef(str(tmp_path / "x"), len(data), "")
+
+
+def test_another_process_changes_the_store(s3: str) -> None:
+    """Listings are never remembered: other workers put and remove files."""
+    client = boto3.client("s3")
+    files.put_bytes(f"{s3}/a", b"1")
+    assert files.names(s3) == {"a": 1}
+    client.put_object(Bucket=BUCKET, Key="folder/b", Body=b"22")
+    assert files.names(s3) == {"a": 1, "b": 2}
+    assert files.size(f"{s3}/b") == 2
+    client.put_object(Bucket=BUCKET, Key="folder/c", Body=b"333")
+    assert files.exists(f"{s3}/c")
+    assert files.glob(f"{s3}/*") == [f"{s3}/a", f"{s3}/b", f"{s3}/c"]
+    client.delete_object(Bucket=BUCKET, Key="folder/a")
+    assert not files.exists(f"{s3}/a")
+    client.put_object(Bucket=BUCKET, Key="folder/d", Body=b"4")
+    files.move(f"{s3}/d", f"{s3}/e")
+    files.remove(f"{s3}/b")
+    assert files.names(s3) == {"c": 3, "e": 1}
+
+
+def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_s3(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
+    for act in (lambda: files.read("s3://b/x"), lambda: files.put_bytes("s3://b/x", b"1")):
+        with pytest.raises(StorageFailed, match="s3://b/x"):
+            act()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_bucket_that_is_not_there(s3: str) -> None:
+    with pytest.raises((StorageFailed, FileNotFoundError)):
+        files.put_bytes("s3://no-such-bucket/x", b"1")
+
+
+def test_a_protocol_that_is_none() -> None:
+    with pytest.raises(StorageFailed, match="nonsense"):
+        files.read("nonsense://x/y")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("/a/../b/", "/b"),
+        ("file:///a/b", "/a/b"),
+        ("local:///a/b", "/a/b"),
+        ("~/x", "/home/somebody/x"),
+        ("s3://bucket/a/", "s3://bucket/a"),
+        ("rel/x", "/work-folder/rel/x"),
+    ],
+)
+def test_absolute(url: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setattr(os, "getcwd", lambda: "/work-folder")
+    assert files.absolute(url) == expected
+    assert files.absolute(expected) == expected

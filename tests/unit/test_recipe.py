@@ -1,0 +1,183 @@
+"""A recipe names each mistake in one line, and its identity is what decides the output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from made_core import recipe
+from made_core.errors import RecipeError, UserError
+from made_core.recipe import Recipe
+
+GIVEN: dict[str, Any] = {"sources": ["in"], "output": "out"}
+
+
+def message(values: dict[str, Any], sets: tuple[str, ...] = ()) -> str:
+    """The error of `values` and `--set`s."""
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(None, values, list(sets))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert isinstance(caught.value, UserError)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sorces": ["x"]}, ["sorces: unknown field, allowed here: sources, output, store"]),
+        ({"dedup": {"epz": 0.1}}, ["dedup.epz: unknown field", "rule, eps, eps_max, keep"]),
+        ({"dedup": {"eps": 1.5}}, ["dedup.eps: ", "less than 1", "1.5"]),
+        ({"dedup": {"eps": 0}}, ["dedup.eps: ", "greater than 0"]),
+        ({"dedup": {"eps": float("nan")}}, ["dedup.eps: ", "finite"]),
+        ({"dedup": {"eps": "much"}}, ["dedup.eps: ", "valid number", "'much'"]),
+        ({"dedup": {"eps": 0.2, "eps_max": 0.1}}, ["eps is 0.2", "up to eps_max, 0.1"]),
+        ({"dedup": {"rule": "best"}}, ["dedup.rule: ", "'cover' or 'reference'", "'best'"]),
+        ({"dedup": {"keep": "column"}}, ["dedup: ", "keep_column go together"]),
+        ({"dedup": {"keep_column": "score"}}, ["dedup: ", "keep_column go together"]),
+        ({"dedup": [1]}, ["dedup: ", "[1]"]),
+        ({"sources": []}, ["sources: ", "at least 1"]),
+        ({"sources": "in"}, ["sources: ", "'in'"]),
+        ({"output": 5}, ["output: ", "valid string", "5"]),
+        ({"output": ""}, ["output: ", "at least 1 character"]),
+        ({"clusters": {"probes": 65}}, ["clusters.probes: ", "less than or equal to 64", "65"]),
+        ({"clusters": {"probes": 1.5}}, ["clusters.probes: ", "valid integer", "1.5"]),
+        ({"clusters": {"k": 0}}, ["clusters: k is 0, allowed: auto, or 1 to 1000000"]),
+        ({"encoder": {"batch_size": "big"}}, ["encoder.batch_size", "valid integer", "'auto'", "'big'"]),
+        ({"encoder": {"batch_size": 70000}}, ["encoder: batch_size is 70000", "1 to 65536"]),
+        ({"encoder": {"model": "ViT-B-32"}}, ["encoder: ", "needs `pretrained`"]),
+        ({"encoder": {"pretrained": "openai"}}, ["encoder: ", "takes no pretrained"]),
+        ({"encoder": {"device": "tpu"}}, ["encoder.device: ", "'auto', 'cpu' or 'cuda'", "'tpu'"]),
+        ({"work": {"max_failed_share": 2}}, ["work.max_failed_share: ", "less than or equal to 1"]),
+        ({"filters": {"max_aspect": 0.5}}, ["filters.max_aspect: ", "greater than or equal to 1"]),
+    ],
+)
+def test_one_line_names_the_field_and_what_is_allowed(values: dict[str, Any], said: list[str]) -> None:
+    text = message(GIVEN | values)
+    assert all(part in text for part in said), text
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    text = message({"sources": ["in"], "clusters": {"probes": 0}, "dedup": {"epz": 1}})
+    assert "output: missing" in text
+    assert "clusters.probes: " in text
+    assert "dedup.epz: unknown" in text
+
+
+@pytest.mark.parametrize("wanting", ["sources", "output"])
+def test_missing_field(wanting: str) -> None:
+    assert f"{wanting}: missing" in message({k: v for k, v in GIVEN.items() if k != wanting})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"- a\n- b\n", "expected fields and values, found a list"),
+        (b"just words", "expected fields and values, found a str"),
+        (b"dedup: {eps: [", "no YAML"),
+        (b"a: 1\n\tb: 2", "no YAML"),
+        (b"output: \xff\xfe", "utf-8"),
+        (b"a: 1\n---\nb: 2\n", "no YAML"),
+        (b"", "sources: missing; output: missing"),
+    ],
+)
+def test_a_file_that_is_no_recipe(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(str(path), {}, [])
+    text = str(caught.value)
+    assert said in text
+    assert str(path) in text
+    assert "\n" not in text
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(RecipeError, match=path.name) as caught:
+            recipe.load(str(path), {}, [])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("dedup.eps", "--set dedup.eps: expected field=value"),
+        ("dedup.eps=[", "--set dedup.eps=[: no YAML"),
+        ("dedup.epz=1", "dedup.epz: unknown field"),
+        ("dedupe.eps=1", "dedupe: unknown field"),
+        ("dedup=3", "dedup: "),
+        ("=3", "unknown field"),
+        ("dedup.eps.deep=3", "dedup.eps: "),
+    ],
+)
+def test_a_set_that_does_not_fit(item: str, said: str) -> None:
+    assert said in message(GIVEN, (item,))
+
+
+def test_sets_go_over_overrides_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("sources: [a, b]\noutput: one\nstore: kept\ndedup: {eps: 0.1, seed: 7}\n")
+    found = recipe.load(str(path), {"output": "two", "store": None}, ["output=three", "dedup.eps = 0.2"])
+    assert found.output == "three"
+    assert found.sources == ("a", "b")
+    assert found.store == "kept"
+    assert (found.dedup.eps, found.dedup.seed) == (0.2, 7)
+    assert recipe.load(str(path), {"output": "two"}, []).output == "two"
+    assert recipe.load(str(path), {}, ["dedup.seed=1", "dedup.seed=2", "dedup.eps="]).dedup.model_dump(
+        include={"seed", "eps"}
+    ) == {"seed": 2, "eps": None}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dedup": {"eps": 0.05}},
+        {"sources": ["other"]},
+        {"writing": {"samples_per_shard": 5}},
+        {"filters": {"min_side": 5}},
+        {"encoder": {"batch_size": 5}},
+        {"clusters": {"seed": 5}},
+        {"reading": {"max_pixels": 5}},
+        {"admission": {"require_stats": False}},
+    ],
+)
+def test_identity_changes_with_what_decides_the_output(change: dict[str, Any]) -> None:
+    assert Recipe(**GIVEN).identity != Recipe(**(GIVEN | change)).identity
+
+
+@pytest.mark.parametrize(
+    "change", [{"output": "elsewhere"}, {"store": "shared"}, {"work": {"attempts": 9, "block_rows": 1}}]
+)
+def test_identity_is_blind_to_how_and_where(change: dict[str, Any]) -> None:
+    same = Recipe(**GIVEN)
+    assert same.identity == Recipe(**(GIVEN | change)).identity
+    assert len(same.identity) == 16
+    int(same.identity, 16)
+
+
+def test_round_trip_through_yaml(tmp_path: Path) -> None:
+    first = Recipe(
+        sources=("a", "b/{00..03}.tar"),
+        output="s3://bucket/ü",
+        encoder=recipe.Encoder(model="ViT-B-32", pretrained="openai", batch_size=7),
+        dedup=recipe.Dedup(eps=0.07, keep="column", keep_column="score"),
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(first.model_dump(mode="json")), encoding="utf-8")
+    again = recipe.load(str(path), {}, [])
+    assert again == first
+    assert again.identity == first.identity
+
+
+def test_store_stands_in_the_output_unless_named() -> None:
+    assert Recipe(sources=("a",), output="out/").store_url == "out/store"
+    assert Recipe(sources=("a",), output="out", store="s3://b/s").store_url == "s3://b/s"
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe(**GIVEN).dedup.eps = 0.5  # the point: pydantic refuses it
