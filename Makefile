@@ -1,5 +1,6 @@
 # Two commands do all set-up on a machine with Python 3.10 to 3.12, make and git.
-.PHONY: demo test lint lock setup clean
+
+.PHONY: demo test acceptance bench-ledger lint lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -13,26 +14,41 @@ STAMP := .venv/.installed
 help:
 	@echo "make demo    a sample of 400 pictures, curated; prints precision and recall"
 	@echo "make test    all tests"
+	@echo "make acceptance REAL=folder   curate real photographs and check the output"
+	@echo "make bench-ledger   100,000 units, 64 workers"
 	@echo "make lint    ruff and mypy"
 	@echo "make lock    resolve requirements.lock anew"
 
 setup: $(STAMP)
 
 # The lock has hashes and names no registry: pip's and uv's own settings say where packages are.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock requirements-open-clip.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "made needs Python 3.10, 3.11 or 3.12; found $$(python3 --version 2>&1). Say PYTHON=/path/to/python." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
 	@UV=$$(command -v uv || echo $(BIN)/uv); echo "installing from requirements.lock (7 GB, minutes the first time)"; \
-		$$UV pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+		$$UV pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock && \
+		$$UV pip install --quiet --python $(BIN)/python --no-deps --target .venv/open_clip_train --require-hashes \
+			-r requirements-open-clip.lock && \
 		$$UV pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m benchmarks.demo
+	@rm -rf demo
+	$(BIN)/made sample demo/sample
+	$(BIN)/made curate --source demo/sample/shards --output demo/output --log-folder demo/logs
+	@$(BIN)/python -m benchmarks.demo demo/sample demo/output
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Real photographs and a real encoder, where they stand: make acceptance REAL=folder
+acceptance: setup
+	@test -d "$(REAL)/shards" || { echo "REAL=$(REAL) has no shards folder" >&2; exit 2; }
+	$(BIN)/python -m tests.acceptance $(REAL) build/acceptance
+
+bench-ledger: setup
+	$(BIN)/python -m benchmarks.ledger
 
 lint: setup
 	$(BIN)/ruff check .
@@ -42,7 +58,9 @@ lint: setup
 lock: setup
 	@UV=$$(command -v uv || echo $(BIN)/uv); $$UV pip compile --quiet --universal --python-version 3.10 \
 		--no-emit-index-url --generate-hashes --extra dev --custom-compile-command "make lock" \
-		-o requirements.lock pyproject.toml
+		-o requirements.lock pyproject.toml && \
+	$$UV pip compile --quiet --no-deps --no-emit-index-url --generate-hashes --custom-compile-command "make lock" \
+		-o requirements-open-clip.lock requirements-open-clip.in
 
 clean:
 	rm -rf .venv demo build

@@ -66,9 +66,7 @@ def measure(ledger: Ledger, units: int, workers: int, seed: int) -> dict[str, An
     batches = [keys[start : start + BATCH] for start in range(0, units, BATCH)]
     with ThreadPoolExecutor(workers) as pool:
         seconds, counts = clock(
-            lambda: list(
-                pool.map(lambda n: work(ledger, scope, batches[n], seed + n), range(len(batches)))
-            )
+            lambda: list(pool.map(lambda n: work(ledger, scope, batches[n], seed + n), range(len(batches))))
         )
     questions: dict[str, Callable[[], object]] = {
         "stages": lambda: ledger.stages(run),
@@ -126,9 +124,7 @@ def main() -> int:
     ratio = rows[-1]["ms_each"] / rows[0]["ms_each"]
     slowest = max(max(row["status_s"].values()) for row in rows)
     passed = ratio <= GOAL_RATIO and slowest < GOAL_STATUS
-    print(
-        f"cost of a transition, {sizes[-1]} units / {sizes[0]}: {ratio:.2f} (goal <= {GOAL_RATIO})"
-    )
+    print(f"cost of a transition, {sizes[-1]} units / {sizes[0]}: {ratio:.2f} (goal <= {GOAL_RATIO})")
     print(f"slowest question: {slowest:.3f} s (goal < {GOAL_STATUS})")
     print(json.dumps({"benchmark": "ledger", "workers": args.workers, "seed": args.seed,
                       "rows": rows, "ratio": round(ratio, 3), "status_s": slowest,

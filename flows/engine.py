@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from prefect.futures import PrefectFuture
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
+from prefect_ray.task_runners import PrefectRayFuture
 
 from flows.progress import Display, ended
 from made_core import files
@@ -25,6 +26,7 @@ from made_core.state import Ledger, Result
 from tasks.units import Job
 
 TICK = 0.25  # seconds between two looks at the tasks
+LOOKERS = 16  # threads that look whether files are there: the wait is for storage
 CRASHES = 8  # tasks in a row that end with an error of their own before the run gives up
 
 
@@ -36,6 +38,14 @@ def runner() -> RayTaskRunner[Any]:
     return RayTaskRunner(
         init_kwargs={"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     )
+
+
+def stand(result: Result) -> bool:
+    """Whether a done unit's files are there, in their size."""
+    try:
+        return all(files.size(ref.path) == ref.size for ref in result.files)
+    except FileNotFoundError:
+        return False
 
 
 @dataclass
@@ -51,25 +61,29 @@ class Engine:
         stage: Stage,
         scope: str,
         keys: Sequence[str],
-        submit: Callable[[list[str]], PrefectFuture[None]],
+        submit: Callable[[list[str]], PrefectRayFuture],
         gpus: float = 0,
-        stands: Callable[[Result], bool] | None = None,
+        stands: Callable[[Result], bool] = stand,
+        lost: Callable[[], None] = lambda: None,
     ) -> dict[str, Result]:
         """Does what is open among `keys` and returns every unit's result, by key.
 
         Args:
             submit: hands a batch of keys to a Prefect task.
             stands: whether a done unit's files are still there; default: all of them, in size.
+            lost: called where some are not.
 
         Raises:
             MadeError: tasks crash before they reach a unit.
         """
         work = self.job.recipe.work
         self.ledger.put_units(self.job.run, stage, scope, keys, work.attempts)
-        standing = stands or stand
-        known = self.ledger.results(stage, scope, keys)
-        gone = [k for k, r in known.items() if r.state is UnitState.DONE and not standing(r)]
+        known = self.ledger.results(stage, scope, keys).values()
+        done = [r for r in known if r.state is UnitState.DONE]
+        with ThreadPoolExecutor(LOOKERS) as pool:
+            gone = [r.key for r, there in zip(done, pool.map(stands, done), strict=True) if not there]
         if gone:
+            lost()
             self.display.say(f"{stage.value}: the files of {len(gone)} units are gone: done again")
             self.ledger.forget(stage, scope, gone)
         with remote_options(num_cpus=work.cpus_per_task, num_gpus=gpus, max_calls=0, max_retries=0):
@@ -78,7 +92,7 @@ class Engine:
         results = self.ledger.results(stage, scope, keys)
         return {key: results[key] for key in keys}
 
-    def one(self, stage: Stage, scope: str, key: str, submit: Callable[[], PrefectFuture[None]]) -> Result:
+    def one(self, stage: Stage, scope: str, key: str, submit: Callable[[], PrefectRayFuture]) -> Result:
         """The result of a stage of one unit. Raises Permanent where it failed."""
         result = self.units(stage, scope, [key], lambda _: submit())[key]
         if result.state is not UnitState.DONE:
@@ -97,9 +111,9 @@ class Engine:
         stage: Stage,
         scope: str,
         keys: Sequence[str],
-        submit: Callable[[list[str]], PrefectFuture[None]],
+        submit: Callable[[list[str]], PrefectRayFuture],
     ) -> None:
-        flying: dict[PrefectFuture[None], list[str]] = {}
+        flying: dict[PrefectRayFuture, list[str]] = {}
         crashes, before = 0, -1
         while True:
             ready, wait = self.ledger.pending(stage, scope, keys)
@@ -130,7 +144,7 @@ class Engine:
         most = self.job.recipe.work.shards_per_task if stage is Stage.EMBED else 4
         return max(1, min(most, -(-ready // (2 * slots))))
 
-    def _landed(self, futures: list[PrefectFuture[None]]) -> list[PrefectFuture[None]]:
+    def _landed(self, futures: list[PrefectRayFuture]) -> list[PrefectRayFuture]:
         """Those that have ended, after a tick at most."""
         if not futures:
             time.sleep(TICK)
@@ -140,18 +154,10 @@ class Engine:
         return [by_ref[ref] for ref in landed]
 
 
-def _error_of(future: PrefectFuture[None]) -> str | None:
+def _error_of(future: PrefectRayFuture) -> str | None:
     future.wait()
     state = future.state
     if state.is_completed():
         return None
     lines = (state.message or state.name).strip().splitlines()
-    return lines[-1] if lines else state.name
-
-
-def stand(result: Result) -> bool:
-    """Whether a done unit's files are there, in their size."""
-    try:
-        return all(files.size(ref.path) == ref.size for ref in result.files)
-    except FileNotFoundError:
-        return False
+    return str(lines[-1] if lines else state.name)

@@ -12,6 +12,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -50,7 +51,7 @@ class Display:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._rows: dict[Stage, int] = {}
+        self._rows: dict[Stage, TaskID] = {}
         self._said = 0.0
 
     def __enter__(self) -> Display:

@@ -93,8 +93,8 @@ def embed(engine: Engine, shards: Sequence[Shard]) -> Embedded:
             if s.id not in failed and (result := results[s.fingerprint])
         ]
     )
-    url = files.join(recipe.store_url, "corpora", f"{corpus.key}.parquet")
-    return Embedded(corpus, corpora.put(url, corpus), results, failed)
+    ref = corpora.put(files.join(recipe.store_url, "corpora"), corpus)
+    return Embedded(corpus, ref, results, failed)
 
 
 def cluster(engine: Engine, embedded: Embedded) -> Clustered:
@@ -155,6 +155,7 @@ def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Pai
         _batches(len(embedded.corpus.parts), cut),
         lambda keys: decide_task.submit(job, scope, ref, catalog, resolved.files, keys),
         stands=lambda r: output.stands(recipe.output, r.files, finished),
+        lost=lambda: output.unmark(recipe.output),
     )
     by_shard = engine.all_done(Stage.DECIDE, results)
     broken = sum(r.counts["broken"] for r in by_shard)
@@ -174,6 +175,7 @@ def write(engine: Engine, embedded: Embedded, decided: Decided) -> list[Result]:
         [plan.name(n) for n in range(plan.shards)],
         lambda keys: write_task.submit(job, scope, embedded.ref, decided.resolved.files[3], keys),
         stands=lambda r: output.stands(job.recipe.output, r.files, finished),
+        lost=lambda: output.unmark(job.recipe.output),
     )
     return engine.all_done(Stage.WRITE, results)
 

@@ -35,11 +35,8 @@ def choose_k(k: int | str, pictures: int) -> int:
     Comparing costs n^2 / k products, assigning n k: they balance at sqrt(n). Below 2^20 pictures
     fewer clusters lose fewer pairs at their borders, and comparing takes seconds anyway.
     """
-    if k == "auto":
-        wanted = min(round(pictures / PICTURES_PER_CLUSTER), math.isqrt(pictures))
-    else:
-        wanted = int(k)
-    return max(1, min(wanted, pictures))
+    auto = min(round(pictures / PICTURES_PER_CLUSTER), math.isqrt(pictures))
+    return max(1, min(auto if k == "auto" else int(k), pictures))
 
 
 def fit(rows: npt.NDArray[np.float16], k: int, iterations: int, seed: int) -> Centroids:

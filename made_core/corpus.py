@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,8 +94,8 @@ def build(embedded: Sequence[tuple[Shard, int, FileRef, FileRef]]) -> Corpus:
     return Corpus(tuple(parts))
 
 
-def put(url: str, corpus: Corpus) -> FileRef:
-    """Puts the corpus as a table with a row per shard. Raises StorageFailed."""
+def put(folder: str, corpus: Corpus) -> FileRef:
+    """Puts the corpus as a table with a row per shard, unless it stands there. Raises StorageFailed."""
     columns: dict[str, list[str | int | None]] = {
         "shard": [p.shard.id for p in corpus.parts],
         "url": [p.shard.url for p in corpus.parts],
@@ -106,6 +107,9 @@ def put(url: str, corpus: Corpus) -> FileRef:
     for name in ("rows", "table"):
         for field in ("path", "size", "digest"):
             columns[f"{name}_{field}"] = [getattr(getattr(p, name), field) for p in corpus.parts]
+    url = files.join(folder, f"{digest(columns)}.parquet")
+    if files.exists(url):
+        return files.reference(url)
     table = pa.table(columns)
 
     def write(path: Path) -> None:
@@ -142,7 +146,7 @@ def put_array(url: str, array: npt.NDArray[np.generic]) -> FileRef:
 
 
 @contextmanager
-def mapped(ref: FileRef) -> Iterator[npt.NDArray[np.generic]]:
+def mapped(ref: FileRef) -> Iterator[npt.NDArray[Any]]:
     """A stored `.npy`, read as it is touched; its size is checked. Raises DamagedFile."""
     with files.stored(ref, whole=False) as path:
         yield np.load(path, mmap_mode="r" if ref.size > 4096 else None)

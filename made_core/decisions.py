@@ -99,9 +99,7 @@ def decide(
     if dedup.rule == "cover":
         resolved = resolve.cover(rank[nodes], i, j, similarity, bound)
     else:
-        resolved = resolve.reference(
-            rank[nodes], cluster[nodes].astype(np.int64), i, j, similarity, bound
-        )
+        resolved = resolve.reference(rank[nodes], cluster[nodes].astype(np.int64), i, j, similarity, bound)
     representative = np.full(n, NOBODY, np.int64)
     representative[nodes] = nodes[resolved.representative]
     reason[nodes[~resolved.kept]] = code(Reason.NEAR_DUPLICATE)
@@ -134,12 +132,12 @@ def _survivors(first: Gids, eligible: Gids, rank: npt.NDArray[np.int64], n: int)
 
 def account(reason: Codes) -> Account:
     """The counts of some samples' codes."""
-    counts = {r: int((reason == code(r)).sum()) for r in REASONS}
+    counts: dict[Reason, int] = {r: int((reason == code(r)).sum()) for r in REASONS}
     unreadable = counts.pop(Reason.UNREADABLE)
     return Account(
         samples=len(reason),
         kept=int((reason == KEPT).sum()),
-        dropped={r.value: c for r, c in counts.items() if c},
+        dropped={str(r.value): c for r, c in counts.items() if c},
         unreadable=unreadable,
     )
 
@@ -150,7 +148,7 @@ def total(accounts: list[Account]) -> Account:
     for a in accounts:
         for name, count in a.dropped.items():
             dropped[name] = dropped.get(name, 0) + count
-    ordered = {r.value: dropped[r.value] for r in REASONS if r.value in dropped}
+    ordered: dict[str, int] = {r.value: dropped[r.value] for r in REASONS if r.value in dropped}
     return Account(
         samples=sum(a.samples for a in accounts),
         kept=sum(a.kept for a in accounts),

@@ -126,7 +126,7 @@ def _prepare(
 
 
 def _record(sample: samples.Sample, entry: samples.Entry, shard: Shard) -> dict[str, Any]:
-    warnings = []
+    warnings: list[str] = []
     fields: dict[str, Any] = {}
     text = _text(sample.get("json"), "json", warnings)
     if text is not None:
@@ -145,9 +145,7 @@ def _record(sample: samples.Sample, entry: samples.Entry, shard: Shard) -> dict[
     return {
         "row": entry.row,
         "key": _valid(entry.key),
-        "uid": _valid(str(uid))
-        if uid not in (None, "")
-        else derived_uid(shard.fingerprint, entry.row),
+        "uid": _valid(str(uid)) if uid not in (None, "") else derived_uid(shard.fingerprint, entry.row),
         "error": None,
         "warning": "; ".join(warnings)[:500] or None,
         "picture": None,

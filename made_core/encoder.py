@@ -62,9 +62,7 @@ def resolve(part: recipe.Encoder) -> recipe.Encoder:
     """
     has_cuda = torch.cuda.is_available()
     if part.device == "cuda" and not has_cuda:
-        raise EncoderError(
-            "encoder.device is cuda, but this worker sees no GPU; allowed: auto, cpu"
-        )
+        raise EncoderError("encoder.device is cuda, but this worker sees no GPU; allowed: auto, cpu")
     device = ("cuda" if has_cuda else "cpu") if part.device == "auto" else part.device
     precision = part.precision
     if precision == "auto":
@@ -124,7 +122,9 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
     except OSError as error:  # the disk: worth another try
         raise Transient(f"{part.model} with pretrained {part.pretrained}: {error}") from error
     except Exception as error:  # unpickling a file that is no checkpoint raises almost anything
-        raise EncoderError(f"{part.pretrained} is no checkpoint: {_first_line(error)}") from None
+        raise EncoderError(
+            f"encoder.pretrained: {part.pretrained} is no checkpoint ({type(error).__name__})"
+        ) from None
     dtype = DTYPES[part.precision]
     visual = model.visual.to(dtype).eval()
     crops = visual.preprocess_cfg["resize_mode"] == "shortest"
@@ -135,7 +135,8 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
 
     def forward(pixels: Tensor) -> Tensor:
         rows = visual(pixels.to(part.device, dtype))
-        return rows[0] if isinstance(rows, tuple) else rows  # CoCa: the rows, and its tokens
+        vectors: Tensor = rows[0] if isinstance(rows, tuple) else rows  # CoCa: rows, and its tokens
+        return vectors
 
     facts = [_digest(visual.state_dict()), str(transform), vision]
     blank = to_pixels(Image.new("RGB", (8, 8)))
@@ -160,9 +161,7 @@ def _config(part: recipe.Encoder) -> dict[str, Any]:
         if not path.is_file():
             raise EncoderError(f"encoder.config: no such file: {path}")
         if path.stem != part.model:
-            raise EncoderError(
-                f"encoder.config defines model {path.stem}, the recipe has {part.model}"
-            )
+            raise EncoderError(f"encoder.config defines model {path.stem}, the recipe has {part.model}")
         try:  # before open_clip does: it would trip over the file ever after
             fields = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -177,9 +176,7 @@ def _config(part: recipe.Encoder) -> dict[str, Any]:
     if part.model.startswith(("hf-hub:", "local-dir:")):  # open_clip would ignore `pretrained`
         raise EncoderError(f"encoder.model: {part.model}: name a model, and its weights in pretrained")
     pretrained = part.pretrained or ""
-    looks_like_file = "/" in pretrained or pretrained.endswith(
-        (".pt", ".pth", ".bin", ".safetensors")
-    )
+    looks_like_file = "/" in pretrained or pretrained.endswith((".pt", ".pth", ".bin", ".safetensors"))
     if looks_like_file and not Path(pretrained).expanduser().is_file():
         raise EncoderError(f"encoder.pretrained: no such file: {pretrained}")
     config = open_clip.get_model_config(part.model)
@@ -208,7 +205,7 @@ def _digest(state: dict[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ from uuid import uuid4
 import fsspec
 
 from made_core.data import FileRef
-from made_core.errors import DamagedFile, MadeError, StorageFailed
+from made_core.errors import DamagedFile, StorageFailed
 from made_core.settings import settings
 
 CHUNK = 1 << 20
@@ -67,7 +67,7 @@ def _storage(url: str) -> Iterator[None]:
     """Turns a file system's errors into ours; a missing file stays a FileNotFoundError."""
     try:
         yield
-    except (MadeError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise
     except OSError as error:
         raise StorageFailed(f"{url}: {error}") from error
@@ -206,6 +206,12 @@ def stored(ref: FileRef, *, whole: bool = True) -> Iterator[Path]:
         if whole and (found_digest := file_digest(path)) != ref.digest:
             raise DamagedFile(f"{ref.path} has digest {found_digest}, not {ref.digest}")
         yield path
+
+
+def reference(url: str) -> FileRef:
+    """A pointer to a file that stands there. Raises FileNotFoundError or StorageFailed."""
+    with local(url) as path:
+        return FileRef(url, path.stat().st_size, file_digest(path))
 
 
 def file_digest(path: Path) -> str:

@@ -79,9 +79,7 @@ def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterat
     """
     with ExitStack() as stack:
         opened = [
-            tuple(
-                stack.enter_context(corpora.mapped(ref)) for ref in (b.rows, b.members, b.offsets)
-            )
+            tuple(stack.enter_context(corpora.mapped(ref)) for ref in (b.rows, b.members, b.offsets))
             for b in batches
         ]
         folder = stack.enter_context(files.scratch())
@@ -96,9 +94,7 @@ def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterat
                 with open(path, "wb") as file:  # written, not mapped: a full disk is an error then
                     for (a, b), (source, _, _) in zip(cuts, opened, strict=True):
                         source[a:b].tofile(file)
-                members = np.concatenate(
-                    [ids[a:b] for (a, b), (_, ids, _) in zip(cuts, opened, strict=True)]
-                )
+                members = np.concatenate([ids[a:b] for (a, b), (_, ids, _) in zip(cuts, opened, strict=True)])
                 rows = np.memmap(path, np.float16, "r").reshape(total, -1)
                 yield Cluster(c, rows, members)
                 del rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,14 +21,15 @@ def columns(dedup: Dedup) -> tuple[str, ...]:
     return {"largest": ("width", "height"), "column": ("json",)}.get(dedup.keep, ())
 
 
-def of_metadata(dedup: Dedup, fields: dict[str, Sequence[Any]], n: int) -> npt.NDArray[np.float64]:
+def of_metadata(dedup: Dedup, fields: Mapping[str, Sequence[Any]], n: int) -> npt.NDArray[np.float64]:
     """(n,) values of `largest` and `column`, from a shard's metadata columns; 0 for other rules.
 
     A sample whose json lacks the column, or holds no number there, comes last.
     """
     if dedup.keep == "largest":
         width, height = (np.array([v or 0 for v in fields[c]], float) for c in ("width", "height"))
-        return np.negative(width * height)
+        pixels: npt.NDArray[np.float64] = width * height
+        return -pixels
     if dedup.keep == "column":
         sign = -1.0 if dedup.keep_prefer == "max" else 1.0
         name = str(dedup.keep_column)

@@ -69,9 +69,7 @@ def write_shard(
 
     def outgoing() -> Iterator[samples.Sample]:
         for part, positions in corpus.by_part(gids):
-            table = embeddings.read_table(
-                part.table, ["uid", "content", "caption", "url", "width", "height"]
-            )
+            table = embeddings.read_table(part.table, ["uid", "content", "caption", "url", "width", "height"])
             wanted = (gids[positions] - part.start).tolist()
             metadata = table.take(wanted).to_pylist()
             with files.local(part.shard.url) as path:
@@ -96,10 +94,7 @@ def write_shard(
 
     tar = files.put(f"{url}.tar", lambda path: samples.write(path, outgoing()))
     schema = pa.schema(
-        [
-            (n, pa.string())
-            for n in ("uid", "key", "shard", "source_key", "source_url", "caption", "url")
-        ]
+        [(n, pa.string()) for n in ("uid", "key", "shard", "source_key", "source_url", "caption", "url")]
         + [("width", pa.int32()), ("height", pa.int32())]
     )
     listing = pa.Table.from_pylist(records, schema)
@@ -172,6 +167,11 @@ def stands(output: str, refs: Sequence[FileRef], is_published: bool) -> bool:
     return all(_where(output, ref, is_published) is not None for ref in refs)
 
 
+def unmark(output: str) -> None:
+    """Says that an output is not whole, by removing its summary."""
+    files.remove(files.join(output, SUMMARY))
+
+
 def publish(output: str, refs: Sequence[FileRef]) -> None:
     """Moves the attempts' files to their places and removes all others; may be done again.
 
@@ -180,7 +180,7 @@ def publish(output: str, refs: Sequence[FileRef]) -> None:
     Raises:
         DamagedFile: a file is neither where its attempt put it nor in its place.
     """
-    files.remove(files.join(output, SUMMARY))
+    unmark(output)
     wanted = {published(output, ref.path) for ref in refs}
     for folder in ("decisions", "shards"):
         url = files.join(output, folder)

@@ -38,7 +38,8 @@ class Candidates:
         visitor = np.where(hi == c, i, j)  # the one at home here, seen by the other's home
         seen_there = (self.probes[visitor] == other[:, None]).any(axis=1)
         at_home: npt.NDArray[np.bool_] = (hi == c) | (hj == c)
-        return at_home & ((hi == hj) | ~seen_there | (c < other))
+        mine: npt.NDArray[np.bool_] = at_home & ((hi == hj) | ~seen_there | (c < other))
+        return mine
 
 
 def near(rows: Rows, bound: float, block: int) -> Iterator[tuple[
@@ -88,7 +89,8 @@ def similarity(left: Rows, right: Rows) -> npt.NDArray[np.float64]:
 
 def _unit32(rows: Rows) -> torch.Tensor:
     wide = torch.from_numpy(np.asarray(rows, np.float32))
-    return wide / wide.norm(dim=1, keepdim=True)
+    unit: torch.Tensor = wide / wide.norm(dim=1, keepdim=True)
+    return unit
 
 
 def histogram(values: npt.NDArray[np.float64], bound: float) -> npt.NDArray[np.int64]:

@@ -162,9 +162,7 @@ class _Family:
         self.place = PLACES[int(rng.integers(len(PLACES)))]
         hue, spread = rng.random(), rng.uniform(0.05, 0.4)
         colours = [
-            colorsys.hsv_to_rgb(
-                (hue + spread * rng.uniform(-1, 1)) % 1, rng.uniform(0.15, 0.8), value
-            )
+            colorsys.hsv_to_rgb((hue + spread * rng.uniform(-1, 1)) % 1, rng.uniform(0.15, 0.8), value)
             for value in np.linspace(0.15, 0.95, 5)
         ]
         self.palette = np.array(colours, dtype=np.float32)[rng.permutation(5)]

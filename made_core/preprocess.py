@@ -41,7 +41,8 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
             if picture.mode.startswith("I"):
                 grey = np.asarray(picture).astype(np.uint32) >> 8
                 return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-            return picture.convert("RGB")
+            rgb: Image.Image = picture.convert("RGB")
+            return rgb
     except UnidentifiedImageError:
         raise BadPicture(f"not one of {', '.join(FORMATS)}") from None
     except BadPicture:

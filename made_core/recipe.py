@@ -86,9 +86,7 @@ class Clusters(Part):
         "auto",
         description="Clusters, 1 to 1000000. auto: 1 per 1024 samples, at most sqrt(samples).",
     )
-    probes: int = Field(
-        1, ge=1, le=64, description="Nearest clusters in which a sample is compared."
-    )
+    probes: int = Field(1, ge=1, le=64, description="Nearest clusters in which a sample is compared.")
     samples_per_centroid: int = Field(
         256, ge=1, le=100_000, description="Samples to train on, for each centroid."
     )
@@ -128,9 +126,7 @@ class Dedup(Part):
         description="Who comes first and so stays. hard: farthest from the centroid; easy: "
         "nearest; random: by a seeded hash; largest: most pixels; column: by keep_column.",
     )
-    keep_column: str | None = Field(
-        None, description="Numeric field of the sample's json, for keep: column."
-    )
+    keep_column: str | None = Field(None, description="Numeric field of the sample's json, for keep: column.")
     keep_prefer: Literal["max", "min"] = Field(
         "max", description="Which value of keep_column is best; samples without one come last."
     )
@@ -168,9 +164,7 @@ class Work(Part):
     shards_per_task: int = Field(16, ge=1, le=10_000, description="Input shards a Prefect task.")
     tasks_in_flight: int = Field(64, ge=1, le=10_000, description="Submitted and not yet finished.")
     cpus_per_task: float = Field(1, gt=0, le=1024, description="Ray CPUs that a task asks for.")
-    gpus_per_task: float = Field(
-        0, ge=0, le=64, description="Ray GPUs that an embed task asks for."
-    )
+    gpus_per_task: float = Field(0, ge=0, le=64, description="Ray GPUs that an embed task asks for.")
     block_rows: int = Field(
         2048, ge=1, le=65536, description="Rows of a block in the search for pairs: bounds memory."
     )

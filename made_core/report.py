@@ -169,9 +169,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     )
     sizes, seconds = _part(clusters, "sizes"), summary.get("seconds")
     default = " (the encoder's default)" if dedup.get("eps_is_default") else ""
-    eps, widest = (
-        None if v is None else f"{v:g}" for v in (dedup.get("eps"), dedup.get("eps_max"))
-    )
+    eps, widest = (None if v is None else f"{v:g}" for v in (dedup.get("eps"), dedup.get("eps_max")))
     rate = samples.get("in", 0) / seconds if seconds else None
     rate = round(rate) if rate and rate >= 10 else rate
     facts: dict[str, list[tuple[str, Any]]] = {
@@ -216,8 +214,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         ],
     }
     shown = {
-        title: [(k, _number(v)) for k, v in rows if v not in (None, NOTHING)]
-        for title, rows in facts.items()
+        title: [(k, _number(v)) for k, v in rows if v not in (None, NOTHING)] for title, rows in facts.items()
     }
     return {title: rows for title, rows in shown.items() if rows}
 

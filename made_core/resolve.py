@@ -51,9 +51,7 @@ def cover(rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) -> Res
     return Resolved(_nearest_kept(rank, kept, earlier, later, value))
 
 
-def reference(
-    rank: Ints, cluster: Ints, i: Ints, j: Ints, similarity: Floats, bound: float
-) -> Resolved:
+def reference(rank: Ints, cluster: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) -> Resolved:
     """SemDeDup's rule; `cluster` (n,) is each node's own. See `cover` for the others.
 
     A removed node is represented by its nearest kept earlier neighbour; where all of those are
@@ -72,9 +70,7 @@ def reference(
     return Resolved(parent)
 
 
-def _directed(
-    rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float
-) -> tuple[Ints, Ints, Floats]:
+def _directed(rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) -> tuple[Ints, Ints, Floats]:
     """The pairs above the bound as (earlier, later, similarity), by the rank of the later."""
     near = similarity > bound
     i, j, value = i[near], j[near], similarity[near]
@@ -84,9 +80,7 @@ def _directed(
     return earlier[order], later[order], value[order]
 
 
-def _nearest_kept(
-    rank: Ints, kept: npt.NDArray[np.bool_], earlier: Ints, later: Ints, value: Floats
-) -> Ints:
+def _nearest_kept(rank: Ints, kept: npt.NDArray[np.bool_], earlier: Ints, later: Ints, value: Floats) -> Ints:
     """(n,) each later node's most similar earlier neighbour among `kept`, ties by rank, or itself."""
     result = np.arange(len(rank))
     use = kept[earlier]

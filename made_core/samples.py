@@ -95,12 +95,12 @@ def index(path: Path) -> Index:
                 if info.offset_data <= at:
                     raise CorruptShard(f"{path.name}: headers run backwards at byte {info.offset}")
                 at = info.offset_data
-                tar.members.clear()  # tarfile keeps each header otherwise
+                vars(tar)["members"].clear()  # tarfile keeps each header otherwise
                 key, suffix = base_plus_ext(info.name)
                 if not info.isreg() or info.issparse() or key is None or suffix is None:
                     stray += 1
                     continue
-                if info.offset_data + info.size > size:
+                if not 0 <= info.size <= size - info.offset_data:
                     raise CorruptShard(f"{path.name} is cut off inside {info.name!r}")
                 entry = latest.get(key)
                 if entry is None or any(m.suffix == suffix for m in entry.members):

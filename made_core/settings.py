@@ -21,9 +21,7 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(
         None, description="host:port of a running Ray head; without it Ray starts on this machine"
     )
-    home: Path = Field(
-        Path("~/.made"), description="folder of the private PostgreSQL and Prefect servers"
-    )
+    home: Path = Field(Path("~/.made"), description="folder of the private PostgreSQL and Prefect servers")
     scratch: Path | None = Field(
         None, description="folder for local copies of remote shards; default: the system's"
     )

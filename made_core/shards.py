@@ -142,9 +142,7 @@ def _shard(url: str, size: int, has_stats: bool) -> Shard:
         try:
             expected = int(json.loads(stats)["successes"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise SourceError(
-                f"{_stats_of(url)} is no statistics of img2dataset: {error!r}"
-            ) from None
+            raise SourceError(f"{_stats_of(url)} is no statistics of img2dataset: {error!r}") from None
     if size <= 2 * EDGE:
         edges = files.read(url)
     else:

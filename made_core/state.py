@@ -376,9 +376,7 @@ class Ledger:
         )
         return [Unit(row.id, stage, scope, row.key, row.attempts, token) for row in rows]
 
-    def renew(
-        self, units: Sequence[Unit], lease_seconds: float, progress: Sequence[int]
-    ) -> set[int]:
+    def renew(self, units: Sequence[Unit], lease_seconds: float, progress: Sequence[int]) -> set[int]:
         """Hold the units for `lease_seconds` from now and note the samples done in each so far.
 
         Returns:
@@ -400,9 +398,7 @@ class Ledger:
         )
         return {row.id for row in rows}
 
-    def finish(
-        self, unit: Unit, files: Sequence[FileRef], samples: int, counts: dict[str, Any]
-    ) -> None:
+    def finish(self, unit: Unit, files: Sequence[FileRef], samples: int, counts: dict[str, Any]) -> None:
         """Commit the unit: from now on its result is `files`.
 
         Raises:
@@ -506,9 +502,7 @@ class Ledger:
 
     # --- questions ------------------------------------------------------------------------------
 
-    def pending(
-        self, stage: Stage, scope: str, keys: Sequence[str] | None
-    ) -> tuple[list[str], float | None]:
+    def pending(self, stage: Stage, scope: str, keys: Sequence[str] | None) -> tuple[list[str], float | None]:
         """The keys that can be claimed now, and the seconds until one can.
 
         `keys` None: all of the scope. The seconds are 0 where one can be claimed now, the time to

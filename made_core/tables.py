@@ -143,8 +143,7 @@ unit = Table(
     CheckConstraint(_in("stage", Stage), name="unit_stage_known"),
     CheckConstraint(_in("state", UnitState), name="unit_state_known"),
     CheckConstraint(
-        "(state = 'running') = (token IS NOT NULL) "
-        "AND (state = 'running') = (lease_until IS NOT NULL)",
+        "(state = 'running') = (token IS NOT NULL) AND (state = 'running') = (lease_until IS NOT NULL)",
         name="unit_running_has_lease",
     ),
     CheckConstraint(
@@ -156,9 +155,7 @@ unit = Table(
         "AND (state = 'done') = (counts IS NOT NULL)",
         name="unit_done_has_result",
     ),
-    CheckConstraint(
-        "(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="unit_finish_has_time"
-    ),
+    CheckConstraint("(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="unit_finish_has_time"),
     CheckConstraint("state <> 'failed' OR error IS NOT NULL", name="unit_failed_has_error"),
     CheckConstraint(
         "attempts BETWEEN 0 AND max_attempts AND max_attempts >= 1 "
@@ -174,8 +171,6 @@ unit = Table(
         "key",
         postgresql_where=text("state IN ('open', 'running')"),
     ),
-    # Room for renewals to stay on their page; dead rows swept before they slow the claims.
-    postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.05"},
 )
 
 event = Table(
@@ -241,9 +236,7 @@ class Database:
         except DBAPIError as error:
             if not _unanswered(error):
                 raise
-            raise StorageFailed(
-                f"{self.place}, tried for {self.patience:g} s: {_reason(error)}"
-            ) from error
+            raise StorageFailed(f"{self.place}, tried for {self.patience:g} s: {_reason(error)}") from error
 
     def _warn(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -62,7 +62,8 @@ def accounts_balance(output: Path, tars: dict[str, Path]) -> None:
     assert total["in"] == total["kept"] + sum(total["dropped"].values()) + total["unreadable"]
 
 
-REASONS = ("repeated_uid", "exact_copy", "near_duplicate", "small_side", "aspect_ratio", "few_words", "few_chars")
+FILTERED = ("small_side", "aspect_ratio", "few_words", "few_chars")
+REASONS = ("repeated_uid", "exact_copy", "near_duplicate", *FILTERED)
 
 
 def stored_rows(store: Path) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]]:
@@ -98,13 +99,13 @@ def representatives_stand(output: Path, store: Path) -> int:
 
 def bytes_equal(output: Path, tars: dict[str, Path]) -> int:
     """The output tars hold the kept samples' members byte for byte, adjacent; returns samples."""
-    source = {
-        (name, key): [] for name, tar in tars.items() for key in {k for k, _, _ in members(tar)}
-    }  # type: dict[tuple[str, str], list[tuple[str, bytes]]]
+    source = {(name, key): [] for name, tar in tars.items() for key in {k for k, _, _ in members(tar)}}  # type: dict[tuple[str, str], list[tuple[str, bytes]]]
     for name, tar in tars.items():
         for key, suffix, data in members(tar):
             source[name, key].append((suffix, data))
-    expected = {(r["output_shard"], r["output_key"]): (r["shard"], r["key"]) for r in decisions(output) if r["kept"]}
+    expected = {
+        (r["output_shard"], r["output_key"]): (r["shard"], r["key"]) for r in decisions(output) if r["kept"]
+    }
     sizes = json.loads((output / "shards" / "sizes.json").read_text())
     written = sorted((output / "shards").glob("*.tar"))
     assert [t.name for t in written] == [f"{n:08d}.tar" for n in range(len(written))] == sorted(sizes)

@@ -16,6 +16,12 @@ from made_core.state import Ledger
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a server of this session's own."""
     with embedded(tmp_path_factory.mktemp("postgres")) as url:
+        # Nothing here outlives the machine, and a database a test is much to write to a disk.
+        engine = create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text("ALTER SYSTEM SET fsync = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+        engine.dispose()
         yield url
 
 

@@ -490,9 +490,7 @@ def test_status_tells_stages_failures_and_the_slowest(ledger: Ledger) -> None:
 # --- the server ---------------------------------------------------------------------------------
 
 
-def test_calls_outlast_a_restart_of_the_database(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_calls_outlast_a_restart_of_the_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with postgres.embedded(tmp_path) as url:
         ledger = Ledger.open(url, patience=60)
         put(ledger, "a")

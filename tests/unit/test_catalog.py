@@ -53,20 +53,18 @@ def test_firsts(samples: list[tuple[str, bytes, bool]]) -> None:
 def test_build(tmp_path: Path) -> None:
     """Across shards; digests that differ in a trailing zero byte only; unreadable rows apart."""
     end = b"\7" * 15
-    one = [
+    one: list[dict[str, Any]] = [
         {"uid": "m", "picture": end + b"\0"},
         {"uid": "b", "picture": end + b"\1"},
         {"uid": "a", "picture": end + b"\0", "error": "broken"},
         {"uid": "x", "picture": None, "error": "no picture"},
     ]
-    two = [
+    two: list[dict[str, Any]] = [
         {"uid": "c", "picture": end + b"\0"},
         {"uid": "longer than any uid of the first shard", "picture": end + b"\1"},
         {"uid": "y", "picture": bytes(16)},
     ]
-    corpus = corpora.build(
-        [stored(tmp_path, "0", one), stored(tmp_path, "1", []), stored(tmp_path, "2", two)]
-    )
+    corpus = corpora.build([stored(tmp_path, str(n), records) for n, records in enumerate([one, [], two])])
     built = catalog.build(corpus)
     assert built.first.tolist() == [4, 1, -1, -1, 4, 1, 6]
     assert built.pictures.tolist() == [1, 4, 6]
@@ -98,7 +96,7 @@ def test_the_training_sample_has_no_order(seed: int, size: int, key: int) -> Non
         built = catalog.Catalog(uids[order], first)
         picked = catalog.training_sample(built, size, key)
         assert set(picked.tolist()) <= set(built.pictures.tolist())
-        return built.uids[picked].tolist()
+        return list(built.uids[picked].tolist())
 
     plain = chosen(np.arange(50), size)
     classes = len({tuple(d) for d, r in zip(digests.tolist(), readable.tolist(), strict=True) if r})

@@ -73,7 +73,8 @@ def clumped(seed: int, n: int = 72, dim: int = 6) -> Samples:
     stored = oracle.unit(rows[mixed]).astype(np.float16)
     for i in np.flatnonzero(~np.array(readable)).tolist():
         stored[i] = generator.choice([0.0, np.nan])
-    reasons = generator.choice([None, "small_side", "few_words"], n, p=[0.86, 0.07, 0.07]).tolist()
+    drawn = generator.choice(["", "small_side", "few_words"], n, p=[0.86, 0.07, 0.07]).tolist()
+    reasons = [reason or None for reason in drawn]
     sides = [8 if r == "small_side" else int(generator.choice([16, 32, 64])) for r in reasons]
     scores = generator.choice([0.0, 0.5, 0.5, 1.0], n).tolist()
     return Samples(
@@ -183,8 +184,6 @@ def prepare(
     built = catalog.build(corpus)
     k = centroids.choose_k(k, len(built.pictures))
     means = centroids.fit(corpus.gather(catalog.training_sample(built, 1000, 0)), k, 4, 0)
-    cluster = np.full(corpus.samples, -1, np.int32)
-    distance = np.full(corpus.samples, np.nan)
     batches = []
     for number in range(0, len(corpus.parts), batch):
         parts = corpus.parts[number : number + batch]
@@ -193,16 +192,9 @@ def prepare(
         assignment = centroids.assign(rows, means, probes)
         url = str(folder / f"batch-{k}-{probes}-{batch}-{number}")
         batches.append(groups.Batch(*groups.put(url, gids, rows, assignment, k)))
-        with corpora.mapped(batches[-1].homes) as homes:
-            cluster[homes["gid"]], distance[homes["gid"]] = homes["cluster"], homes["distance"]
-    known = built.first >= 0
-    cluster[known], distance[known] = cluster[built.first[known]], distance[built.first[known]]
-    sizes = np.zeros(k, np.int64)
-    for b in batches:
-        with corpora.mapped(b.offsets) as offsets:
-            sizes += np.diff(offsets.astype(np.int64))
+    cluster, distance = groups.homes(batches, built.first)
     found = [np.zeros(0, pairs.PAIR)]
-    for start, stop in groups.pack(sizes, tasks):
+    for start, stop in groups.pack(groups.sizes(batches), tasks):
         with groups.gathered(batches, start, stop) as clusters:
             for c in clusters:
                 found += pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, block)

@@ -54,7 +54,8 @@ def embed(folder: Path, samples: Samples, by: encoder.Encoder, threads: int = 2)
 def record(folder: Path, sample: dict[str, bytes], by: encoder.Encoder) -> dict[str, object]:
     """The record of one sample."""
     rows, table = embed(folder, [("k", sample)], by)
-    (found,) = table.to_pylist()
+    found: dict[str, object] = table.to_pylist()[0]
+    assert len(table) == 1
     assert bool(rows.any()) == (found["error"] is None)
     return found
 
@@ -299,7 +300,7 @@ def test_damage_is_seen(put: tuple[Embedded, FileRef, FileRef], damage: Callable
 
 def test_unit64() -> None:
     rows = np.array([[3, 4], [0.1, 0], [-6e-8, 0]], np.float16)
-    assert np.allclose(embeddings.unit64(rows), [[0.6, 0.8], [1, 0], [-1, 0]], atol=1e-3)
+    assert np.allclose(embeddings.unit64(rows), np.array([[0.6, 0.8], [1, 0], [-1, 0]]), atol=1e-3)
     assert np.abs(np.linalg.norm(embeddings.unit64(rows), axis=1) - 1).max() < 1e-15
     assert embeddings.unit64(rows).dtype == np.float64
 

@@ -204,9 +204,14 @@ def test_key_is_of_what_is_computed(tiny: tuple[Path, Path], tmp_path: Path) -> 
 def test_key_is_the_same_in_any_process(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes into it: no address of an object, no path."""
     seen: list[str] = []
-    monkeypatch.setattr(encoder.recipe, "digest", lambda value: seen.append(json.dumps(value)) or "0" * 16)
+
+    def spy(value: object) -> str:
+        seen.append(json.dumps(value))
+        return "0" * 16
+
+    monkeypatch.setattr(recipe, "digest", spy)
     encoder.load(part(tiny))
-    encoder.load(recipe.Encoder())
+    encoder.load(encoder.resolve(recipe.Encoder()))
     assert len(seen) == 2
     assert not any(" at 0x" in s or str(tiny[0].parent) in s for s in seen)
 
@@ -220,7 +225,7 @@ def test_encoding_tells_what_was_loaded(tiny: tuple[Path, Path]) -> None:
     assert encoder.with_eps(found, 0.2) == replace(found, eps=0.2, eps_is_default=False)
 
 
-@pytest.mark.parametrize("vision", [{}, {"pool_type": "avg"}, {"output_tokens": True}])
+@pytest.mark.parametrize("vision", [{}, {"patch_dropout": 0.5}, {"output_tokens": True}])
 def test_rows_are_open_clips(tmp_path: Path, vision: dict[str, Any]) -> None:
     """Also of towers that hand out their tokens beside the row."""
     config, checkpoint = tiny_open_clip(tmp_path, "same", **vision)
@@ -329,10 +334,11 @@ def test_a_home_path(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_built_in_encoders() -> None:
-    first, second = encoder.load(recipe.Encoder()), None
+    first, second = (
+        encoder.load(encoder.resolve(recipe.Encoder(model=m))) for m in ("perceptual", "mean-colour")
+    )
     assert first.encoding.dim == perceptual.DIM
     assert first.encoding.eps == perceptual.DEFAULT_EPS
     assert first.encoding.image_size == perceptual.SIZE
-    second = encoder.load(recipe.Encoder(model="mean-colour"))
     assert second.encoding.dim == 4
     assert first.encoding.key != second.encoding.key

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -21,16 +22,6 @@ from made_core.errors import DamagedFile, StorageFailed, Transient
 from made_core.settings import Settings
 
 BUCKET = "bucket"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The endpoint of an S3 server on this machine."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
 
 
 def use_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
@@ -51,16 +42,27 @@ def use_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Another process's way to the bucket, on an S3 server on this machine."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_s3(monkeypatch, f"http://{host}:{port}")
+        found = boto3.client("s3")
+        found.create_bucket(Bucket=BUCKET)
+        yield found
+    s3fs.S3FileSystem.clear_instance_cache()
+    moto.stop()
+
+
 @pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3(client: Any) -> Iterator[str]:
     """An empty folder in the object store."""
-    use_s3(monkeypatch, server)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket=BUCKET)
     yield f"s3://{BUCKET}/folder"
     for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
         client.delete_object(Bucket=BUCKET, Key=item["Key"])
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -115,7 +117,7 @@ def test_what_is_not_there(place: str) -> None:
     assert files.names(place) == {"a": 0}
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """An error of the writer's own."""
 
 
@@ -125,15 +127,27 @@ class Broken(Exception):
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), StorageFailed),
         (OSError(errno.EIO, os.strerror(errno.EIO)), StorageFailed),
-        (Broken("x"), Broken),
+        (BrokenError("x"), BrokenError),
         (DamagedFile("x"), DamagedFile),
         (FileNotFoundError("input"), FileNotFoundError),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
 )
 def test_a_writer_that_fails_leaves_what_stood_there(
-    place: str, before: bytes | None, error: BaseException, expected: type[BaseException]
+    tmp_path: Path, before: bytes | None, error: BaseException, expected: type[BaseException]
 ) -> None:
+    fail(str(tmp_path), before, error, expected)
+    assert os.listdir(tmp_path) == ([] if before is None else ["x"])
+
+
+@pytest.mark.parametrize("before", [None, b"what stood there"])
+def test_a_writer_that_fails_uploads_nothing(s3: str, before: bytes | None) -> None:
+    fail(s3, before, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), StorageFailed)
+    fail(s3, before, BrokenError("x"), BrokenError)
+
+
+def fail(place: str, before: bytes | None, error: BaseException, expected: type[BaseException]) -> None:
+    """Puts with a writer that raises half-way."""
     url = f"{place}/x"
     if before is not None:
         files.put_bytes(url, before)
@@ -146,8 +160,6 @@ def test_a_writer_that_fails_leaves_what_stood_there(
         files.put(url, write)
     assert type(caught.value) is expected
     assert there(place) == ({} if before is None else {"x": len(before)})
-    if not place.startswith("s3"):
-        assert os.listdir(place) == ([] if before is None else ["x"])
 
 
 def test_a_full_disk_asks_for_another_try(tmp_path: Path) -> None:
@@ -161,14 +173,18 @@ def test_a_full_disk_asks_for_another_try(tmp_path: Path) -> None:
 
 
 def test_nothing_is_seen_while_it_is_written(tmp_path: Path) -> None:
+    written: list[int] = []
+
     def write(path: Path) -> None:
         assert path.parent == tmp_path, "a rename would cross file systems"
         path.write_bytes(b"first half")
+        written.append(path.stat().st_ino)
         assert not (tmp_path / "x.tar").exists()
         assert not any(n.endswith((".tar", ".json")) for n in os.listdir(tmp_path))
 
     files.put(str(tmp_path / "x.tar"), write)
     assert os.listdir(tmp_path) == ["x.tar"]
+    assert written == [(tmp_path / "x.tar").stat().st_ino], "renamed, not copied"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -243,9 +259,8 @@ def test_digest(tmp_path: Path) -> None:
     assert replace(ref, digest="") == FileRef(str(tmp_path / "x"), len(data), "")
 
 
-def test_another_process_changes_the_store(s3: str) -> None:
+def test_another_process_changes_the_store(s3: str, client: Any) -> None:
     """Listings are never remembered: other workers put and remove files."""
-    client = boto3.client("s3")
     files.put_bytes(f"{s3}/a", b"1")
     assert files.names(s3) == {"a": 1}
     client.put_object(Bucket=BUCKET, Key="folder/b", Body=b"22")

@@ -20,7 +20,7 @@ def walk(values: order.Values, uids: list[str]) -> list[int]:
     """The samples, first to last."""
     rank = order.ranks(values, np.array([u.encode() for u in uids], "S16"))
     assert sorted(rank.tolist()) == list(range(len(uids)))
-    return np.argsort(rank).tolist()
+    return list(np.argsort(rank).tolist())
 
 
 @settings(deadline=None, max_examples=60)

@@ -20,8 +20,8 @@ from made_core.output import Plan
 from tests.factories import make_shard, members, shard_of
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 5000), st.integers(1, 700) | st.sampled_from([1, 10, 99, 100, 101, 1000, 10_000]))
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1500), st.integers(1, 700) | st.sampled_from([1, 10, 99, 100, 101, 1000, 10_000]))
 def test_plan_has_no_gaps(kept: int, size: int) -> None:
     plan = Plan(kept, size)
     slices = [plan.slice(n) for n in range(plan.shards)]
@@ -171,8 +171,8 @@ def rewrite(folder: Path, change: dict[str, bytes] | None, keep: int = 5) -> Non
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [("byte", r"sample 002 \(row 2\) has other bytes"), ("suffix", "other bytes"), ("fewer", "holds 2 samples"),
-     ("order", "other bytes"), ("caption", "other bytes")],
+    [("byte", r"sample 002 \(row 2\) has other bytes"), ("suffix", "other bytes"),
+     ("fewer", "holds 2 samples"), ("order", "other bytes"), ("caption", "other bytes")],
 )  # fmt: skip
 def test_changed_input(held: tuple[Corpus, Path], tmp_path: Path, change: str, said: str) -> None:
     (job, _), names = held, ("00000", "00001")
@@ -206,7 +206,7 @@ def test_keep_array() -> None:
     found = output.keep_array(uids)
     assert found is not None
     assert found.dtype == np.dtype("u8,u8")
-    assert [(int(a) << 64) + int(b) for a, b in found] == sorted(int(u, 16) for u in uids)
+    assert [(int(a) << 64) + int(b) for a, b in found.tolist()] == sorted(int(u, 16) for u in uids)
     again = output.keep_array([])
     assert again is not None
     assert again.shape == (0,)

@@ -78,9 +78,7 @@ def test_rows_are_float32_unit_rows(pixels: Tensor) -> None:
 
 
 @pytest.mark.parametrize("describe", [perceptual.describe, perceptual.mean_colour])
-def test_a_row_is_the_same_bits_in_any_company(
-    describe: Callable[[Tensor], Tensor], pixels: Tensor
-) -> None:
+def test_a_row_is_the_same_bits_in_any_company(describe: Callable[[Tensor], Tensor], pixels: Tensor) -> None:
     rows = describe(pixels)
     assert torch.equal(torch.cat([describe(one[None]) for one in pixels[:9]]), rows[:9])
     assert torch.equal(torch.cat([describe(part) for part in (pixels[:7], pixels[7:])]), rows)
@@ -131,9 +129,7 @@ EDITS: dict[str, tuple[Edit, float]] = {  # the share that must stay within DEFA
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_edits_stay_within_the_default_eps(
-    name: str, pictures: list[Image.Image], pixels: Tensor
-) -> None:
+def test_edits_stay_within_the_default_eps(name: str, pictures: list[Image.Image], pixels: Tensor) -> None:
     edit, share = EDITS[name]
     edited = torch.stack([perceptual.to_pixels(edit(picture)) for picture in pictures])
     cosines = (perceptual.describe(pixels) * perceptual.describe(edited)).sum(1)

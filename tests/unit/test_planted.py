@@ -155,9 +155,7 @@ def test_a_written_sample_is_not_overwritten(tmp_path: Path) -> None:
     "arguments",
     [{"samples": 1}, {"shards": 0}, {"samples": 3, "shards": 4}, {"seed": -1}, {"image_size": 8}],
 )
-def test_bounds_are_checked_before_anything_is_written(
-    tmp_path: Path, arguments: dict[str, int]
-) -> None:
+def test_bounds_are_checked_before_anything_is_written(tmp_path: Path, arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="allowed: samples >= 2"):
         planted.write(tmp_path, **arguments)
     assert not list(tmp_path.iterdir())
@@ -214,10 +212,7 @@ def test_the_descriptor_finds_the_planted_copies_and_mean_colour_does_not(tmp_pa
     samples = read(tmp_path)
     uids = [json.loads(sample["json"])["uid"] for sample in samples]
     pixels = torch.stack(
-        [
-            perceptual.to_pixels(Image.open(io.BytesIO(sample["jpg"])).convert("RGB"))
-            for sample in samples
-        ]
+        [perceptual.to_pixels(Image.open(io.BytesIO(sample["jpg"])).convert("RGB")) for sample in samples]
     )
     found = planted.score(truth, cover(uids, perceptual.describe(pixels), perceptual.DEFAULT_EPS))
     assert found.planted > 50

@@ -12,7 +12,7 @@ from io import BytesIO
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from made_core.errors import BadPicture
 from made_core.preprocess import decode
@@ -105,7 +105,7 @@ def test_first_frame_of_an_animation(format: str) -> None:
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if format == "WEBP" else {}
     data = encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=50, **options)
-    assert Image.open(BytesIO(data)).n_frames == 3
+    assert len(list(ImageSequence.Iterator(Image.open(BytesIO(data))))) == 3
     assert (pixels(data) == [255, 0, 0]).all()
 
 
@@ -159,6 +159,15 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB; whole it is 7.5 GB
 
 
+def test_errors_of_other_kinds() -> None:
+    """PIL raises SyntaxError here, on loading."""
+    data = picture(0, format="PNG")
+    at = data.index(b"IDAT") - 4
+    part = zlib.compress(bytes(9))
+    with pytest.raises(BadPicture, match=r"SyntaxError: broken PNG file"):
+        decode(data[:at] + chunk(b"IDAT", part) + b"\0\0\0\1\1\2\3\4" + bytes(50), LIMIT)
+
+
 def test_the_bound_is_exact() -> None:
     data = picture(0, (40, 30), "PNG")
     assert decode(data, 1200).size == (40, 30)
@@ -183,7 +192,8 @@ def test_damage_is_a_bad_picture_or_none(seed: int) -> None:
 
 def test_threads_leave_the_warnings_as_they_are() -> None:
     """`catch_warnings` in several threads leaks its filters into the process."""
-    data = [encoded(colours().quantize(16), "PNG", transparency=bytes(range(0, 256, 16)))] * 200
+    image = colours().quantize(16).resize((800, 800))  # so large that the threads overlap
+    data = [encoded(image, "PNG", transparency=bytes(range(0, 256, 16)))] * 24
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda d: decode(d, LIMIT), data))

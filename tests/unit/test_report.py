@@ -60,9 +60,7 @@ def _jpeg(size: tuple[int, int] = (640, 320), kind: str = "JPEG", mode: str = "R
 
 
 def _picture(similarity: float | None, caption: str = "a cat", jpeg: bool = True) -> Picture:
-    return Picture(
-        "u" * 32, "00003", "000030007", similarity, caption, thumbnail(_jpeg()) if jpeg else None
-    )
+    return Picture("u" * 32, "00003", "000030007", similarity, caption, thumbnail(_jpeg()) if jpeg else None)
 
 
 def _summary() -> dict[str, Any]:
@@ -268,17 +266,13 @@ def test_bars_stay_in_the_box(counts: tuple[int, ...]) -> None:
         assert 30 <= float(bar["y"]) < 250 and float(bar["x"]) + float(bar["width"]) <= 740.5
 
 
-@pytest.mark.parametrize(
-    "edges", [(0.9,), (0.9, 0.95), (0.9, 0.95, 0.95), (0.9, float("nan"), 1.0)]
-)
+@pytest.mark.parametrize("edges", [(0.9,), (0.9, 0.95), (0.9, 0.95, 0.95), (0.9, float("nan"), 1.0)])
 def test_a_histogram_that_does_not_fit_is_refused(edges: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="one more edge"):
         Histogram(edges, (1, 2), 0.95)
 
 
-@pytest.mark.parametrize(
-    "kind,mode", [("JPEG", "CMYK"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1")]
-)
+@pytest.mark.parametrize("kind,mode", [("JPEG", "CMYK"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1")])
 def test_thumbnails_are_small_jpegs(kind: str, mode: str) -> None:
     data = thumbnail(_jpeg((50, 400), kind, mode), side=100)
     assert data is not None

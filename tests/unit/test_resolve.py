@@ -46,7 +46,8 @@ def check(resolved: resolve.Resolved, expected: dict[int, set[int]]) -> None:
 def angles(*degrees: float) -> Matrix:
     """The similarities of unit vectors of a plane."""
     radians = np.deg2rad(np.array(degrees))
-    return np.cos(radians[:, None] - radians[None, :])
+    result: Matrix = np.cos(radians[:, None] - radians[None, :])
+    return result
 
 
 @st.composite

@@ -158,6 +158,38 @@ def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
         samples.index(tar)
 
 
+def test_a_cut_names_the_member(tar: Path) -> None:
+    tar.write_bytes(tar_bytes([("0.jpg", b"0" * 600), ("1.jpg", b"1" * 600)])[: 4 * BLOCK])
+    with pytest.raises(CorruptShard, match=r"cut off inside '1\.jpg'"):
+        samples.index(tar)
+
+
+@pytest.mark.parametrize("kind", [b"0", b"Z"], ids=["file", "unknown"])
+@pytest.mark.parametrize("size", [-BLOCK, -2 * BLOCK, -10 * BLOCK])
+def test_headers_that_point_back(tar: Path, size: int, kind: bytes) -> None:
+    """A negative size makes a reader without care go in circles for ever."""
+    data = bytearray(tar_bytes([("0.jpg", b""), ("1.jpg", b"")]))
+    header = data[BLOCK : 2 * BLOCK]
+    header[156:157] = kind
+    header[124:136] = (2**96 + size).to_bytes(12, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[BLOCK : 2 * BLOCK] = header
+    tar.write_bytes(data)
+    with pytest.raises(CorruptShard):
+        samples.index(tar)
+
+
+def test_a_size_below_nothing(tar: Path) -> None:
+    data = bytearray(tar_bytes([("0.jpg", b"")]))
+    data[124:136] = b"\xff" * 12
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:BLOCK])
+    tar.write_bytes(data)
+    with pytest.raises(CorruptShard):
+        samples.index(tar)
+
+
 def test_garbage_between_members(tar: Path) -> None:
     first, second = tar_bytes([("0.jpg", b"0" * 600)]), tar_bytes([("1.jpg", b"1" * 600)])
     tar.write_bytes(first[: 3 * BLOCK] + b"\xa5" * BLOCK + second)
@@ -279,7 +311,9 @@ def test_content_tells_names_and_bytes_apart() -> None:
         {"jpg": b"a", "txt": b"bc"},
         {"jpg": b"ab", "json": b"c"},
         {"txt": b"c", "jpg": b"ab"},
+        {"jpg": b"ba", "txt": b"c"},
         {"jpg": b"ab"},
+        {"jpg": b"abtxtc"},
         {"jpg": b"ab", "txt": b"c", "json": b""},
     ]
     digests = [Sample("0", "", v).content for v in variants]

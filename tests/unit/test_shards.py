@@ -64,7 +64,7 @@ ALL = ["00000", "00001", "00002"]
 def test_forms_of_a_source(job: Path, source: str, expected: list[str] | None) -> None:
     source = source.replace("{job}", str(job)).replace("{parent}", str(job.parent))
     if expected is None:
-        with pytest.raises(SourceError, match="no such folder: .*/ja"):
+        with pytest.raises(SourceError, match=r"no such folder: .*/ja"):
             found(source)
     else:
         assert ids(source) == expected
@@ -166,7 +166,7 @@ def test_an_unfinished_tar_named_by_the_user(job: Path) -> None:
 
 def test_nothing_but_unfinished_tars(tmp_path: Path) -> None:
     make_shard(tmp_path, "00000", [("0", members(0))], finished=False)
-    with pytest.raises(SourceError, match="1 tars, none with its _stats.json"):
+    with pytest.raises(SourceError, match=r"1 tars, none with its _stats\.json"):
         found(tmp_path)
 
 

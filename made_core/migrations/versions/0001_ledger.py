@@ -9,6 +9,7 @@ down_revision = None
 
 STAGES = "'embed', 'catalog', 'fit', 'assign', 'pairs', 'resolve', 'decide', 'write'"
 
+# On unit: room for renewals to stay on their page, and dead rows swept before they slow the claims.
 TABLES = (
     """
     CREATE TABLE run (

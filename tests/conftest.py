@@ -1,0 +1,18 @@
+"""What holds for all tests: quiet engines, no user's settings, bounded hypothesis."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# Read by Prefect and Ray when they are imported, so set before any test module is.
+os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+os.environ["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+for name in [n for n in os.environ if n.startswith("MADE_")]:
+    del os.environ[name]
+
+settings.register_profile("made", deadline=None, max_examples=50)
+settings.load_profile("made")

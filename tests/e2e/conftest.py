@@ -1,0 +1,52 @@
+"""One PostgreSQL, one Prefect server and one local Ray for all end-to-end tests of a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from prefect.testing.utilities import prefect_test_harness
+
+from made_core import planted, postgres
+from made_core.recipe import validate
+from made_core.settings import settings
+
+Curate = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The ledger's URL, while the servers run."""
+    home = tmp_path_factory.mktemp("home")
+    with postgres.embedded(home) as url, prefect_test_harness(server_startup_timeout=180):
+        os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"] = url, str(home)
+        settings.cache_clear()
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield url
+        ray.shutdown()
+        del os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"]
+        settings.cache_clear()
+
+
+@pytest.fixture
+def curate(servers: str) -> Curate:
+    """Runs the flow: curate(source, ..., output=..., dedup={...}) -> the summary."""
+    from flows.curate import curate as flow
+
+    def run(*sources: Path, output: Path, replace: bool = False, **parts: Any) -> dict[str, Any]:
+        values = {"sources": [str(s) for s in sources], "output": str(output), **parts}
+        return flow(validate(values, "the test"), replace)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A planted sample of 400 pictures in 4 shards: `sample / "shards"`, `sample / "truth.json"`."""
+    folder = tmp_path_factory.mktemp("sample")
+    planted.write(folder, samples=400, shards=4, seed=3)
+    return folder

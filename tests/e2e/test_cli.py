@@ -1,0 +1,131 @@
+"""The command line as a user has it: processes of their own, a home of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import checks
+from tests.factories import make_shard, members
+
+MADE = str(Path(sys.executable).parent / "made")
+
+
+def made(home: Path, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """`made ARGS` with its servers' folder in `home`."""
+    values = {k: v for k, v in os.environ.items() if not k.startswith(("MADE_", "PREFECT_"))}
+    return subprocess.run(
+        [MADE, *map(str, args)],
+        env={**values, "MADE_HOME": str(home), "COLUMNS": "200", **env},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one small shard; each picture twice."""
+    folder = tmp_path_factory.mktemp("shards")
+    samples = [(f"{n:08d}", members(n % 30, f"caption {n}", uid=f"{n:032x}")) for n in range(60)]
+    make_shard(folder, "00000", samples)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--source", "{missing}"], "no such folder"),
+        (["--source", "{empty}"], r"no shard \(\*\.tar\)"),
+        (["--source", "{bare}"], "_stats.json"),
+        (["--source", "{bare}/00000.tar"], "00000_stats.json"),
+        (["--source", "{shards}", "--set", "dedup.epz=1"], "dedup.epz: unknown field.*eps_max"),
+        (["--source", "{shards}", "--set", "dedup.eps=2"], "dedup.eps: .*less than 1"),
+        (["--source", "{shards}", "--set", "clusters.k=many"], r"clusters\.k"),
+        (["--source", "{shards}", "--recipe", "{missing}.yaml"], "No such file"),
+        (["--source", "{shards}", "--set", "encoder.model=ViT-B-32"], "needs `pretrained`"),
+        (["--source", "{shards}", "--output", "{shards}/out"], "lies in the source"),
+        ([], "sources: missing"),
+        (["--surce", "{shards}"], "No such option"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(tmp_path: Path, shards: Path, args: list[str], words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    make_shard(tmp_path / "bare", "00000", [("0", members(0))], finished=False)
+    places = {"missing": tmp_path / "missing", "empty": tmp_path / "empty", "bare": tmp_path / "bare"}
+    filled = [a.format(**places, shards=shards) for a in args]
+    if "--output" not in filled:
+        filled += ["--output", str(tmp_path / "out")]
+    before = sorted(p.name for p in shards.iterdir())
+    done = made(tmp_path / "home", "curate", *filled)
+    assert done.returncode == 2, done.stderr
+    assert re.search(words, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    if done.stderr.startswith("made:"):
+        assert done.stderr.count("\n") == 1
+    assert sorted(p.name for p in shards.iterdir()) == before and not (tmp_path / "out").exists()
+
+
+def test_database_that_cannot_be_reached(tmp_path: Path, shards: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"postgresql://made:secret@127.0.0.1:{taken.getsockname()[1]}/made"
+        done = made(tmp_path, "status", MADE_DATABASE_URL=url)
+    assert done.returncode == 2 and "cannot be reached" in done.stderr and "secret" not in done.stderr
+
+
+def test_home_of_another_host(tmp_path: Path) -> None:
+    (tmp_path / "postgres.host").write_text("elsewhere\n")
+    done = made(tmp_path, "status")
+    assert done.returncode == 2 and "elsewhere" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
+    """A whole run by the names of the users' old script; a model mistake on the way costs nothing."""
+    home, out = tmp_path / "home", tmp_path / "out"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("dedup: {keep: easy}\n")
+    wrong = made(
+        home, "curate", "--shards_path", shards, "--output-folder", out, "--config-path", recipe,
+        "--set", "encoder.model=ViT-B-23", "--set", "encoder.pretrained=openai",
+    )  # fmt: skip
+    assert wrong.returncode == 2 and "did you mean" in wrong.stderr and "Traceback" not in wrong.stderr
+    done = made(
+        home, "curate", "--shards_path", shards, "--output-folder", out, "--config-path", recipe,
+        "--log-folder", tmp_path / "logs", "--replace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "60" in done.stdout and "report.html" in done.stdout
+    summary = checks.summary(out)
+    assert summary["samples"]["dropped"] == {"exact_copy": 30}
+    checks.accounts_balance(out, {"00000": shards / "00000.tar"})
+    logs = {p.name.split("-")[0]: p.read_text() for p in (tmp_path / "logs").iterdir()}
+    assert set(logs) == {"run", "worker"} and "attempt 1" in logs["worker"]
+
+    runs = made(home, "status")
+    assert runs.returncode == 0 and summary["run"] in runs.stdout and "completed" in runs.stdout
+    one = made(home, "status", summary["run"])
+    assert "embed" in one.stdout and "write" in one.stdout
+    assert made(home, "status", "nonsense").returncode == 2
+
+    dropped = next(r for r in checks.decisions(out) if r["reason"] == "exact_copy")
+    said = made(home, "why", dropped["uid"], "--output", out)
+    assert said.returncode == 0 and dropped["represented_by"] in said.stdout
+    assert "exact_copy" in said.stdout and "1.000000" in said.stdout and "00000.tar" in said.stdout
+    assert made(home, "why", "f" * 32, "--output", out).returncode == 2
+    assert made(home, "why", dropped["uid"], "--output", home).returncode == 2
+
+
+def test_sample_writes_shards_and_truth(tmp_path: Path) -> None:
+    done = made(tmp_path, "sample", tmp_path / "s", "--samples", "40", "--shards", "2")
+    assert done.returncode == 0 and len(list((tmp_path / "s" / "shards").glob("*.tar"))) == 2
+    assert len(json.loads((tmp_path / "s" / "truth.json").read_text())["groups"]) == 40
+    assert made(tmp_path, "sample", tmp_path / "s").returncode == 2

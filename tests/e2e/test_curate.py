@@ -1,0 +1,283 @@
+"""The flow on real parts: PostgreSQL, Prefect's server, Ray, tars."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from made_core import planted
+from made_core.data import RunState, Stage, UnitState
+from made_core.errors import EncoderError, OutputError, SourceError, TooManyFailures
+from made_core.state import Ledger
+from tests import checks, oracle
+from tests.factories import make_shard, members, stats, tiny_open_clip
+
+Curate = Callable[..., dict[str, Any]]
+First = tuple[Path, dict[str, Any]]
+
+
+def tars(folder: Path) -> dict[str, Path]:
+    """Shard id -> tar, where names do not collide."""
+    return {t.stem: t for t in sorted(folder.glob("*.tar"))}
+
+
+def outcome(output: Path) -> dict[str, bytes]:
+    """All files of an output that must be equal when nothing that matters differs."""
+    found = sorted((*output.glob("decisions/*"), *output.glob("shards/*"), *output.glob("keep.*")))
+    return {str(p.relative_to(output)): p.read_bytes() for p in found}
+
+
+def events(url: str, run: str) -> dict[Stage, int]:
+    """How often units of each stage of a run were claimed, ever."""
+    ledger = Ledger.open(url)
+    try:
+        return {
+            s.stage: sum(
+                e.kind == "claimed"
+                for key in ledger.results(s.stage, s.scope, None)
+                for e in ledger.events(s.stage, s.scope, key)
+            )
+            for s in ledger.stages(run)
+        }
+    finally:
+        ledger.close()
+
+
+@pytest.fixture(scope="module")
+def first(
+    servers: str, sample: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """The planted sample, curated with all defaults: (output, summary)."""
+    from flows.curate import curate as flow
+    from made_core.recipe import validate
+
+    output = tmp_path_factory.mktemp("first") / "output"
+    recipe = validate({"sources": [str(sample / "shards")], "output": str(output)}, "the test")
+    return output, flow(recipe)
+
+
+def score(sample: Path, output: Path) -> planted.Score:
+    truth = json.loads((sample / "truth.json").read_text())
+    rows = checks.decisions(output)
+    return planted.score(truth, [(r["uid"], r["kept"], r["represented_by"]) for r in rows])
+
+
+def test_planted_groups_are_found(sample: Path, first: First) -> None:
+    output, summary = first
+    found = score(sample, output)
+    assert found.precision >= 0.95 and found.recall >= 0.95
+    assert summary["state"] == "completed" and summary["samples"]["in"] == 400
+    assert summary["samples"]["dropped"]["exact_copy"] > 0
+
+
+def test_output_holds_what_it_promises(sample: Path, first: First) -> None:
+    output, summary = first
+    source = tars(sample / "shards")
+    checks.accounts_balance(output, source)
+    assert checks.representatives_stand(output, output / "store") == summary["promise"]["checked"] > 50
+    assert checks.bytes_equal(output, source) == summary["samples"]["kept"]
+    checks.keep_lists(output)
+    assert not (output / ".parts").exists()
+    assert (output / "report.html").read_text().count("data:image/jpeg") > 20
+
+
+def test_the_field_reads_the_output(first: First) -> None:
+    checks.readers_read(first[0], first[1]["samples"]["kept"])
+
+
+def test_second_run_does_nothing(servers: str, curate: Curate, sample: Path, first: First) -> None:
+    output, summary = first
+    before, claims = outcome(output), events(servers, summary["run"])
+    stamps = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
+    again = curate(sample / "shards", output=output)
+    assert again == summary
+    assert outcome(output) == before and events(servers, summary["run"]) == claims
+    assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == stamps
+
+
+def test_same_recipe_elsewhere_gives_identical_files(
+    curate: Curate, sample: Path, first: First, tmp_path: Path
+) -> None:
+    curate(sample / "shards", output=tmp_path / "twin", work={"shards_per_task": 1})
+    assert outcome(tmp_path / "twin") == outcome(first[0])
+
+
+def test_shards_in_another_order_change_nothing(
+    curate: Curate, sample: Path, first: First, tmp_path: Path
+) -> None:
+    given = sorted((sample / "shards").glob("*.tar"), reverse=True)
+    store = first[0] / "store"
+    curate(*given, output=tmp_path / "output", store=str(store))
+    assert outcome(tmp_path / "output") == outcome(first[0])
+
+
+def test_another_eps_embeds_and_clusters_nothing(
+    servers: str, curate: Curate, sample: Path, first: First, tmp_path: Path
+) -> None:
+    output, summary = first
+    before = events(servers, summary["run"])
+    other = curate(
+        sample / "shards", output=tmp_path / "output", store=str(output / "store"), dedup={"eps": 0.02}
+    )
+    assert other["samples"]["kept"] > summary["samples"]["kept"]
+    after = events(servers, other["run"])
+    for stage in (Stage.EMBED, Stage.CATALOG, Stage.FIT, Stage.ASSIGN, Stage.PAIRS):
+        assert after[stage] == before[stage], stage
+
+
+def test_mean_colour_finds_too_little(curate: Curate, sample: Path, tmp_path: Path) -> None:
+    curate(sample / "shards", output=tmp_path / "output", encoder={"model": "mean-colour"})
+    assert score(sample, tmp_path / "output").f1 < 0.8
+
+
+def test_two_folders_with_equal_names_one_a_copy(curate: Curate, sample: Path, tmp_path: Path) -> None:
+    shutil.copytree(sample / "shards", tmp_path / "copy")
+    summary = curate(sample / "shards", tmp_path / "copy", output=tmp_path / "output")
+    samples = summary["samples"]
+    assert samples["in"] == 800 and samples["dropped"]["repeated_uid"] == 400
+    rows = checks.decisions(tmp_path / "output")
+    kept = [r["uid"] for r in rows if r["kept"]]
+    assert len(kept) == len(set(kept)) == samples["kept"]
+    assert checks.representatives_stand(tmp_path / "output", tmp_path / "output" / "store") > 400
+    assert len({r["shard"] for r in rows}) == 8
+    accounts = pq.read_table(tmp_path / "output" / "accounts.parquet").to_pylist()
+    assert sum(a["samples"] for a in accounts) == 800 and len(accounts) == 8
+
+
+@pytest.mark.parametrize("rule", ["cover", "reference"])
+@pytest.mark.parametrize("keep", ["hard", "easy"])
+def test_decisions_equal_the_oracle(
+    curate: Curate, sample: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
+    rule: str, keep: str,
+) -> None:  # fmt: skip
+    """At k = 16 with two probes, six eps, over one store: stored rows and centroids are all it is told."""
+    store = tmp_path_factory.getbasetemp() / "oracle-store"
+    for eps in (0.005, 0.02, 0.05, 0.1, 0.15, 0.25):
+        output = tmp_path / f"{eps}"
+        curate(
+            sample / "shards", output=output, store=str(store), clusters={"k": 16, "probes": 2},
+            dedup={"eps": eps, "eps_max": 0.3, "rule": rule, "keep": keep},
+        )  # fmt: skip
+        rows = sorted(checks.decisions(output), key=lambda r: (r["shard"], r["row"]))
+        table, vectors = [], []
+        for path in sorted((store / "embeddings").glob("*/*.parquet")):
+            table += pq.read_table(path).to_pylist()
+            vectors.append(np.load(path.with_suffix(".npy")))
+        stored = {f["uid"]: (f, v) for f, v in zip(table, np.concatenate(vectors), strict=True)}
+        centroids = np.load(next((store / "centroids").glob("*/*.npy")))
+        vectors_in_order = np.array([stored[r["uid"]][1] for r in rows])
+        distance = oracle.distances(vectors_in_order, centroids)
+        expected = oracle.decide(
+            rows=vectors_in_order,
+            pictures=[stored[r["uid"]][0]["picture"] for r in rows],
+            uids=[r["uid"] for r in rows],
+            readable=[True] * len(rows),
+            filtered=[None] * len(rows),
+            probes=oracle.nearest(vectors_in_order, centroids, 2),
+            values=[-d if keep == "hard" else d for d in distance],
+            eps=eps,
+            rule=rule,
+        )
+        assert [r["kept"] for r in rows] == expected.kept
+        assert [r["reason"] for r in rows] == expected.reason
+
+
+def test_damaged_shards_are_set_aside(servers: str, curate: Curate, sample: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(sample / "shards", source)
+    whole = (source / "00001.tar").read_bytes()
+    (source / "00001.tar").write_bytes(whole[: len(whole) // 2])
+    (source / "00002.tar").write_bytes(b"")
+    (source / "00003.tar").write_bytes(b"no tar at all" * 1000)
+    summary = curate(source, output=tmp_path / "output")
+    assert summary["state"] == RunState.COMPLETED_WITH_FAILURES.value
+    assert summary["shards"]["failed"] == 3 and summary["samples"]["in"] > 80
+    checks.accounts_balance(tmp_path / "output", {"00000": source / "00000.tar"})
+    ledger = Ledger.open(servers)
+    failures = {u.shard: u for u in ledger.failures(summary["run"], 10)}
+    ledger.close()
+    assert set(failures) == {"00001", "00002", "00003"}
+    assert all(u.state is UnitState.FAILED and u.attempts == 1 and u.error for u in failures.values())
+    accounts = {a["shard"]: a for a in pq.read_table(tmp_path / "output/accounts.parquet").to_pylist()}
+    assert "empty" in accounts["00002"]["error"] and accounts["00002"]["state"] == "failed"
+    with pytest.raises(TooManyFailures, match="3 of 4"):
+        curate(source, output=tmp_path / "strict", work={"max_failed_share": 0.5})
+
+
+def test_everything_odd_is_a_row(curate: Curate, tmp_path: Path) -> None:
+    """Unreadable pictures, bad json, no caption, filters, a shortfall: each sample is accounted for."""
+    good = [(f"{n:08d}", members(n, f"caption number {n}", uid=f"{n:032x}")) for n in range(40)]
+    odd = [
+        ("00000100", {"jpg": b"no picture", "json": b"{}", "txt": b"x"}),
+        ("00000101", {"json": b"{}", "txt": b"only text"}),
+        ("00000102", members(102) | {"json": b"{no json"}),
+        ("00000103", members(103) | {"txt": b"\xff\xfe"}),
+        ("00000104", {"jpg": members(104)["jpg"]}),
+    ]
+    make_shard(tmp_path / "in", "00000", [*good, *odd])
+    (tmp_path / "in" / "00000_stats.json").write_bytes(stats(50))
+    summary = curate(
+        tmp_path / "in", output=tmp_path / "out", filters={"min_words": 2}, dedup={"keep": "largest"}
+    )
+    samples = summary["samples"]
+    assert samples["in"] == 45 and samples["unreadable"] == 2
+    assert samples["dropped"]["few_words"] == 2  # the one without txt, the one with two wrong bytes
+    assert summary["shards"]["shortfall"] == 5 and "keep_npy" not in summary
+    rows = {r["key"]: r for r in checks.decisions(tmp_path / "out")}
+    assert rows["00000101"]["reason"] == "unreadable" and "json, txt" in rows["00000101"]["error"]
+    checks.accounts_balance(tmp_path / "out", {"00000": tmp_path / "in" / "00000.tar"})
+    checks.bytes_equal(tmp_path / "out", {"00000": tmp_path / "in" / "00000.tar"})
+
+
+def test_open_clip_model(curate: Curate, tmp_path: Path) -> None:
+    config, checkpoint = tiny_open_clip(tmp_path)
+    make_shard(tmp_path / "in", "00000", [(f"{n:08d}", members(n)) for n in range(50)])
+    encoder = {"model": config.stem, "config": str(config), "pretrained": str(checkpoint), "batch_size": 8}
+    summary = curate(tmp_path / "in", output=tmp_path / "out", encoder=encoder, dedup={"eps": 1e-3})
+    assert summary["encoder"]["dim"] == 16 and summary["samples"]["in"] == 50
+    checks.representatives_stand(tmp_path / "out", tmp_path / "out" / "store")
+    wrong = encoder | {"pretrained": str(config)}
+    with pytest.raises(EncoderError, match="pretrained"):
+        curate(tmp_path / "in", output=tmp_path / "other", encoder=wrong)
+
+
+def test_output_of_another_run_is_refused(curate: Curate, sample: Path, first: First, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="--replace"):
+        curate(sample / "shards", output=first[0], dedup={"eps": 0.03})
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.txt").write_text("precious")
+    with pytest.raises(OutputError, match=r"thesis\.txt"):
+        curate(sample / "shards", output=tmp_path / "theirs")
+    with pytest.raises(OutputError, match="source"):
+        curate(sample / "shards", output=sample / "shards" / "out")
+    assert not (sample / "shards" / "out").exists()
+
+
+def test_replace_takes_the_output_over(curate: Curate, sample: Path, tmp_path: Path) -> None:
+    small = {"writing": {"samples_per_shard": 50}}
+    curate(sample / "shards", output=tmp_path / "out", **small)
+    assert len(list((tmp_path / "out" / "shards").glob("*.tar"))) > 3
+    curate(sample / "shards", output=tmp_path / "out", replace=True, writing={"samples_per_shard": 200})
+    checks.bytes_equal(tmp_path / "out", tars(sample / "shards"))
+
+
+def test_files_that_are_gone_are_made_again(curate: Curate, sample: Path, tmp_path: Path) -> None:
+    curate(sample / "shards", output=tmp_path / "out")
+    before = outcome(tmp_path / "out")
+    next((tmp_path / "out" / "store" / "embeddings").glob("*/*.npy")).unlink()
+    (tmp_path / "out" / "shards" / "00000000.tar").unlink()
+    curate(sample / "shards", output=tmp_path / "out")
+    assert outcome(tmp_path / "out") == before
+
+
+def test_no_readable_shard(curate: Curate, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(SourceError, match="no shard"):
+        curate(tmp_path / "in", output=tmp_path / "out")
