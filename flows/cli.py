@@ -128,7 +128,9 @@ def curate(
         {"sources": source or None, "output": output, "store": store},
         set_ or [],
     )
-    shards.expand(place.located(wanted).sources, wanted.admission.require_stats)
+    at = place.located(wanted)
+    found = shards.expand(at.sources, at.admission.require_stats)
+    place.keep_apart(at, (*found.admitted, *found.refused))
     if ray_address:
         os.environ["MADE_RAY_ADDRESS"] = ray_address
     summary = _run(wanted, replace, log_folder)

@@ -22,7 +22,7 @@ from flows.progress import Display
 from made_core import files, output, shards
 from made_core.data import RunState
 from made_core.errors import MadeError
-from made_core.place import claim_output, located
+from made_core.place import claim_output, keep_apart, located
 from made_core.recipe import Recipe
 from made_core.state import Ledger
 from tasks.prepare import prepare
@@ -52,6 +52,7 @@ def curate(
     with Display(quiet) as display, servers.database() as url:
         recipe = located(recipe)
         found = shards.discover(recipe.sources, recipe.admission.require_stats)
+        keep_apart(recipe, (s.url for s in found.shards))
         with _held(url, recipe, replace, log_folder) as (ledger, run):
             display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
             ledger.put_shards(run, found.shards)

@@ -56,7 +56,7 @@ class Shard:
 
     id: str  # its name; where names collide, with a short fingerprint behind
     url: str  # where the tar lies
-    fingerprint: str  # 32 hex digits of (size, stats), or of (size, head, tail) without stats
+    fingerprint: str  # 32 hex digits of (size, stats, head, tail)
     size: int  # bytes
     expected: int | None  # samples, by its stats; None without stats
 

@@ -145,7 +145,7 @@ def _record(sample: samples.Sample, entry: samples.Entry, shard: Shard) -> dict[
     return {
         "row": entry.row,
         "key": _valid(entry.key),
-        "uid": _valid(str(uid)) if uid not in (None, "") else derived_uid(shard.fingerprint, entry.row),
+        "uid": _valid(str(uid)) if uid not in (None, "") else derived_uid(shard.fingerprint, entry),
         "error": None,
         "warning": "; ".join(warnings)[:500] or None,
         "picture": None,
@@ -158,9 +158,14 @@ def _record(sample: samples.Sample, entry: samples.Entry, shard: Shard) -> dict[
     }
 
 
-def derived_uid(fingerprint: str, row: int) -> str:
-    """32 hex digits for a sample whose json names no uid; of its row, since a key may come twice."""
-    return hashlib.blake2b(f"{fingerprint}/{row}".encode(), digest_size=16).hexdigest()
+def derived_uid(fingerprint: str, entry: samples.Entry) -> str:
+    """32 hex digits for a sample whose json names no uid: blake2b-128 of `<fingerprint>/<key>`.
+
+    A key met again in the same tar has `#<row>` behind it: it is another sample.
+    """
+    name = f"{entry.key}#{entry.row}" if entry.is_repeat else entry.key
+    text = f"{fingerprint}/{name}".encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def _text(data: bytes | None, what: str, warnings: list[str]) -> str | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-
-import braceexpand
+from collections.abc import Iterable
 
 from made_core import files
 from made_core.errors import OutputError
@@ -15,20 +14,9 @@ MARK = "run.json"  # says whose an output folder is
 
 
 def located(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths, its sources sorted and each once.
-
-    Raises:
-        OutputError: output or store lie in a source, or a source in them: input is never modified.
-    """
+    """The recipe with absolute paths, its sources sorted and each once."""
     sources = tuple(sorted({files.absolute(s) for s in recipe.sources}))
     output, store = files.absolute(recipe.output), files.absolute(recipe.store_url)
-    for source in sources:
-        folder = _folder_of(source)
-        for name, place in (("output", output), ("store", store)):
-            if _inside(place, folder):
-                raise OutputError(f"{name} {place} lies in the source {folder}: nothing is written there")
-        if _inside(folder, files.join(output, "shards")):
-            raise OutputError(f"the source {folder} lies in the output {output}")
     encoder = recipe.encoder
     paths = {
         name: files.absolute(value)
@@ -43,6 +31,21 @@ def located(recipe: Recipe) -> Recipe:
             "encoder": encoder.model_copy(update=paths),
         }
     )
+
+
+def keep_apart(recipe: Recipe, tars: Iterable[str]) -> None:
+    """Sees to it that input is never written to; `recipe` is a located one.
+
+    Raises:
+        OutputError: output or store lie in a folder that holds a tar, or the reverse for the shards.
+    """
+    shards = files.join(recipe.output, "shards")
+    for folder in sorted({posixpath.dirname(tar) for tar in tars}):
+        for name, place in (("output", recipe.output), ("store", recipe.store_url)):
+            if _inside(place, folder):
+                raise OutputError(f"{name} {place} lies in the source {folder}: nothing is written there")
+        if _inside(folder, shards):
+            raise OutputError(f"the source {folder} lies in the output {recipe.output}")
 
 
 def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None) -> None:
@@ -76,14 +79,6 @@ def _children(url: str) -> set[str]:
     if not fs.exists(path):
         return set()
     return {posixpath.basename(p.rstrip("/")) for p in fs.ls(path, detail=False)}
-
-
-def _folder_of(source: str) -> str:
-    if "{" in source:
-        source = next(braceexpand.braceexpand(source))
-    while any(c in source for c in "*?["):
-        source = posixpath.dirname(source)
-    return posixpath.dirname(source) if source.endswith(".tar") else source
 
 
 def _inside(place: str, folder: str) -> bool:

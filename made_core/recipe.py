@@ -208,7 +208,7 @@ class Recipe(Part):
 
     @property
     def identity(self) -> str:
-        """16 hex digits over everything that decides the output: all but `store` and `work`."""
+        """16 hex digits over everything that decides the output: all but where it and the store lie, and `work`."""
         return digest(self.model_dump(mode="json", exclude={"store", "work", "output"}))
 
 
@@ -273,7 +273,7 @@ def _read(path: str) -> dict[str, Any]:
 def _yaml(text: str, place: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date such as 2024-99-99
         raise RecipeError(f"{place}: no YAML: {' '.join(str(error).split())}") from None
 
 

@@ -37,6 +37,7 @@ class Entry:
 
     row: int  # 0 for the first sample of the tar
     key: str
+    is_repeat: bool = False  # the tar has this key before
     members: list[Member] = field(default_factory=list)
 
 
@@ -104,7 +105,7 @@ def index(path: Path) -> Index:
                     raise CorruptShard(f"{path.name} is cut off inside {info.name!r}")
                 entry = latest.get(key)
                 if entry is None or any(m.suffix == suffix for m in entry.members):
-                    entry = latest[key] = Entry(len(entries), key)
+                    entry = latest[key] = Entry(len(entries), key, entry is not None)
                     entries.append(entry)
                 entry.members.append(Member(suffix, info.offset_data, info.size))
             end = tar.offset
