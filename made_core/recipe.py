@@ -208,7 +208,7 @@ class Recipe(Part):
 
     @property
     def identity(self) -> str:
-        """16 hex digits over everything that decides the output: all but where it and the store lie, and `work`."""
+        """16 hex digits over all that decides the output: not where it lies, nor `store` and `work`."""
         return digest(self.model_dump(mode="json", exclude={"store", "work", "output"}))
 
 
