@@ -149,6 +149,7 @@ def _run(recipe: Any, replace: bool, log_folder: str | None) -> dict[str, Any]:
     from tasks.units import open_log
 
     open_log(log_folder, "run")
+    print("made: starting (Prefect and Ray take half a minute)", file=sys.stderr)
     with servers.prefect():
         summary: dict[str, Any] = flow(recipe, replace, log_folder, quiet=False)
     return summary

@@ -21,8 +21,9 @@ from flows.progress import Display, ended
 from made_core import files
 from made_core.data import Stage, UnitState
 from made_core.errors import MadeError, Permanent
+from made_core.records import Result
 from made_core.settings import settings
-from made_core.state import Ledger, Result
+from made_core.state import Ledger
 from tasks.units import Job
 
 TICK = 0.25  # seconds between two looks at the tasks
@@ -77,19 +78,19 @@ class Engine:
             MadeError: tasks crash before they reach a unit.
         """
         work = self.job.recipe.work
-        self.ledger.put_units(self.job.run, stage, scope, keys, work.attempts)
-        known = self.ledger.results(stage, scope, keys).values()
+        self.ledger.units.put(self.job.run, stage, scope, keys, work.attempts)
+        known = self.ledger.units.results(stage, scope, keys).values()
         done = [r for r in known if r.state is UnitState.DONE]
         with ThreadPoolExecutor(LOOKERS) as pool:
             gone = [r.key for r, there in zip(done, pool.map(stands, done), strict=True) if not there]
         if gone:
             lost()
             self.display.say(f"{stage.value}: the files of {len(gone)} units are gone: done again")
-            self.ledger.forget(stage, scope, gone)
+            self.ledger.units.forget(stage, scope, gone)
         with remote_options(num_cpus=work.cpus_per_task, num_gpus=gpus, max_calls=0, max_retries=0):
             self._drive(stage, scope, keys, submit)
-        self.display.update(stage, self.ledger.tally(stage, scope, keys), done=True)
-        results = self.ledger.results(stage, scope, keys)
+        self.display.update(stage, self.ledger.units.tally(stage, scope, keys), done=True)
+        results = self.ledger.units.results(stage, scope, keys)
         return {key: results[key] for key in keys}
 
     def one(self, stage: Stage, scope: str, key: str, submit: Callable[[], PrefectRayFuture]) -> Result:
@@ -116,7 +117,7 @@ class Engine:
         flying: dict[PrefectRayFuture, list[str]] = {}
         crashes, before = 0, -1
         while True:
-            ready, wait = self.ledger.pending(stage, scope, keys)
+            ready, wait = self.ledger.units.pending(stage, scope, keys)
             held = {k for batch in flying.values() for k in batch}
             ready = [k for k in ready if k not in held]
             if not ready and wait is None and not flying:
@@ -125,13 +126,15 @@ class Engine:
             while ready and len(flying) < self.job.recipe.work.tasks_in_flight:
                 batch, ready = ready[:size], ready[size:]
                 flying[submit(batch)] = batch
-            for future in self._landed(list(flying)):
+            # A question about 100,000 units takes a while: ask for a tenth of the time at most.
+            pause = max(TICK, 9 * (time.monotonic() - asked))
+            for future in self._landed(list(flying), pause):
                 del flying[future]
                 error = _error_of(future)
                 if error is not None:
                     crashes += 1
                     self.display.say(f"{stage.value}: a task was lost: {error}")
-            tally = self.ledger.tally(stage, scope, keys)
+            tally = self.ledger.units.tally(stage, scope, keys)
             self.display.update(stage, tally)
             if (now := ended(tally)) > before:
                 crashes, before = 0, now
@@ -144,13 +147,14 @@ class Engine:
         most = self.job.recipe.work.shards_per_task if stage is Stage.EMBED else 4
         return max(1, min(most, -(-ready // (2 * slots))))
 
-    def _landed(self, futures: list[PrefectRayFuture]) -> list[PrefectRayFuture]:
-        """Those that have ended, after a tick at most."""
+    def _landed(self, futures: list[PrefectRayFuture], pause: float) -> list[PrefectRayFuture]:
+        """Those that have ended: as soon as one has, after `pause` seconds at most."""
         if not futures:
-            time.sleep(TICK)
+            time.sleep(pause)
             return []
         by_ref = {f.wrapped_future: f for f in futures}
-        landed, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=TICK)
+        ray.wait(list(by_ref), num_returns=1, timeout=pause)
+        landed, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0)
         return [by_ref[ref] for ref in landed]
 
 

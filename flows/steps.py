@@ -12,7 +12,7 @@ from made_core.corpus import Corpus
 from made_core.data import FileRef, Shard, Stage, UnitState
 from made_core.errors import Permanent, TooManyFailures
 from made_core.recipe import digest
-from made_core.state import Result
+from made_core.records import Result
 from tasks.assign import assign as assign_task
 from tasks.catalog import catalog as catalog_task
 from tasks.decide import decide as decide_task
@@ -122,7 +122,7 @@ def cluster(engine: Engine, embedded: Embedded) -> Clustered:
 def pair(engine: Engine, clustered: Clustered) -> Paired:
     """The near pairs of every cluster: facts, whatever eps, filters and keep rule are."""
     job = engine.job
-    scope = digest([clustered.scope, job.bound])
+    scope = digest([clustered.scope, job.bound, job.recipe.work.pairs_per_sample])
     sizes = groups.sizes(clustered.batches)
     cost = float((sizes.astype(float) ** 2).sum())
     keys = [f"{a}-{b}" for a, b in groups.pack(sizes, max(1, round(cost / PAIRS_COST)))]
@@ -140,10 +140,11 @@ def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Pai
     parts = [recipe.dedup.model_dump(exclude={"eps", "eps_max"}), recipe.filters.model_dump()]
     resolve_scope = digest([paired.scope, job.encoding.eps, *parts])
     pair_refs = [r.files[0] for r in paired.results]
+    dense = [c for r in paired.results for c in r.counts["dense"]]
     resolved = engine.one(
         Stage.RESOLVE, resolve_scope, "decisions",
         lambda: resolve_task.submit(
-            job, resolve_scope, ref, catalog, clustered.batches, pair_refs
+            job, resolve_scope, ref, catalog, clustered.batches, pair_refs, dense
         ),
     )  # fmt: skip
     cut = recipe.work.shards_per_task

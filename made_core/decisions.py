@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,9 @@ from made_core import embeddings, filters, order, resolve
 from made_core.catalog import Catalog
 from made_core.corpus import Corpus, Gids, Part
 from made_core.data import Account, Reason
+from made_core.dense import Dense
 from made_core.filters import KEPT, REASONS, Codes, code
+from made_core.groups import Cluster
 from made_core.pairs import Pairs
 from made_core.recipe import Dedup, Recipe
 
@@ -72,12 +75,14 @@ def decide(
     pairs: Pairs,
     dedup: Dedup,
     eps: float,
+    dense: Sequence[Cluster] = (),
 ) -> Decisions:
     """The decisions of a corpus.
 
     Args:
         dropped: (n,) codes of the filters. values: (n,) the keep rule's, lowest first.
         cluster: (n,) home of each sample. pairs: near pairs of the catalog's pictures, any order.
+        dense: clusters whose pairs are not among them.
     """
     n = len(dropped)
     reason = dropped.copy()
@@ -96,10 +101,12 @@ def decide(
     use = (ends[0] >= 0) & (ends[1] >= 0)
     i, j = (node_of[end[use]] for end in ends)
     similarity, bound = pairs["similarity"][use], 1 - eps
+    crowds = [_crowd(c, survivor, node_of) for c in dense]
     if dedup.rule == "cover":
-        resolved = resolve.cover(rank[nodes], i, j, similarity, bound)
+        resolved = resolve.cover(rank[nodes], i, j, similarity, bound, crowds)
     else:
-        resolved = resolve.reference(rank[nodes], cluster[nodes].astype(np.int64), i, j, similarity, bound)
+        homes = cluster[nodes].astype(np.int64)
+        resolved = resolve.reference(rank[nodes], homes, i, j, similarity, bound, crowds)
     representative = np.full(n, NOBODY, np.int64)
     representative[nodes] = nodes[resolved.representative]
     reason[nodes[~resolved.kept]] = code(Reason.NEAR_DUPLICATE)
@@ -110,6 +117,14 @@ def decide(
     again = np.flatnonzero(repeated)
     representative[again] = representative[original[again]]
     return Decisions(reason, representative)
+
+
+def _crowd(cluster: Cluster, survivor: Gids, node_of: Gids) -> Dense:
+    """A dense cluster's rows whose pictures still have a member."""
+    standing = survivor[cluster.members["gid"]]
+    alive = np.flatnonzero(standing >= 0)
+    at_home = cluster.members["probes"][alive, 0] == cluster.id
+    return Dense(node_of[standing[alive]], at_home, cluster.rows[alive])
 
 
 def _first_of_uid(uids: npt.NDArray[np.bytes_], readable: npt.NDArray[np.bool_]) -> Gids:

@@ -51,9 +51,9 @@ def near(rows: Rows, bound: float, block: int) -> Iterator[tuple[
     """
     n = len(rows)
     for a in range(0, n, block):
-        left = _unit32(rows[a : a + block])
+        left = unit32(rows[a : a + block])
         for b in range(a, n, block):
-            right = left if a == b else _unit32(rows[b : b + block])
+            right = left if a == b else unit32(rows[b : b + block])
             score = left @ right.T
             close = score > bound - MARGIN
             found = torch.nonzero(close.triu(1) if a == b else close).numpy()
@@ -87,7 +87,8 @@ def similarity(left: Rows, right: Rows) -> npt.NDArray[np.float64]:
     return product
 
 
-def _unit32(rows: Rows) -> torch.Tensor:
+def unit32(rows: Rows) -> torch.Tensor:
+    """(n, dim) float32 unit rows, for products that only find candidates."""
     wide = torch.from_numpy(np.asarray(rows, np.float32))
     unit: torch.Tensor = wide / wide.norm(dim=1, keepdim=True)
     return unit

@@ -141,6 +141,19 @@ class Dedup(Part):
         return self
 
 
+class Audit(Part):
+    """How much the borders between clusters cost: the recall of the pairs, measured on a sample."""
+
+    queries: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="Pictures, drawn at random, that are compared with all others. 0: off; as many "
+        "as there are pictures: exact.",
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the draw.")
+
+
 class Filters(Part):
     """Samples that fail one are dropped with its Reason and represent nobody. Off by default."""
 
@@ -167,6 +180,13 @@ class Work(Part):
     gpus_per_task: float = Field(0, ge=0, le=64, description="Ray GPUs that an embed task asks for.")
     block_rows: int = Field(
         2048, ge=1, le=65536, description="Rows of a block in the search for pairs: bounds memory."
+    )
+    pairs_per_sample: int = Field(
+        256,
+        ge=0,
+        le=1_000_000,
+        description="Near pairs a sample, beyond which a cluster's are not stored but found anew "
+        "when samples are decided: bounds what groups of thousands of near-equal pictures cost.",
     )
     attempts: int = Field(3, ge=1, le=100, description="Of a unit, before it is set aside.")
     lease_seconds: float = Field(
@@ -197,6 +217,7 @@ class Recipe(Part):
     encoder: Encoder = Encoder()
     clusters: Clusters = Clusters()
     dedup: Dedup = Dedup()
+    audit: Audit = Audit()
     filters: Filters = Filters()
     writing: Writing = Writing()
     work: Work = Work()

@@ -11,11 +11,14 @@ cover: over the whole data set, j is removed iff some KEPT earlier i has <x_i, x
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+
+from made_core.dense import Dense, Edges, Field, reference_edges
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -34,31 +37,56 @@ class Resolved:
         return result
 
 
-def cover(rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) -> Resolved:
+def cover(
+    rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float, dense: Sequence[Dense] = ()
+) -> Resolved:
     """The cover rule.
 
     Args:
         rank: (n,) each node's place in the total order, all different.
         i, j, similarity: (m,) near pairs, each once, either way round.
         bound: pairs count above it.
+        dense: clusters whose pairs are not among these.
     """
     earlier, later, value = _directed(rank, i, j, similarity, bound)
     kept = np.ones(len(rank), bool)
     edges = np.flatnonzero(np.diff(later, prepend=-1, append=-1))  # of each later node's slice
-    for start, stop in pairwise(edges.tolist()):
-        if kept[earlier[start:stop]].any():
-            kept[later[start]] = False
-    return Resolved(_nearest_kept(rank, kept, earlier, later, value))
+    slices = {int(later[start]): (start, stop) for start, stop in pairwise(edges.tolist())}
+    places = _places(dense)
+    fields = [Field(d) for d in dense]
+    more: list[Edges] = [(earlier, later, value)]
+    for node in sorted(slices.keys() | places.keys(), key=rank.__getitem__):
+        start, stop = slices.get(node, (0, 0))
+        kept[node] = not kept[earlier[start:stop]].any()
+        for number, place in places.get(node, ()):
+            others, close = fields[number].near(place, bound)
+            if len(others):
+                kept[node] = False
+                more.append((others, np.full(len(others), node), close))
+        if kept[node]:
+            for number, place in places.get(node, ()):
+                fields[number].keep(place)
+    return Resolved(_nearest_kept(rank, kept, *(np.concatenate(side) for side in zip(*more, strict=True))))
 
 
-def reference(rank: Ints, cluster: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) -> Resolved:
+def reference(
+    rank: Ints,
+    cluster: Ints,
+    i: Ints,
+    j: Ints,
+    similarity: Floats,
+    bound: float,
+    dense: Sequence[Dense] = (),
+) -> Resolved:
     """SemDeDup's rule; `cluster` (n,) is each node's own. See `cover` for the others.
 
     A removed node is represented by its nearest kept earlier neighbour; where all of those are
     removed themselves, by whoever stands for the nearest of them.
     """
     same = cluster[i] == cluster[j]
-    earlier, later, value = _directed(rank, i[same], j[same], similarity[same], bound)
+    edges = [_directed(rank, i[same], j[same], similarity[same], bound)]
+    edges += [reference_edges(d, rank, bound) for d in dense]
+    earlier, later, value = (np.concatenate(side) for side in zip(*edges, strict=True))
     kept = np.ones(len(rank), bool)
     kept[later] = False
     direct = _nearest_kept(rank, kept, earlier, later, value)
@@ -68,6 +96,15 @@ def reference(rank: Ints, cluster: Ints, i: Ints, j: Ints, similarity: Floats, b
     while not kept[parent].all():  # each step goes to an earlier node: it ends
         parent = np.where(kept[parent], parent, parent[parent])
     return Resolved(parent)
+
+
+def _places(dense: Sequence[Dense]) -> dict[int, list[tuple[int, int]]]:
+    """Of each node in a dense cluster: (number of the cluster, place among its rows)."""
+    places: dict[int, list[tuple[int, int]]] = {}
+    for number, cluster in enumerate(dense):
+        for place, node in enumerate(cluster.nodes.tolist()):
+            places.setdefault(node, []).append((number, place))
+    return places
 
 
 def _directed(rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) -> tuple[Ints, Ints, Floats]:

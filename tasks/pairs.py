@@ -23,23 +23,33 @@ def pairs(job: Job, scope: str, batches: Sequence[groups.Batch], keys: Sequence[
     def one(unit: Unit, progress: Progress) -> Made:
         start, stop = (int(n) for n in unit.key.split("-"))
         found = np.zeros(near_pairs.BINS, np.int64)
+        dense: list[int] = []
         rows = 0
 
         def write(path: Path) -> None:
             nonlocal rows
             with open(path, "wb") as file, groups.gathered(batches, start, stop) as clusters:
                 for cluster in clusters:
+                    begin, most = file.tell(), job.recipe.work.pairs_per_sample * len(cluster.members)
+                    counts = np.zeros(near_pairs.BINS, np.int64)
                     for some in near_pairs.of_cluster(
                         cluster.id, cluster.rows, cluster.members, job.bound, block
                     ):
                         file.write(some.tobytes())
-                        found[:] += near_pairs.histogram(some["similarity"], job.bound)
+                        counts += near_pairs.histogram(some["similarity"], job.bound)
                         progress(rows)
+                        if counts.sum() > most:  # too many to keep: compared when samples are walked
+                            dense.append(cluster.id)
+                            file.seek(begin)
+                            file.truncate()
+                            break
+                    found[:] += counts
                     rows += len(cluster.members)
                     progress(rows)
 
         url = files.join(job.recipe.store_url, "pairs", scope, f"{unit.name}.pairs")
         ref = files.put(url, write)
-        return Made([ref], rows, {"pairs": int(found.sum()), "histogram": found.tolist()})
+        counted = {"pairs": int(found.sum()), "histogram": found.tolist(), "dense": dense}
+        return Made([ref], rows, counted)
 
     work(job, Stage.PAIRS, scope, keys, one)

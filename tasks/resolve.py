@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 from prefect import task
@@ -25,12 +26,16 @@ def resolve(
     catalog_refs: tuple[FileRef, ...],
     batches: Sequence[groups.Batch],
     pair_refs: Sequence[FileRef],
+    dense: Sequence[int],
 ) -> None:
     """Decides globally; files: reason, representative, cluster (by gid) and the kept gids."""
 
     def one(unit: Unit, progress: Progress) -> Made:
         corpus = corpora.read(corpus_ref)
-        with catalogs.opened(catalog_refs) as catalog:
+        with catalogs.opened(catalog_refs) as catalog, ExitStack() as stack:
+            crowds = [
+                crowd for c in dense for crowd in stack.enter_context(groups.gathered(batches, c, c + 1))
+            ]
             cluster, distance = groups.homes(batches, np.asarray(catalog.first))
             dropped, values = decisions.survey(corpus, job.recipe)
             by_distance = order.of_distance(job.recipe.dedup, distance, catalog.uids)
@@ -42,6 +47,7 @@ def resolve(
                 near_pairs.read(pair_refs),
                 job.recipe.dedup,
                 job.encoding.eps,
+                crowds,
             )
         url = files.join(job.recipe.store_url, "decisions", scope, unit.name)
         kept = np.flatnonzero(decided.reason == KEPT)

@@ -41,10 +41,10 @@ def events(url: str, run: str) -> dict[Stage, int]:
         return {
             s.stage: sum(
                 e.kind == "claimed"
-                for key in ledger.results(s.stage, s.scope, None)
-                for e in ledger.events(s.stage, s.scope, key)
+                for key in ledger.units.results(s.stage, s.scope, None)
+                for e in ledger.units.events(s.stage, s.scope, key)
             )
-            for s in ledger.stages(run)
+            for s in ledger.stages.of(run)
         }
     finally:
         ledger.close()
@@ -105,7 +105,7 @@ def test_second_run_does_nothing(servers: str, curate: Curate, sample: Path, fir
 def test_same_recipe_elsewhere_gives_identical_files(
     curate: Curate, sample: Path, first: First, tmp_path: Path
 ) -> None:
-    curate(sample / "shards", output=tmp_path / "twin", work={"shards_per_task": 1})
+    curate(sample / "shards", output=tmp_path / "twin", work={"shards_per_task": 1, "pairs_per_sample": 0})
     assert outcome(tmp_path / "twin") == outcome(first[0])
 
 
@@ -201,7 +201,7 @@ def test_damaged_shards_are_set_aside(servers: str, curate: Curate, sample: Path
     assert summary["shards"]["failed"] == 3 and summary["samples"]["in"] > 80
     checks.accounts_balance(tmp_path / "output", {"00000": source / "00000.tar"})
     ledger = Ledger.open(servers)
-    failures = {u.shard: u for u in ledger.failures(summary["run"], 10)}
+    failures = {u.shard: u for u in ledger.stages.failures(summary["run"], 10)}
     ledger.close()
     assert set(failures) == {"00001", "00002", "00003"}
     assert all(u.state is UnitState.FAILED and u.attempts == 1 and u.error for u in failures.values())

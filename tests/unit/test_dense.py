@@ -1,0 +1,97 @@
+"""Clusters that are compared as the walk goes decide as all their pairs would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from made_core import resolve
+from made_core.dense import Dense, Field, reference_edges
+from made_core.embeddings import Rows
+from tests import oracle
+
+
+def clumped(seed: int, n: int, dim: int, spread: float) -> Rows:
+    """Rows in a few tight clumps, some of them equal."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(4, dim))[rng.integers(0, 4, n)] + spread * rng.normal(size=(n, dim))
+    rows[rng.random(n) < 0.2] = rows[0]
+    return rows.astype(np.float16)
+
+
+def crowds(rows: Rows, probes: np.ndarray, some: set[int]) -> list[Dense]:
+    """The clusters `some` as dense ones; a node is its row's number."""
+    found = []
+    for c in sorted(some):
+        members = np.flatnonzero((probes == c).any(axis=1))
+        if len(members):
+            found.append(Dense(members, probes[members, 0] == c, rows[members]))
+    return found
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([0.0, 0.02, 0.1, 0.4]), st.integers(1, 2)
+)
+def test_decisions_are_those_of_all_pairs(seed: int, n: int, spread: float, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, rank = clumped(seed, n, 8, spread), rng.permutation(n)
+    k, bound = 3, 0.95
+    probes = np.array([rng.permutation(k)[:width] for _ in range(n)])
+    dense = {c for c in range(k) if rng.random() < 0.6}
+    pairs = sorted(oracle.pairs(rows, probes.tolist(), bound))
+    i, j = (np.array([p[side] for p in pairs], np.int64) for side in (0, 1))
+    x = oracle.unit(rows)
+    value = np.array([float((x[a] * x[b]).sum()) for a, b in pairs])
+    # Stored are those that a cluster outside `dense` reports: they are there whichever reports them.
+    stored = np.array(
+        [any(c not in dense for c in {int(probes[a, 0]), int(probes[b, 0])}) for a, b in pairs], bool
+    )
+    parts = crowds(rows, probes, dense)
+
+    whole = resolve.cover(rank, i, j, value, bound)
+    split = resolve.cover(rank, i[stored], j[stored], value[stored], bound, parts)
+    assert split.kept.tolist() == whole.kept.tolist()
+    near = oracle.products(x, x)
+    for node in np.flatnonzero(~split.kept).tolist():
+        other = int(split.representative[node])
+        assert split.kept[other] and rank[other] < rank[node] and near[node, other] > bound
+
+    home = probes[:, 0].astype(np.int64)
+    alone = np.array([int(home[a]) not in dense for a in i], bool)
+    whole = resolve.reference(rank, home, i, j, value, bound)
+    split = resolve.reference(rank, home, i[alone], j[alone], value[alone], bound, parts)
+    assert split.kept.tolist() == whole.kept.tolist()
+    assert split.kept[split.representative].all()
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 2048])
+def test_reference_edges_at_every_block_size(block: int) -> None:
+    rows, n = clumped(1, 90, 8, 0.05), 90
+    rank = np.random.default_rng(2).permutation(n)
+    dense = Dense(np.arange(n), np.ones(n, bool), rows)
+    _, later, value = reference_edges(dense, rank, 0.97, block)
+    score = oracle.products(oracle.unit(rows), oracle.unit(rows))
+    expected = {j for j in range(n) if any(rank[i] < rank[j] and score[i, j] > 0.97 for i in range(n))}
+    assert set(later.tolist()) == expected and (value > 0.97).all()
+
+
+def test_thousands_of_near_equal_pictures_cost_their_rows() -> None:
+    """20,000 of them have 200 million near pairs; the walk holds one kept row and an edge each."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    rows = (np.ones(16) + 1e-3 * rng.normal(size=(n, 16))).astype(np.float16)
+    dense = Dense(np.arange(n), np.ones(n, bool), rows)
+    none = np.zeros(0, np.int64)
+    found = resolve.cover(np.arange(n), none, none, np.zeros(0), 0.99, [dense])
+    assert found.kept.sum() == 1 and (found.representative == 0).all()
+
+
+def test_field_grows() -> None:
+    rows = np.eye(200, dtype=np.float16)
+    field = Field(Dense(np.arange(200), np.ones(200, bool), rows))
+    for place in range(200):
+        assert len(field.near(place, 0.5)[0]) == 0
+        field.keep(place)
+    assert field.near(77, 0.5)[0].tolist() == [77]
