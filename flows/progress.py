@@ -8,7 +8,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
@@ -20,19 +19,18 @@ from rich.progress import (
 from rich.text import Text
 
 from made_core.data import Stage, UnitState
-from made_core.state import Tally
+from made_core.records import Tally
 
 QUIET_SECONDS = 10.0  # between two lines where no bars can be drawn
 
 
 class _Rate(ProgressColumn):
-    """Samples a second, as the ledger counts them."""
+    """Samples a second since this process began with the stage, as the ledger counts them."""
 
     def render(self, task: Task) -> Text:
-        samples, seconds = task.fields.get("samples", 0), task.elapsed or 0
-        if not samples or seconds <= 0:
-            return Text("")
-        return Text(f"{samples / seconds:,.0f} samples/s")
+        samples = task.fields["samples"] - task.fields["before"]
+        seconds = task.finished_time or task.elapsed or 0
+        return Text(f"{samples / seconds:,.0f} samples/s" if samples > 0 and seconds > 0 else "")
 
 
 class Display:
@@ -43,7 +41,7 @@ class Display:
         self._bars = Progress(
             TextColumn("{task.description:>8}"),
             BarColumn(30),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[units]}"),
             TextColumn("{task.fields[what]}"),
             _Rate(),
             TimeElapsedColumn(),
@@ -67,20 +65,29 @@ class Display:
         """A line above the bars."""
         self._bars.console.print(text, highlight=False, markup=False)
 
-    def update(self, stage: Stage, tally: Tally, done: bool = False) -> None:
-        """Shows where a stage stands; `done` ends it."""
-        total, finished = tally.total, ended(tally)
-        aside = tally.units[UnitState.FAILED]
+    def update(self, stage: Stage, tally: Tally, expect: int | None, done: bool = False) -> None:
+        """Shows where a stage stands; `done` ends it.
+
+        Args:
+            expect: samples that the stage will have done, for the bar and the time left; None: the
+                bar goes by units.
+        """
+        finished, aside = ended(tally), tally.units[UnitState.FAILED]
         failed = f" ({aside} set aside)" if aside else ""
+        units = f"{finished:,} of {tally.total:,}{failed}"
         if stage not in self._rows:
-            self._rows[stage] = self._bars.add_task(stage.value, total=total, what="", samples=0)
+            self._rows[stage] = self._bars.add_task(
+                stage.value, units=units, samples=tally.samples, before=tally.samples
+            )
+        total = expect or tally.total
+        progress = total if done else tally.samples if expect else finished
         self._bars.update(
-            self._rows[stage], completed=finished, total=total, what=failed, samples=tally.samples
+            self._rows[stage], completed=progress, total=total, units=units, samples=tally.samples
         )
         now = time.monotonic()
         if not self.console.is_terminal and (done or now - self._said > QUIET_SECONDS):
             self._said = now
-            self.say(f"{stage.value}: {finished} of {total}{failed}, {tally.samples:,} samples")
+            self.say(f"{stage.value}: {units}, {tally.samples:,} samples")
 
 
 def ended(tally: Tally) -> int:

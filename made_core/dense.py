@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 
 from made_core.embeddings import Rows
-from made_core.pairs import MARGIN, similarity, unit32
+from made_core.pairs import similarity
+from made_core.products import MARGIN, unit32
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from made_core import files
+from made_core import files, products
 from made_core.data import FileRef
 from made_core.embeddings import Rows, unit64
 
-MARGIN = 1e-5  # float32 products of unit rows err by 4e-7 (measured); these are decided anew
 BINS = 60  # of the histogram of similarities
 EXACT_CHUNK = 8192  # pairs decided at a time: 64 MB at 512 dimensions
 
@@ -51,15 +49,15 @@ def near(rows: Rows, bound: float, block: int) -> Iterator[tuple[
     """
     n = len(rows)
     for a in range(0, n, block):
-        left = unit32(rows[a : a + block])
+        left = products.prepare(rows[a : a + block])
         for b in range(a, n, block):
-            right = left if a == b else unit32(rows[b : b + block])
-            score = left @ right.T
-            close = score > bound - MARGIN
-            found = torch.nonzero(close.triu(1) if a == b else close).numpy()
-            for start in range(0, len(found), EXACT_CHUNK):
-                i = found[start : start + EXACT_CHUNK, 0] + a
-                j = found[start : start + EXACT_CHUNK, 1] + b
+            right = left if a == b else products.prepare(rows[b : b + block])
+            first, second = products.candidates(left, right, bound)
+            first, second = first + a, second + b
+            if a == b:
+                first, second = first[first < second], second[first < second]
+            for start in range(0, len(first), EXACT_CHUNK):
+                i, j = first[start : start + EXACT_CHUNK], second[start : start + EXACT_CHUNK]
                 exact = similarity(rows[i], rows[j])
                 keep = exact > bound
                 if keep.any():
@@ -85,13 +83,6 @@ def similarity(left: Rows, right: Rows) -> npt.NDArray[np.float64]:
     """(n,) float64 products of the stored rows left[i], right[i], normalised in float64."""
     product: npt.NDArray[np.float64] = np.einsum("ij,ij->i", unit64(left), unit64(right))
     return product
-
-
-def unit32(rows: Rows) -> torch.Tensor:
-    """(n, dim) float32 unit rows, for products that only find candidates."""
-    wide = torch.from_numpy(np.asarray(rows, np.float32))
-    unit: torch.Tensor = wide / wide.norm(dim=1, keepdim=True)
-    return unit
 
 
 def histogram(values: npt.NDArray[np.float64], bound: float) -> npt.NDArray[np.int64]:

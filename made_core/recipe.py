@@ -222,6 +222,14 @@ class Recipe(Part):
     writing: Writing = Writing()
     work: Work = Work()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_parts(cls, values: Any) -> Any:
+        """A YAML part whose lines are all comments is None: its defaults hold."""
+        if not isinstance(values, dict):
+            return values
+        return {k: v for k, v in values.items() if v is not None}
+
     @property
     def store_url(self) -> str:
         """The store's folder or URL."""
@@ -229,8 +237,8 @@ class Recipe(Part):
 
     @property
     def identity(self) -> str:
-        """16 hex digits over all that decides the output: not where it lies, nor `store` and `work`."""
-        return digest(self.model_dump(mode="json", exclude={"store", "work", "output"}))
+        """16 hex digits over all that decides the output: no place, nor `audit` and `work`."""
+        return digest(self.model_dump(mode="json", exclude={"store", "audit", "work", "output"}))
 
 
 def digest(value: Any) -> str:

@@ -1,0 +1,128 @@
+"""`make bench-dedup`: one cluster's pairs and decisions, against a full-matrix reading of the formulas.
+
+    python -m benchmarks.dedup --rows 20000 --dim 512 --seed 0
+
+Both see the same seeded rows (clumps of near-duplicates among random ones) and must keep the same
+samples. Each runs in processes of its own, one thread; medians of CPU time, peak memory above the
+process's before. Prints a table and one JSON line; exits 0 only where the goals hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from made_core import pairs, products, resolve
+
+EPS = 0.05
+FASTER, SMALLER = 6.0, 50.0  # goals
+RUNS = 3
+
+
+def rows_of(n: int, dim: int, seed: int) -> np.ndarray:
+    """(n, dim) float16: two of three rows alone, the others in clumps of four within eps."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n, dim)).astype(np.float32)
+    clumped = n // 3 // 4 * 4
+    rows[:clumped] = np.repeat(rows[: clumped // 4], 4, axis=0)
+    rows[:clumped] += 0.15 * rng.normal(size=(clumped, dim)).astype(np.float32)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+
+def full_matrix(rows: np.ndarray) -> np.ndarray:
+    """(n,) who is kept by the reference rule in row order, from all products at once, float32."""
+    unit = torch.from_numpy(rows.astype(np.float32))
+    unit = unit / unit.norm(dim=1, keepdim=True)
+    nearest = torch.triu(unit @ unit.T, diagonal=1).max(dim=0).values
+    return (nearest <= 1 - EPS).numpy()
+
+
+def ours(rows: np.ndarray) -> np.ndarray:
+    """(n,) the same by made: blocks, candidates, float64."""
+    found = list(pairs.near(rows, 1 - EPS, 2048))
+    i, j, value = (np.concatenate(side) for side in zip(*found, strict=True))
+    n = len(rows)
+    return resolve.reference(np.arange(n), np.zeros(n, np.int64), i, j, value, 1 - EPS).kept
+
+
+def measure(name: str, n: int, dim: int, seed: int) -> None:
+    """One run of one of them, in this process; prints a JSON line."""
+    torch.set_num_threads(1)
+    rows = rows_of(n, dim, seed)
+    int8 = products.int8_is_faster()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _memory("VmRSS")
+    started = time.process_time()
+    kept = {"full": full_matrix, "ours": ours}[name](rows)
+    seconds = time.process_time() - started
+    peak = _memory("VmHWM") - before
+    digest = int((np.flatnonzero(kept) ** 2).sum())
+    print(json.dumps({"seconds": seconds, "mib": peak, "digest": digest, "int8": int8}))
+
+
+def _memory(name: str) -> float:
+    """MiB, by the kernel's account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+
+def main() -> int:
+    """Runs both and compares; 0 where the goals hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["full", "ours"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only:
+        measure(args.only, args.rows, args.dim, args.seed)
+        return 0
+    runs: dict[str, list[dict[str, float]]] = {"full": [], "ours": []}
+    for _ in range(RUNS):
+        for name in runs:  # interleaved: a noisy spell hits both
+            command = [sys.executable, "-m", "benchmarks.dedup", "--only", name, "--rows", str(args.rows)]
+            command += ["--dim", str(args.dim), "--seed", str(args.seed)]
+            env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+            done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+            runs[name].append(json.loads(done.stdout))
+    middle = {
+        name: {key: statistics.median(run[key] for run in some) for key in ("seconds", "mib")}
+        for name, some in runs.items()
+    }
+    equal = len({run["digest"] for some in runs.values() for run in some}) == 1
+    figures = {
+        "rows": args.rows,
+        "dim": args.dim,
+        "int8": all(run["int8"] for run in runs["ours"]),
+        "full_seconds": round(middle["full"]["seconds"], 3),
+        "ours_seconds": round(middle["ours"]["seconds"], 3),
+        "faster": round(middle["full"]["seconds"] / middle["ours"]["seconds"], 2),
+        "full_mib": round(middle["full"]["mib"], 1),
+        "ours_mib": round(middle["ours"]["mib"], 1),
+        "smaller": round(middle["full"]["mib"] / max(middle["ours"]["mib"], 0.1), 1),
+        "same_decisions": equal,
+    }
+    table = Table(title=f"one cluster of {args.rows:,} rows, {args.dim} dimensions, one thread")
+    for name in ("", "CPU seconds", "peak MiB"):
+        table.add_column(name, justify="right")
+    table.add_row("full matrix", str(figures["full_seconds"]), str(figures["full_mib"]))
+    table.add_row("made", str(figures["ours_seconds"]), str(figures["ours_mib"]))
+    table.add_row("ratio", f"{figures['faster']} (goal {FASTER})", f"{figures['smaller']} (goal {SMALLER})")
+    Console().print(table)
+    print(json.dumps(figures))
+    return 0 if equal and figures["faster"] >= FASTER and figures["smaller"] >= SMALLER else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
