@@ -1,6 +1,6 @@
 # Two commands do all set-up on a machine with Python 3.10 to 3.12, make and git.
 
-.PHONY: demo test acceptance bench-ledger lint lock setup clean
+.PHONY: demo test acceptance bench-dedup bench-ledger bench-recall lint lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -15,7 +15,9 @@ help:
 	@echo "make demo    a sample of 400 pictures, curated; prints precision and recall"
 	@echo "make test    all tests"
 	@echo "make acceptance REAL=folder   curate real photographs and check the output"
+	@echo "make bench-dedup    pairs and decisions of one cluster, against a full matrix"
 	@echo "make bench-ledger   100,000 units, 64 workers"
+	@echo "make bench-recall   what borders between clusters lose, and whether the interval says so"
 	@echo "make lint    ruff and mypy"
 	@echo "make lock    resolve requirements.lock anew"
 
@@ -47,8 +49,15 @@ acceptance: setup
 	@test -d "$(REAL)/shards" || { echo "REAL=$(REAL) has no shards folder" >&2; exit 2; }
 	$(BIN)/python -m tests.acceptance $(REAL) build/acceptance
 
+bench-dedup: setup
+	$(BIN)/python -m benchmarks.dedup
+
 bench-ledger: setup
 	$(BIN)/python -m benchmarks.ledger
+
+# A real store's embeddings: make bench-recall STORE=folder
+bench-recall: setup
+	$(BIN)/python -m benchmarks.recall $(if $(STORE),--store $(STORE))
 
 lint: setup
 	$(BIN)/ruff check .

@@ -39,14 +39,14 @@ def work(ledger: Ledger, scope: str, keys: list[str], seed: int) -> int:
     """What a task does with its batch; returns the transitions it took."""
     dice, left, transitions = random.Random(seed), len(keys), 0
     while left:
-        units = ledger.claim(Stage.EMBED, scope, keys, CLAIM, 600, "bench")
-        ledger.renew(units, 600, [0] * len(units))
+        units = ledger.units.claim(Stage.EMBED, scope, keys, CLAIM, 600, "bench")
+        ledger.units.renew(units, 600, [0] * len(units))
         for unit in units:
             if dice.random() < 0.01:
-                ledger.fail(unit, CorruptShard(unit.key), 0)
+                ledger.units.fail(unit, CorruptShard(unit.key), 0)
             else:
                 files = [FileRef(f"/store/{unit.name}.{end}", 1 << 20, "0" * 32) for end in "ab"]
-                ledger.finish(unit, files, 10_000, {"kept": 9_000, "unreadable": 1_000})
+                ledger.units.finish(unit, files, 10_000, {"kept": 9_000, "unreadable": 1_000})
         left -= len(units)
         transitions += 2 + len(units)
     return transitions
@@ -57,11 +57,11 @@ def measure(ledger: Ledger, units: int, workers: int, seed: int) -> dict[str, An
     scope = f"{seed}-{units}"
     keys = [f"{scope}-{number:032d}"[-32:] for number in range(units)]
     random.Random(seed).shuffle(keys)
-    run = ledger.begin_run(scope, scope, {}, scope, "store", "bench", 3600, False)
+    run = ledger.runs.begin(scope, scope, {}, scope, "store", "bench", 3600, False)
     shards = [Shard(f"{n:08d}", f"s3://x/{n:08d}.tar", key, 1, 1) for n, key in enumerate(keys)]
     start = time.perf_counter()
-    ledger.put_shards(run, shards)
-    ledger.put_units(run, Stage.EMBED, scope, keys, 3)
+    ledger.runs.put_shards(run, shards)
+    ledger.units.put(run, Stage.EMBED, scope, keys, 3)
     register = time.perf_counter() - start
     batches = [keys[start : start + BATCH] for start in range(0, units, BATCH)]
     with ThreadPoolExecutor(workers) as pool:
@@ -69,16 +69,16 @@ def measure(ledger: Ledger, units: int, workers: int, seed: int) -> dict[str, An
             lambda: list(pool.map(lambda n: work(ledger, scope, batches[n], seed + n), range(len(batches))))
         )
     questions: dict[str, Callable[[], object]] = {
-        "stages": lambda: ledger.stages(run),
-        "tally": lambda: ledger.tally(Stage.EMBED, scope, None),
-        "tally of keys": lambda: ledger.tally(Stage.EMBED, scope, keys),
-        "pending": lambda: ledger.pending(Stage.EMBED, scope, None),
-        "failures": lambda: ledger.failures(run, 20),
-        "slowest": lambda: ledger.slowest(run, 20),
-        "runs": ledger.runs,
+        "stages": lambda: ledger.stages.of(run),
+        "tally": lambda: ledger.units.tally(Stage.EMBED, scope, None),
+        "tally of keys": lambda: ledger.units.tally(Stage.EMBED, scope, keys),
+        "pending": lambda: ledger.units.pending(Stage.EMBED, scope, None),
+        "failures": lambda: ledger.stages.failures(run, 20),
+        "slowest": lambda: ledger.stages.slowest(run, 20),
+        "runs": ledger.runs.all,
     }
     status = {name: min(clock(ask)[0] for _ in range(3)) for name, ask in questions.items()}
-    ledger.end_run(run, "bench", RunState.COMPLETED, {}, None)
+    ledger.runs.end(run, "bench", RunState.COMPLETED, {}, None)
     return {
         "units": units,
         "register_s": round(register, 3),

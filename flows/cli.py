@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,13 +25,24 @@ app = typer.Typer(
 
 FAILED, MISTAKE, WITH_FAILURES, INTERRUPTED = 1, 2, 3, 130
 
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", "--ray_address",
+                 help="host:port of a running Ray head. Default: MADE_RAY_ADDRESS, "
+                 "else Ray on this machine."),
+]  # fmt: skip
+LogFolder = Annotated[
+    str | None,
+    typer.Option("--log-folder", "--log_folder",
+                 help="Folder for the run's log and each worker's."),
+]  # fmt: skip
+
 
 def main() -> None:
     """The console script."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)  # click returns what a typer.Exit holds
     except typer.Abort:
         sys.exit(INTERRUPTED)
     except (KeyboardInterrupt, SystemExit) as end:
@@ -98,17 +110,8 @@ def curate(
     replace: Annotated[
         bool, typer.Option("--replace", help="Take over an output of another recipe's run.")
     ] = False,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", "--ray_address",
-                     help="host:port of a running Ray head. Default: MADE_RAY_ADDRESS, "
-                     "else Ray on this machine."),
-    ] = None,
-    log_folder: Annotated[
-        str | None,
-        typer.Option("--log-folder", "--log_folder",
-                     help="Folder for the run's log and each worker's."),
-    ] = None,
+    ray_address: RayAddress = None,
+    log_folder: LogFolder = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a field of the recipe: dedup.eps=0.05. "
@@ -131,32 +134,69 @@ def curate(
     at = place.located(wanted)
     found = shards.expand(at.sources, at.admission.require_stats)
     place.keep_apart(at, (*found.admitted, *found.refused))
+    _prepare(ray_address)
+    from flows.curate import curate as flow
+
+    _run(lambda: flow(wanted, replace, log_folder, quiet=False), log_folder)
+
+
+@app.command()
+def retry(
+    run: Annotated[str, typer.Argument(help="The run's id: see made status.")],
+    shard: Annotated[
+        list[str] | None,
+        typer.Option("--shard", help="A failed shard to try again; default: all that failed. "
+                     "May be given several times."),
+    ] = None,
+    ray_address: RayAddress = None,
+    log_folder: LogFolder = None,
+) -> None:  # fmt: skip
+    """Go on with a run after the cause of its failures is mended.
+
+    Only the failed shards are embedded again, with the run's own recipe, and what depends on them
+    is done again. A shard whose file changed is a new one: it is embedded whether named or not.
+    Exit codes: those of curate; 0 too where nothing is to be retried.
+    """
+    _prepare(ray_address)
+    from flows import retry as again
+    from flows.servers import database
+    from flows.status import known
+    from made_core.state import Ledger
+
+    with database() as url, closing(Ledger.open(url)) as ledger:
+        if again.wanted(ledger, known(ledger, run), shard or []) is None:
+            print(f"run {run} is completed: nothing to retry")
+            return
+    _run(lambda: again.retry(run, shard or [], log_folder, quiet=False), log_folder)
+
+
+def _prepare(ray_address: str | None) -> None:
     if ray_address:
         os.environ["MADE_RAY_ADDRESS"] = ray_address
-    summary = _run(wanted, replace, log_folder)
-    _table(summary)
-    if summary["shards"]["failed"]:
-        raise typer.Exit(WITH_FAILURES)
-
-
-def _run(recipe: Any, replace: bool, log_folder: str | None) -> dict[str, Any]:
     # Prefect reads these when it is imported: its own console lines would tear the progress bars.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_CLI_WRAP_LINES", "false")
+
+
+def _run(flow: Callable[[], dict[str, Any]], log_folder: str | None) -> None:
+    """Runs a flow and shows its summary; the exit code says whether shards failed."""
     from flows import servers
-    from flows.curate import curate as flow
     from tasks.units import open_log
 
     open_log(log_folder, "run")
     print("made: starting (Prefect and Ray take half a minute)", file=sys.stderr)
     with servers.prefect():
-        summary: dict[str, Any] = flow(recipe, replace, log_folder, quiet=False)
-    return summary
+        summary = flow()
+    _table(summary)
+    if summary["shards"]["failed"]:
+        raise typer.Exit(WITH_FAILURES)
 
 
 def _table(summary: dict[str, Any]) -> None:
     from rich.table import Table
+
+    from made_core.recall import sentence
 
     console = Console()
     samples, total = summary["samples"], max(1, summary["samples"]["in"])
@@ -177,6 +217,8 @@ def _table(summary: dict[str, Any]) -> None:
         f"{summary['promise']['broken']} without a kept one within eps",
         highlight=False,
     )
+    if summary.get("recall"):
+        console.print(sentence(summary["recall"]), highlight=False)
     for warning in summary["warnings"]:
         console.print(f"note: {warning}", highlight=False, markup=False)
     console.print(f"output: {summary['output']}", highlight=False, soft_wrap=True)
@@ -186,18 +228,35 @@ def _table(summary: dict[str, Any]) -> None:
 @app.command()
 def status(
     run: Annotated[str | None, typer.Argument(help="A run's id; without it, all runs.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every 2 seconds, until RUN runs no more or Ctrl-C.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout, times in ISO 8601.")
+    ] = False,
 ) -> None:
-    """Show the runs of the ledger, or one run by stage with its failed shards."""
+    """Show the runs of the ledger; or one run by stage, its slowest units and its failed shards.
+
+    As JSON: {"runs": [...]} with id, state, output, store, holder, replaced, created_at,
+    updated_at and error; for one RUN {"run": {...}, "stages": [...], "slowest": [...],
+    "failures": [...]}. run has identity, recipe and summary too. A stage has stage, scope,
+    planned, units (by state), samples, rate (samples a second), eta (seconds), started_at and
+    finished_at. A unit has stage, key, shard, state, attempts, samples, host, seconds, error and
+    traceback. A state `interrupted` is of a run whose process is gone.
+    """
     from flows import status as view
     from flows.servers import database
     from made_core.state import Ledger
 
-    with database() as url:
-        ledger = Ledger.open(url)
-        try:
+    if watch and (run is None or as_json):
+        raise UserError("--watch: it takes a RUN, and goes without --json")
+    with database() as url, closing(Ledger.open(url)) as ledger:
+        if as_json:
+            print(view.document(ledger, run))
+        elif watch and run is not None:
+            view.watch(ledger, run)
+        else:
             view.show(ledger, run)
-        finally:
-            ledger.close()
 
 
 @app.command()

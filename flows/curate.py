@@ -55,7 +55,7 @@ def curate(
         keep_apart(recipe, (s.url for s in found.shards))
         with _held(url, recipe, replace, log_folder) as (ledger, run):
             display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
-            ledger.put_shards(run, found.shards)
+            ledger.runs.put_shards(run, found.shards)
             recipe, encoding = prepare.submit(recipe).result()
             job = Job(run, url, recipe, encoding, log_folder)
             engine = Engine(ledger, job, display)
@@ -63,12 +63,13 @@ def curate(
             embedded = steps.embed(engine, found.shards)
             clustered = steps.cluster(engine, embedded)
             paired = steps.pair(engine, clustered)
+            audited = summary.recall(engine, clustered, steps.audit(engine, embedded, clustered))
             decided = steps.decide(engine, embedded, clustered, paired)
             written = steps.write(engine, embedded, decided)
 
-            if output.plan_of(recipe.output) == decided.scope:
+            result = _standing(recipe.output, decided.scope)
+            if result is not None and result.get("recall") == audited:
                 display.say("nothing was left to do: the output stands as it is")
-                result = json.loads(files.read(files.join(recipe.output, output.SUMMARY)))
             else:
                 rows = summary.accounts(found.shards, embedded, decided)
                 result = publish.submit(
@@ -80,7 +81,7 @@ def curate(
                     rows,
                     summary.histogram(paired),
                     summary.summarise(
-                        engine, started, found, rows, embedded, clustered, paired, decided, written
+                        engine, started, found, rows, embedded, clustered, paired, decided, written, audited
                     ),
                 ).result()
             _end(ledger, run, RunState(result["state"]), result, None)
@@ -94,14 +95,14 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
     seconds = recipe.work.lease_seconds
     stop = threading.Event()
     new = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
-    run = ledger.begin_run(
+    run = ledger.runs.begin(
         new, recipe.identity, recipe.model_dump(mode="json"), recipe.output, recipe.store_url,
         _holder(), seconds, replace,
     )  # fmt: skip
 
     def renew() -> None:
         while not stop.wait(seconds / 3):
-            ledger.renew_run(run, _holder(), seconds)
+            ledger.runs.renew(run, _holder(), seconds)
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -119,8 +120,16 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
         ledger.close()
 
 
+def _standing(place: str, plan: str) -> dict[str, Any] | None:
+    """The summary of the finished output of these decisions; None: it is not there."""
+    if output.plan_of(place) != plan:
+        return None
+    result: dict[str, Any] = json.loads(files.read(files.join(place, output.SUMMARY)))
+    return result
+
+
 def _end(ledger: Ledger, run: str, state: RunState, result: dict[str, Any] | None, error: str | None) -> None:
-    ledger.end_run(run, _holder(), state, result, error)
+    ledger.runs.end(run, _holder(), state, result, error)
 
 
 def _holder() -> str:

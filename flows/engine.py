@@ -64,6 +64,7 @@ class Engine:
         keys: Sequence[str],
         submit: Callable[[list[str]], PrefectRayFuture],
         gpus: float = 0,
+        expect: int | None = None,
         stands: Callable[[Result], bool] = stand,
         lost: Callable[[], None] = lambda: None,
     ) -> dict[str, Result]:
@@ -71,6 +72,7 @@ class Engine:
 
         Args:
             submit: hands a batch of keys to a Prefect task.
+            expect: samples that all of them will come to, where that is known: for the time left.
             stands: whether a done unit's files are still there; default: all of them, in size.
             lost: called where some are not.
 
@@ -88,8 +90,8 @@ class Engine:
             self.display.say(f"{stage.value}: the files of {len(gone)} units are gone: done again")
             self.ledger.units.forget(stage, scope, gone)
         with remote_options(num_cpus=work.cpus_per_task, num_gpus=gpus, max_calls=0, max_retries=0):
-            self._drive(stage, scope, keys, submit)
-        self.display.update(stage, self.ledger.units.tally(stage, scope, keys), done=True)
+            self._drive(stage, scope, keys, submit, expect)
+        self.display.update(stage, self.ledger.units.tally(stage, scope, keys), expect, done=True)
         results = self.ledger.units.results(stage, scope, keys)
         return {key: results[key] for key in keys}
 
@@ -113,10 +115,12 @@ class Engine:
         scope: str,
         keys: Sequence[str],
         submit: Callable[[list[str]], PrefectRayFuture],
+        expect: int | None,
     ) -> None:
         flying: dict[PrefectRayFuture, list[str]] = {}
         crashes, before = 0, -1
         while True:
+            asked = time.monotonic()
             ready, wait = self.ledger.units.pending(stage, scope, keys)
             held = {k for batch in flying.values() for k in batch}
             ready = [k for k in ready if k not in held]
@@ -135,7 +139,7 @@ class Engine:
                     crashes += 1
                     self.display.say(f"{stage.value}: a task was lost: {error}")
             tally = self.ledger.units.tally(stage, scope, keys)
-            self.display.update(stage, tally)
+            self.display.update(stage, tally, expect)
             if (now := ended(tally)) > before:
                 crashes, before = 0, now
             if crashes >= CRASHES:

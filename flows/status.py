@@ -1,35 +1,121 @@
-"""`made status`: the ledger in words."""
+"""`made status`: the ledger in words, in JSON, or as it changes."""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
+import json
+import time
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
 
-from made_core.data import UnitState
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from made_core.data import RunState, UnitState
 from made_core.errors import UserError
-from made_core.state import Ledger, Run
+from made_core.records import Run, UnitStatus
+from made_core.state import Ledger
 
 SHOWN = 10  # failed units named
+SLOWEST = 5  # units shown
+WATCH_SECONDS = 2.0  # between two looks
+SHORT_RUN = ("id", "state", "output", "store", "holder", "replaced", "created_at", "updated_at", "error")
+INTERRUPTED = "interrupted"  # a run that says it is running, and that no process holds
+STATES = (UnitState.DONE, UnitState.RUNNING, UnitState.OPEN, UnitState.FAILED)
 
 
 def show(ledger: Ledger, run_id: str | None) -> None:
     """Prints all runs, or one by stage. Raises UserError where there is no such run."""
     console = Console()
+    console.print(_runs(ledger.runs.all()) if run_id is None else _view(ledger, known(ledger, run_id)))
+
+
+def watch(ledger: Ledger, run_id: str, seconds: float = WATCH_SECONDS) -> None:
+    """Shows a run until no process drives it any more, or Ctrl-C. Raises UserError as `show` does."""
+    run = known(ledger, run_id)
+    with Live(_view(ledger, run), console=Console(), auto_refresh=False) as live:
+        try:
+            while state_of(run) == RunState.RUNNING.value:
+                time.sleep(seconds)
+                run = known(ledger, run_id)
+                live.update(_view(ledger, run), refresh=True)
+        except KeyboardInterrupt:
+            return  # who has seen enough made no mistake
+
+
+def document(ledger: Ledger, run_id: str | None) -> str:
+    """What `show` tells, as one JSON document: {"runs": [...]}, or of one run
+    {"run": {...}, "stages": [...], "slowest": [...], "failures": [...]}, all failures in it.
+
+    Raises:
+        UserError: there is no such run.
+    """
     if run_id is None:
-        console.print(_runs(ledger.runs()))
-        return
-    run = ledger.run(run_id)
+        runs = [_plain(run) for run in ledger.runs.all()]
+        return _json({"runs": [{name: run[name] for name in SHORT_RUN} for run in runs]})
+    run = _plain(known(ledger, run_id))
+    stages = []
+    for status in ledger.stages.of(run_id):
+        values = asdict(status)
+        tally = values.pop("tally")
+        values["units"] = {state.value: tally["units"][state] for state in STATES}
+        stages.append({**values, "samples": tally["samples"]})
+    return _json(
+        {
+            "run": {name: run[name] for name in (*SHORT_RUN, "identity", "recipe", "summary")},
+            "stages": stages,
+            "slowest": [asdict(unit) for unit in ledger.stages.slowest(run_id, SLOWEST)],
+            "failures": [asdict(unit) for unit in ledger.stages.failures(run_id, None)],
+        }
+    )
+
+
+def known(ledger: Ledger, run_id: str) -> Run:
+    """The run of that id. Raises UserError where there is none, which names the latest."""
+    run = ledger.runs.get(run_id)
     if run is None:
-        known = ", ".join(r.id for r in ledger.runs()[:5]) or "none"
-        raise UserError(f"no run {run_id} in the ledger; the latest are: {known}")
-    console.print(_runs([run]))
+        latest = ", ".join(r.id for r in ledger.runs.all()[:5]) or "none"
+        raise UserError(f"no run {run_id} in the ledger; the latest are: {latest}")
+    return run
+
+
+def state_of(run: Run) -> str:
+    """The run's state, or `interrupted` where its process is gone."""
+    return INTERRUPTED if run.state is RunState.RUNNING and not run.held else run.state.value
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    return {**vars(run), "state": state_of(run)}
+
+
+def _json(value: dict[str, Any]) -> str:
+    def other(found: object) -> str:
+        if isinstance(found, datetime):
+            return found.isoformat()
+        raise TypeError(f"{type(found).__name__} has no form in JSON: {found!r}")
+
+    return json.dumps(value, indent=2, default=other)
+
+
+def _view(ledger: Ledger, run: Run) -> RenderableType:
+    parts: list[RenderableType] = [_runs([run])]
     if run.error:
-        console.print(f"error: {run.error}", markup=False, highlight=False)
-    console.print(_stages(ledger, run_id))
-    failures = ledger.failures(run_id, SHOWN)
-    for unit in failures:
-        name = unit.shard or unit.key
-        console.print(f"failed: {unit.stage.value} {name}: {unit.error}", markup=False, highlight=False)
+        parts.append(Text(f"error: {run.error}"))
+    parts.append(_stages(ledger, run.id))
+    if slowest := ledger.stages.slowest(run.id, SLOWEST):
+        parts.append(_slowest(slowest))
+    failures = ledger.stages.failures(run.id, SHOWN + 1)
+    for unit in failures[:SHOWN]:
+        parts.append(Text(f"failed: {unit.stage.value} {_name(unit)}: {unit.error}"))
+    if len(failures) > SHOWN:
+        parts.append(Text("failed: and more (--json names all)"))
+    return Group(*parts)
+
+
+def _name(unit: UnitStatus) -> str:
+    return unit.shard or unit.key
 
 
 def _runs(runs: list[Run]) -> Table:
@@ -37,10 +123,7 @@ def _runs(runs: list[Run]) -> Table:
     for name in ("run", "state", "updated", "output"):
         table.add_column(name, overflow="fold")
     for run in runs:
-        state = run.state.value.replace("_", " ")
-        if state == "running" and not run.held:
-            state = "interrupted"
-        state += " (replaced)" if run.replaced else ""
+        state = state_of(run).replace("_", " ") + (" (replaced)" if run.replaced else "")
         table.add_row(run.id, state, f"{run.updated_at:%Y-%m-%d %H:%M:%S}", run.output)
     return table
 
@@ -48,14 +131,30 @@ def _runs(runs: list[Run]) -> Table:
 def _stages(ledger: Ledger, run_id: str) -> Table:
     table = Table(title="stages")
     table.add_column("stage")
-    for name in ("done", "running", "open", "failed", "samples", "samples/s"):
+    for name in ("done", "running", "open", "failed", "samples", "samples/s", "ends in"):
         table.add_column(name, justify="right")
-    for status in ledger.stages(run_id):
-        units = status.tally.units
-        counts = [units[s] for s in (UnitState.DONE, UnitState.RUNNING, UnitState.OPEN, UnitState.FAILED)]
-        rate = ""
-        if status.started_at and status.finished_at:
-            seconds = (status.finished_at - status.started_at).total_seconds()
-            rate = f"{status.tally.samples / seconds:,.0f}" if seconds > 0 else ""
-        table.add_row(status.stage.value, *map(str, counts), f"{status.tally.samples:,}", rate)
+    for status in ledger.stages.of(run_id):
+        table.add_row(
+            status.stage.value,
+            *(f"{status.tally.units[state]:,}" for state in STATES),
+            f"{status.tally.samples:,}",
+            "" if status.rate is None else f"{status.rate:,.0f}",
+            "" if status.eta is None else f"{timedelta(seconds=round(status.eta))}",
+        )
+    return table
+
+
+def _slowest(units: list[UnitStatus]) -> Table:
+    table = Table(title="slowest units")
+    for name in ("stage", "unit", "state"):
+        table.add_column(name, overflow="fold")
+    for name in ("attempts", "samples", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("host", overflow="fold")
+    for unit in units:
+        took = "" if unit.seconds is None else f"{unit.seconds:,.1f}"
+        table.add_row(
+            unit.stage.value, _name(unit), unit.state.value, str(unit.attempts), f"{unit.samples:,}",
+            took, unit.host or "",
+        )  # fmt: skip
     return table

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from flows.engine import Engine
 from made_core import corpus as corpora
-from made_core import files, groups, output
+from made_core import files, groups, output, recall
 from made_core.corpus import Corpus
 from made_core.data import FileRef, Shard, Stage, UnitState
 from made_core.errors import Permanent, TooManyFailures
 from made_core.recipe import digest
 from made_core.records import Result
 from tasks.assign import assign as assign_task
+from tasks.audit import QUERIES
+from tasks.audit import audit as audit_task
 from tasks.catalog import catalog as catalog_task
 from tasks.decide import decide as decide_task
 from tasks.embed import embed as embed_task
@@ -77,6 +81,7 @@ def embed(engine: Engine, shards: Sequence[Shard]) -> Embedded:
         list(by_key),
         lambda keys: embed_task.submit(engine.job, scope, [by_key[k] for k in keys]),
         gpus=recipe.work.gpus_per_task,
+        expect=_expected(by_key.values()),
     )
     failed = {
         s.id: results[s.fingerprint].error or "failed"
@@ -114,6 +119,7 @@ def cluster(engine: Engine, embedded: Embedded) -> Clustered:
         scope,
         _batches(len(corpus.parts), cut),
         lambda keys: assign_task.submit(job, scope, ref, catalog.files, fit.files[0], keys),
+        expect=corpus.samples,
     )
     done = engine.all_done(Stage.ASSIGN, results)
     return Clustered(catalog, fit, scope, tuple(groups.Batch(*r.files) for r in done))
@@ -131,6 +137,32 @@ def pair(engine: Engine, clustered: Clustered) -> Paired:
         lambda some: pairs_task.submit(job, scope, clustered.batches, some),
     )  # fmt: skip
     return Paired(scope, engine.all_done(Stage.PAIRS, results))
+
+
+def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Recall | None:
+    """The share of the near pairs at eps that was compared; None: the recipe does not ask."""
+    job, ref, catalog = engine.job, embedded.ref, clustered.catalog.files
+    part, k = job.recipe.audit, clustered.fit.counts["k"]
+    if not part.queries:
+        return None
+    if job.recipe.clusters.probes >= k:
+        return recall.WHOLE
+    scope = digest([clustered.scope, job.encoding.eps, part.model_dump()])
+    cuts = _batches(len(embedded.corpus.parts), job.recipe.work.shards_per_task)
+    batches = dict(zip(cuts, clustered.batches, strict=True))  # a batch counted is a batch assigned
+    drawn = engine.one(
+        Stage.AUDIT, scope, QUERIES,
+        lambda: audit_task.submit(job, scope, ref, catalog, batches, (), [QUERIES]),
+    )  # fmt: skip
+    results = engine.units(
+        Stage.AUDIT,
+        scope,
+        [QUERIES, *cuts],
+        lambda keys: audit_task.submit(job, scope, ref, catalog, batches, drawn.files, keys),
+    )
+    _, *counted = engine.all_done(Stage.AUDIT, results)
+    counts = np.sum([recall.read_array(r.files[0]) for r in counted], axis=0)
+    return recall.estimate(counts, drawn.counts["pictures"])
 
 
 def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Paired) -> Decided:
@@ -155,6 +187,7 @@ def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Pai
         scope,
         _batches(len(embedded.corpus.parts), cut),
         lambda keys: decide_task.submit(job, scope, ref, catalog, resolved.files, keys),
+        expect=embedded.corpus.samples,
         stands=lambda r: output.stands(recipe.output, r.files, finished),
         lost=lambda: output.unmark(recipe.output),
     )
@@ -175,10 +208,17 @@ def write(engine: Engine, embedded: Embedded, decided: Decided) -> list[Result]:
         scope,
         [plan.name(n) for n in range(plan.shards)],
         lambda keys: write_task.submit(job, scope, embedded.ref, decided.resolved.files[3], keys),
+        expect=plan.kept,
         stands=lambda r: output.stands(job.recipe.output, r.files, finished),
         lost=lambda: output.unmark(job.recipe.output),
     )
     return engine.all_done(Stage.WRITE, results)
+
+
+def _expected(shards: Iterable[Shard]) -> int | None:
+    """Samples by the shards' stats; None where one has none."""
+    counts = [s.expected for s in shards]
+    return None if None in counts else sum(c for c in counts if c is not None)
 
 
 def _batches(parts: int, cut: int) -> list[str]:

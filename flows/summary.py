@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,8 +14,9 @@ from flows.engine import Engine
 from flows.steps import Clustered, Decided, Embedded, Paired
 from made_core import __version__, decisions, groups
 from made_core.data import Account, Reason, RunState, Shard
+from made_core.recall import Recall
+from made_core.records import Result
 from made_core.shards import Discovery
-from made_core.state import Result
 
 
 def accounts(shards: Sequence[Shard], embedded: Embedded, decided: Decided) -> list[dict[str, Any]]:
@@ -54,6 +56,7 @@ def summarise(
     paired: Paired,
     decided: Decided,
     written: Sequence[Result],
+    audited: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What summary.json holds; docs/formats.md names each field."""
     job, recipe, encoding = engine.job, engine.job.recipe, engine.job.encoding
@@ -108,6 +111,7 @@ def summarise(
             "eps_max": round(1 - job.bound, 12),
             "pairs": sum(r.counts["pairs"] for r in paired.results),
         },
+        "recall": audited,
         "promise": {
             "checked": sum(r.counts["checked"] for r in decided.by_shard),
             "broken": sum(r.counts["broken"] for r in decided.by_shard),
@@ -116,6 +120,16 @@ def summarise(
         "output": recipe.output,
         "store": recipe.store_url,
     }
+
+
+def recall(engine: Engine, clustered: Clustered, found: Recall | None) -> dict[str, Any] | None:
+    """What the audit measured, and at how many probes; None: it is off."""
+    if found is None:
+        return None
+    shares = asdict(found)
+    for name in ("estimate", "low", "high"):
+        shares[name] = None if shares[name] is None else round(shares[name], 6)
+    return shares | {"probes": min(engine.job.recipe.clusters.probes, clustered.fit.counts["k"])}
 
 
 def histogram(paired: Paired) -> list[int]:
@@ -132,7 +146,7 @@ def _seconds(engine: Engine) -> dict[str, float]:
     """Wall time from a stage's first start to its last finish, of the work as it was done."""
     return {
         s.stage.value: round((s.finished_at - s.started_at).total_seconds(), 2)
-        for s in engine.ledger.stages(engine.job.run)
+        for s in engine.ledger.stages.of(engine.job.run)
         if s.started_at and s.finished_at
     }
 

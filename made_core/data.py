@@ -27,6 +27,7 @@ class Stage(str, Enum):
     FIT = "fit"  # unit: the corpus
     ASSIGN = "assign"  # unit: a batch of shards
     PAIRS = "pairs"  # unit: a range of clusters
+    AUDIT = "audit"  # unit: the drawn sample, a batch of shards
     RESOLVE = "resolve"  # unit: the corpus
     DECIDE = "decide"  # unit: a batch of input shards
     WRITE = "write"  # unit: an output shard

@@ -200,12 +200,34 @@ def stored(ref: FileRef, *, whole: bool = True) -> Iterator[Path]:
             path = stack.enter_context(local(ref.path))
         except FileNotFoundError as error:
             raise DamagedFile(f"{ref.path} is gone ({error})") from None
-        found = path.stat().st_size
-        if found != ref.size:
-            raise DamagedFile(f"{ref.path} has {found} bytes, {ref.size} were written")
+        _same_size(ref, path.stat().st_size)
         if whole and (found_digest := file_digest(path)) != ref.digest:
             raise DamagedFile(f"{ref.path} has digest {found_digest}, not {ref.digest}")
         yield path
+
+
+def check_size(ref: FileRef) -> None:
+    """Looks at a stored file without reading it. Raises DamagedFile: it is gone, or of another size."""
+    try:
+        _same_size(ref, size(ref.path))
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{ref.path} is gone ({error})") from None
+
+
+def read_range(ref: FileRef, start: int, end: int) -> bytes:
+    """The bytes [start, end) of a stored file, unchecked. Raises DamagedFile: they are not there."""
+    try:
+        data = read(ref.path, start, end) if start < end else b""
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{ref.path} is gone ({error})") from None
+    if len(data) != end - start:
+        raise DamagedFile(f"{ref.path} has {len(data)} bytes from {start} on, not {end - start}")
+    return data
+
+
+def _same_size(ref: FileRef, found: int) -> None:
+    if found != ref.size:
+        raise DamagedFile(f"{ref.path} has {found} bytes, {ref.size} were written")
 
 
 def reference(url: str) -> FileRef:
@@ -231,7 +253,8 @@ def move(source: str, target: str) -> None:
             Path(absolute(target)).parent.mkdir(parents=True, exist_ok=True)
             os.replace(absolute(source), absolute(target))
         else:
-            fs.mv(path, filesystem(target)[1])
+            fs.cp_file(path, filesystem(target)[1])  # not mv, nor rm: they take [ and * for patterns
+            fs.rm_file(path)
 
 
 def remove(url: str) -> None:
@@ -241,4 +264,5 @@ def remove(url: str) -> None:
         if is_local(url):
             shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
         else:
-            fs.rm(path, recursive=True)
+            for inside in fs.find(path):
+                fs.rm_file(inside)

@@ -7,6 +7,7 @@ offsets. So the rows of a range of clusters are one slice of each batch's file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -72,35 +73,54 @@ class Cluster:
 
 @contextmanager
 def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterator[Cluster]]:
-    """The clusters start to stop - 1, one at a time; memory is that of one slice.
+    """The clusters start to stop - 1, one at a time; memory is that of one cluster's members.
+
+    Of remote batches their slices of these clusters alone are copied, to disk.
 
     Raises:
         DamagedFile: a stored file is gone or not what was written.
     """
     with ExitStack() as stack:
-        opened = [
-            tuple(stack.enter_context(corpora.mapped(ref)) for ref in (b.rows, b.members, b.offsets))
-            for b in batches
-        ]
+
+        def opened(batch: Batch) -> _Slice:
+            with corpora.sliced(batch.offsets, start, stop + 1) as some:
+                offsets = np.array(some)
+            span = int(offsets[0]), int(offsets[-1])
+            rows, members = (
+                stack.enter_context(corpora.sliced(ref, *span)) for ref in (batch.rows, batch.members)
+            )
+            return _Slice(rows, members, offsets - offsets[0])
+
+        with ThreadPoolExecutor(corpora.READERS) as pool:
+            slices = list(pool.map(opened, batches))
         folder = stack.enter_context(files.scratch())
 
         def clusters() -> Iterator[Cluster]:
-            for c in range(start, stop):
-                cuts = [(int(o[c]), int(o[c + 1])) for _, _, o in opened]
-                total = sum(b - a for a, b in cuts)
+            for c in range(stop - start):
+                cuts = [slice(int(s.offsets[c]), int(s.offsets[c + 1])) for s in slices]
+                total = sum(cut.stop - cut.start for cut in cuts)
                 if total == 0:
                     continue
-                path = folder / f"{c}.rows"
+                path = folder / f"{start + c}.rows"
                 with open(path, "wb") as file:  # written, not mapped: a full disk is an error then
-                    for (a, b), (source, _, _) in zip(cuts, opened, strict=True):
-                        source[a:b].tofile(file)
-                members = np.concatenate([ids[a:b] for (a, b), (_, ids, _) in zip(cuts, opened, strict=True)])
+                    for cut, s in zip(cuts, slices, strict=True):
+                        s.rows[cut].tofile(file)
+                members = np.concatenate([s.members[cut] for cut, s in zip(cuts, slices, strict=True)])
                 rows = np.memmap(path, np.float16, "r").reshape(total, -1)
-                yield Cluster(c, rows, members)
+                yield Cluster(start + c, rows, members)
                 del rows
                 path.unlink()
 
         yield clusters()
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A batch's part in a range of clusters."""
+
+    rows: Rows
+    members: npt.NDArray[np.void]
+    offsets: npt.NDArray[np.int64]  # of these clusters' rows, from 0
 
 
 def pack(sizes: npt.NDArray[np.int64], tasks: int) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader
 from made_core import preprocess
 from made_core.data import Reason, RunState
 from made_core.errors import BadPicture
+from made_core.recall import sentence
 
 MAX_PIXELS = 100_000_000  # of a picture for a thumbnail: a bound on memory
 CAPTION = 160  # characters of a caption that are shown
@@ -130,6 +131,7 @@ def render(
         samples={"in": 0, "kept": 0, "unreadable": 0} | _part(summary, "samples"),
         outcomes=_outcomes(_part(summary, "samples")),
         promise=_part(summary, "promise"),
+        recall=sentence(_part(summary, "recall")) if _part(summary, "recall") else None,
         chart=_chart(histogram),
         threshold=histogram.threshold,
         groups=groups,

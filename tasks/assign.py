@@ -8,7 +8,6 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import catalog as catalogs
 from made_core import centroids, embeddings, files, groups
 from made_core import corpus as corpora
 from made_core.data import FileRef, Stage, Unit
@@ -32,9 +31,11 @@ def assign(
     def one(unit: Unit, progress: Progress) -> Made:
         start, stop = (int(n) for n in unit.key.split("-"))
         rows, gids, done = [], [], 0
-        with catalogs.opened(catalog_refs) as catalog:
-            for part in corpus.parts[start:stop]:
-                first = np.asarray(catalog.first[part.start : part.stop])
+        parts = corpus.parts[start:stop]
+        begin = parts[0].start
+        with corpora.sliced(catalog_refs[1], begin, parts[-1].stop) as firsts:
+            for part in parts:
+                first = np.asarray(firsts[part.start - begin : part.stop - begin])
                 mine = np.flatnonzero(first == np.arange(part.start, part.stop))
                 rows.append(embeddings.read_rows(part.rows)[mine])
                 gids.append(mine + part.start)

@@ -64,19 +64,19 @@ def work(
     ledger = Ledger(job.database_url)
     host = f"{socket.gethostname()}:{os.getpid()}"
     try:
-        while units := ledger.claim(stage, scope, keys, 1, job.recipe.work.lease_seconds, host):
+        while units := ledger.units.claim(stage, scope, keys, 1, job.recipe.work.lease_seconds, host):
             unit = units[0]
             logger.info("%s %s: attempt %d", stage.value, unit.key, unit.attempt)
             try:
                 with _Lease(ledger, unit, job.recipe.work.lease_seconds) as lease:
                     made = do(unit, lease.progress)
-                ledger.finish(unit, made.files, made.samples, made.counts)
+                ledger.units.finish(unit, made.files, made.samples, made.counts)
                 logger.info("%s %s: done, %d samples", stage.value, unit.key, made.samples)
             except LeaseLost as error:
                 logger.warning("%s %s: %s", stage.value, unit.key, error)
             except Exception as error:
                 backoff = BACKOFF_SECONDS * 2 ** (unit.attempt - 1)
-                state = ledger.fail(unit, error, backoff)
+                state = ledger.units.fail(unit, error, backoff)
                 ends = "set aside" if state is UnitState.FAILED else "will be tried again"
                 logger.error("%s %s: %s: %s", stage.value, unit.key, ends, error)
                 logger.debug("%s", traceback.format_exc())
@@ -112,7 +112,7 @@ class _Lease:
     def _renew(self) -> None:
         # Often enough for a live progress bar, and thrice in the lease at least.
         while not self._stop.wait(min(self._seconds / 3, 5.0)):
-            if not self._ledger.renew([self._unit], self._seconds, [self._samples]):
+            if not self._ledger.units.renew([self._unit], self._seconds, [self._samples]):
                 self._lost.set()
                 return
 

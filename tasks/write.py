@@ -20,10 +20,10 @@ def write(job: Job, scope: str, corpus_ref: FileRef, kept_ref: FileRef, keys: Se
     corpus = corpora.read(corpus_ref)
 
     def one(unit: Unit, progress: Progress) -> Made:
-        with corpora.mapped(kept_ref) as kept:
-            plan = output.Plan(len(kept), job.recipe.writing.samples_per_shard)
-            start, stop = plan.slice(int(unit.key))
-            gids = np.asarray(kept[start:stop])
+        plan = output.Plan(corpora.length(kept_ref), job.recipe.writing.samples_per_shard)
+        start, stop = plan.slice(int(unit.key))
+        with corpora.sliced(kept_ref, start, stop) as kept:
+            gids = np.array(kept)
         url = output.part_url(job.recipe.output, scope, "shards", unit.key, unit)
         refs = output.write_shard(corpus, gids, start, plan, url, progress)
         return Made(refs, len(gids))

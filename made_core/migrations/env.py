@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that made_core.tables hands over."""
+"""Alembic's entry: runs the migrations on the connection that made_core.database hands over."""
 
 from __future__ import annotations
 

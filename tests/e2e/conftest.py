@@ -1,4 +1,4 @@
-"""One PostgreSQL, one Prefect server and one local Ray for all end-to-end tests of a session."""
+"""One PostgreSQL, Prefect server, S3 server and local Ray for all end-to-end tests of a session."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from prefect.testing.utilities import prefect_test_harness
 from made_core import planted, postgres
 from made_core.recipe import validate
 from made_core.settings import settings
+from tests import s3
 
 Curate = Callable[..., dict[str, Any]]
 
@@ -22,7 +23,8 @@ Curate = Callable[..., dict[str, Any]]
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The ledger's URL, while the servers run."""
     home = tmp_path_factory.mktemp("home")
-    with postgres.embedded(home) as url, prefect_test_harness(server_startup_timeout=180):
+    # S3's environment before Ray, whose workers inherit it.
+    with postgres.embedded(home) as url, prefect_test_harness(server_startup_timeout=180), s3.server():
         os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"] = url, str(home)
         settings.cache_clear()
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)

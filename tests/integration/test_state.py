@@ -31,7 +31,8 @@ from made_core.errors import (
     StorageFailed,
     Transient,
 )
-from made_core.state import Event, Ledger
+from made_core.records import Event
+from made_core.state import Ledger
 from made_core.tables import VERSION_TABLE, metadata
 
 FILES = (FileRef("/store/a.npy", 10, "0" * 32), FileRef("/store/a.parquet", 20, "1" * 32))
@@ -43,24 +44,24 @@ def begin(ledger: Ledger, run_id: str = "r1", **changes: Any) -> str:
         "run_id": run_id, "identity": "one", "recipe": {"output": "/out"}, "output": "/out",
         "store": "/store", "holder": "me", "lease_seconds": 60, "replace": False,
     }  # fmt: skip
-    return ledger.begin_run(**values | changes)
+    return ledger.runs.begin(**values | changes)
 
 
 def put(ledger: Ledger, *keys: str, attempts: int = 3) -> None:
     begin(ledger)
-    ledger.put_units("r1", STAGE, SCOPE, keys, attempts)
+    ledger.units.put("r1", STAGE, SCOPE, keys, attempts)
 
 
 def claim(ledger: Ledger, *keys: str, lease: float = 60, limit: int = 100) -> list[Unit]:
-    return ledger.claim(STAGE, SCOPE, keys, limit, lease, "host1")
+    return ledger.units.claim(STAGE, SCOPE, keys, limit, lease, "host1")
 
 
 def kinds(ledger: Ledger, key: str) -> list[str]:
-    return [event.kind for event in ledger.events(STAGE, SCOPE, key)]
+    return [event.kind for event in ledger.units.events(STAGE, SCOPE, key)]
 
 
 def state(ledger: Ledger, key: str) -> UnitState:
-    return ledger.results(STAGE, SCOPE, [key])[key].state
+    return ledger.units.results(STAGE, SCOPE, [key])[key].state
 
 
 def sql(url: str, statement: str) -> None:
@@ -99,7 +100,7 @@ def test_migrations_make_the_tables_that_are_defined(ledger: Ledger, empty_url: 
 def test_concurrent_starts_make_the_tables_once(empty_url: str) -> None:
     with ThreadPoolExecutor(6) as pool:
         ledgers = list(pool.map(Ledger.open, [empty_url] * 6))
-    assert [ledger.runs() for ledger in ledgers] == [[]] * 6
+    assert [ledger.runs.all() for ledger in ledgers] == [[]] * 6
 
 
 def test_a_database_of_another_version_is_refused(ledger: Ledger, empty_url: str) -> None:
@@ -166,7 +167,7 @@ def referee_url(database_url: str) -> str:
     engine.dispose()
     ledger = Ledger.open(sql_url)
     begin(ledger)
-    ledger.put_units("r1", STAGE, "s", ["a"], 3)
+    ledger.units.put("r1", STAGE, "s", ["a"], 3)
     return sql_url
 
 
@@ -178,34 +179,34 @@ def test_a_unit_is_claimed_renewed_finished(ledger: Ledger) -> None:
     first, second = claim(ledger, "a", "b")
     assert (first.key, first.stage, first.scope, first.attempt) == ("a", STAGE, SCOPE, 1)
     assert claim(ledger, "a", "b") == []
-    assert ledger.renew([first, second], 60, [7, 8]) == {first.id, second.id}
-    assert ledger.tally(STAGE, SCOPE, None).samples == 15
-    ledger.finish(first, FILES, 100, {"kept": 90, "unreadable": 10})
-    result = ledger.results(STAGE, SCOPE, None)["a"]
+    assert ledger.units.renew([first, second], 60, [7, 8]) == {first.id, second.id}
+    assert ledger.units.tally(STAGE, SCOPE, None).samples == 15
+    ledger.units.finish(first, FILES, 100, {"kept": 90, "unreadable": 10})
+    result = ledger.units.results(STAGE, SCOPE, None)["a"]
     assert (result.state, result.files, result.samples) == (UnitState.DONE, FILES, 100)
     assert result.counts == {"kept": 90, "unreadable": 10}
     assert (result.error, result.attempts) == (None, 1)
     assert result.seconds is not None and result.seconds > 0
-    tally = ledger.tally(STAGE, SCOPE, ["a", "b", "no such"])
+    tally = ledger.units.tally(STAGE, SCOPE, ["a", "b", "no such"])
     assert tally.units == {
         UnitState.OPEN: 0, UnitState.RUNNING: 1, UnitState.DONE: 1, UnitState.FAILED: 0
     }  # fmt: skip
     assert (tally.samples, tally.total) == (108, 2)
-    assert ledger.tally(STAGE, SCOPE, ["a"]).total == 1
-    assert ledger.tally(STAGE, SCOPE, []).total == 0
-    assert ledger.renew([first, second], 60, [9, 9]) == {second.id}
+    assert ledger.units.tally(STAGE, SCOPE, ["a"]).total == 1
+    assert ledger.units.tally(STAGE, SCOPE, []).total == 0
+    assert ledger.units.renew([first, second], 60, [9, 9]) == {second.id}
     assert kinds(ledger, "a") == ["claimed", "done"]
-    event = ledger.events(STAGE, SCOPE, "a")[0]
+    event = ledger.units.events(STAGE, SCOPE, "a")[0]
     assert isinstance(event, Event) and (event.host, event.attempt) == ("host1", 1)
 
 
 def test_finish_may_be_said_twice_but_not_by_another(ledger: Ledger) -> None:
     put(ledger, "a")
     (unit,) = claim(ledger, "a")
-    ledger.finish(unit, FILES, 1, {})
-    ledger.finish(unit, FILES, 1, {})  # the first answer may have been lost on the way
+    ledger.units.finish(unit, FILES, 1, {})
+    ledger.units.finish(unit, FILES, 1, {})  # the first answer may have been lost on the way
     with pytest.raises(LeaseLost):
-        ledger.finish(unit, FILES[:1], 1, {})
+        ledger.units.finish(unit, FILES[:1], 1, {})
     assert kinds(ledger, "a") == ["claimed", "done"]
 
 
@@ -213,22 +214,22 @@ def test_a_claim_whose_answer_was_lost_is_not_claimed_again(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(ledger, "a", "b", "c")
-    run_statement = ledger._all
-    monkeypatch.setattr(ledger, "_all", lambda *a: (run_statement(*a), run_statement(*a))[1])
+    run_statement = ledger.units._all
+    monkeypatch.setattr(ledger.units, "_all", lambda *a: (run_statement(*a), run_statement(*a))[1])
     units = claim(ledger, "a", "b", "c", limit=2)
     assert [(unit.key, unit.attempt) for unit in units] == [("a", 1), ("b", 1)]
-    assert ledger.renew(units, 60, [0, 0]) == {unit.id for unit in units}
+    assert ledger.units.renew(units, 60, [0, 0]) == {unit.id for unit in units}
     monkeypatch.undo()
     assert [unit.key for unit in claim(ledger, "a", "b", "c")] == ["c"]
 
 
 def test_claims_keep_to_their_keys_scope_and_limit(ledger: Ledger) -> None:
     put(ledger, "a", "b", "c")
-    ledger.put_units("r1", Stage.PAIRS, "other", ["a"], 3)
+    ledger.units.put("r1", Stage.PAIRS, "other", ["a"], 3)
     assert [unit.key for unit in claim(ledger, "c", "b", limit=1)] == ["b"]
-    assert ledger.claim(STAGE, "other", ["a"], 9, 60, "h") == []
+    assert ledger.units.claim(STAGE, "other", ["a"], 9, 60, "h") == []
     assert claim(ledger) == []
-    assert [u.key for u in ledger.claim(Stage.PAIRS, "other", ["a", "b"], 9, 60, "h")] == ["a"]
+    assert [u.key for u in ledger.units.claim(Stage.PAIRS, "other", ["a", "b"], 9, 60, "h")] == ["a"]
 
 
 def test_eight_threads_claim_without_overlap(ledger: Ledger) -> None:
@@ -257,63 +258,63 @@ def test_a_lapsed_lease_passes_on_and_the_old_worker_is_fenced(ledger: Ledger) -
     (old,) = claim(ledger, "a", lease=0)
     (new,) = claim(ledger, "a")
     assert (new.attempt, new.token != old.token) == (2, True)
-    assert ledger.renew([old], 60, [5]) == set()
+    assert ledger.units.renew([old], 60, [5]) == set()
     with pytest.raises(LeaseLost):
-        ledger.finish(old, FILES, 1, {})
-    assert ledger.fail(old, ValueError("late"), 0) is UnitState.RUNNING
-    ledger.finish(new, FILES, 1, {})
+        ledger.units.finish(old, FILES, 1, {})
+    assert ledger.units.fail(old, ValueError("late"), 0) is UnitState.RUNNING
+    ledger.units.finish(new, FILES, 1, {})
     assert kinds(ledger, "a") == ["claimed", "lost", "claimed", "done"]
 
 
 def test_a_lapsed_lease_that_nobody_took_can_be_renewed(ledger: Ledger) -> None:
     put(ledger, "a")
     (unit,) = claim(ledger, "a", lease=0)
-    assert ledger.renew([unit], 60, [1]) == {unit.id}
+    assert ledger.units.renew([unit], 60, [1]) == {unit.id}
     assert claim(ledger, "a") == []
 
 
 def test_a_worker_lost_in_the_last_attempt_fails_the_unit(ledger: Ledger) -> None:
     put(ledger, "a", attempts=1)
     claim(ledger, "a", lease=0)
-    assert ledger.pending(STAGE, SCOPE, None) == (["a"], 0.0)
+    assert ledger.units.pending(STAGE, SCOPE, None) == (["a"], 0.0)
     assert claim(ledger, "a") == []
-    result = ledger.results(STAGE, SCOPE, ["a"])["a"]
+    result = ledger.units.results(STAGE, SCOPE, ["a"])["a"]
     assert (result.state, result.error) == (UnitState.FAILED, "the worker was lost")
     assert kinds(ledger, "a") == ["claimed", "lost", "failed"]
-    assert ledger.pending(STAGE, SCOPE, None) == ([], None)
+    assert ledger.units.pending(STAGE, SCOPE, None) == ([], None)
 
 
 def test_a_permanent_error_fails_at_once(ledger: Ledger) -> None:
     put(ledger, "a")
     (unit,) = claim(ledger, "a")
-    assert ledger.fail(unit, CorruptShard("00000.tar\nends early"), 0) is UnitState.FAILED
-    result = ledger.results(STAGE, SCOPE, ["a"])["a"]
+    assert ledger.units.fail(unit, CorruptShard("00000.tar\nends early"), 0) is UnitState.FAILED
+    result = ledger.units.results(STAGE, SCOPE, ["a"])["a"]
     assert result.error == "the shard cannot be read as a whole tar: 00000.tar ends early"
-    (failure,) = ledger.events(STAGE, SCOPE, "a")[1:]
+    (failure,) = ledger.units.events(STAGE, SCOPE, "a")[1:]
     assert failure.kind == "failed" and "CorruptShard" in (failure.traceback or "")
 
 
 def test_a_transient_error_waits_and_is_tried_until_attempts_are_used_up(ledger: Ledger) -> None:
     put(ledger, "a", attempts=2)
     (unit,) = claim(ledger, "a")
-    assert ledger.fail(unit, Transient("slow"), 0.5) is UnitState.OPEN
+    assert ledger.units.fail(unit, Transient("slow"), 0.5) is UnitState.OPEN
     assert claim(ledger, "a") == []
-    keys, seconds = ledger.pending(STAGE, SCOPE, None)
+    keys, seconds = ledger.units.pending(STAGE, SCOPE, None)
     assert keys == [] and seconds is not None and 0 < seconds <= 0.5
     time.sleep(0.6)
-    assert ledger.pending(STAGE, SCOPE, ["a"]) == (["a"], 0.0)
+    assert ledger.units.pending(STAGE, SCOPE, ["a"]) == (["a"], 0.0)
     (unit,) = claim(ledger, "a")
     assert unit.attempt == 2
-    assert ledger.fail(unit, OSError(), 0.5) is UnitState.FAILED
-    assert ledger.results(STAGE, SCOPE, ["a"])["a"].error == "OSError"
+    assert ledger.units.fail(unit, OSError(), 0.5) is UnitState.FAILED
+    assert ledger.units.results(STAGE, SCOPE, ["a"])["a"].error == "OSError"
     assert kinds(ledger, "a") == ["claimed", "retry", "claimed", "failed"]
 
 
 def test_an_error_may_hold_any_text(ledger: Ledger) -> None:
     put(ledger, "a")
     (unit,) = claim(ledger, "a")
-    ledger.fail(unit, ValueError("nul \0, surrogate \udc80, " + "long " * 100_000), 0)
-    error = ledger.results(STAGE, SCOPE, ["a"])["a"].error
+    ledger.units.fail(unit, ValueError("nul \0, surrogate \udc80, " + "long " * 100_000), 0)
+    error = ledger.units.results(STAGE, SCOPE, ["a"])["a"].error
     assert error is not None and error.startswith("nul \\x00, surrogate \\udc80")
     assert len(error) < 30_000
 
@@ -321,11 +322,11 @@ def test_an_error_may_hold_any_text(ledger: Ledger) -> None:
 def test_failed_units_reopen_and_done_ones_are_forgotten(ledger: Ledger) -> None:
     put(ledger, "a", "b", "c", attempts=1)
     a, b, _ = claim(ledger, "a", "b", "c")
-    ledger.finish(a, FILES, 10, {})
-    ledger.fail(b, ValueError("x"), 0)
-    assert ledger.reopen(STAGE, SCOPE, ["a", "b", "c"]) == 1
-    assert ledger.forget(STAGE, SCOPE, ["a", "b", "c"]) == 1
-    a_now, b_now, _ = ledger.results(STAGE, SCOPE, None).values()
+    ledger.units.finish(a, FILES, 10, {})
+    ledger.units.fail(b, ValueError("x"), 0)
+    assert ledger.units.reopen(STAGE, SCOPE, ["a", "b", "c"]) == 1
+    assert ledger.units.forget(STAGE, SCOPE, ["a", "b", "c"]) == 1
+    a_now, b_now, _ = ledger.units.results(STAGE, SCOPE, None).values()
     assert (a_now.state, a_now.files, a_now.samples) == (UnitState.OPEN, (), 0)
     assert (b_now.state, b_now.error, b_now.attempts) == (UnitState.OPEN, None, 0)
     assert [unit.attempt for unit in claim(ledger, "a", "b", "c")] == [1, 1]
@@ -336,32 +337,32 @@ def test_pending_waits_for_the_first_lease_to_end(ledger: Ledger) -> None:
     put(ledger, "a", "b", "c")
     claim(ledger, "a", lease=40)
     claim(ledger, "b", lease=20)
-    assert ledger.pending(STAGE, SCOPE, None) == (["c"], 0.0)
-    keys, seconds = ledger.pending(STAGE, SCOPE, ["a", "b"])
+    assert ledger.units.pending(STAGE, SCOPE, None) == (["c"], 0.0)
+    keys, seconds = ledger.units.pending(STAGE, SCOPE, ["a", "b"])
     assert keys == [] and seconds is not None and 19 < seconds <= 20
-    assert ledger.pending(STAGE, SCOPE, ["no such"]) == ([], None)
+    assert ledger.units.pending(STAGE, SCOPE, ["no such"]) == ([], None)
 
 
 def test_units_are_shared_and_made_once(ledger: Ledger) -> None:
     put(ledger, "a", "b", "b")
     (unit,) = claim(ledger, "a")
-    ledger.finish(unit, FILES, 1, {})
+    ledger.units.finish(unit, FILES, 1, {})
     begin(ledger, "r2", output="/out2", identity="two")
-    ledger.put_shards("r2", [Shard("x", "/x.tar", "b", 1, 5), Shard("y", "/y.tar", "c", 1, None)])
-    ledger.put_units("r2", STAGE, SCOPE, ["b", "c"], 3)
-    ledger.put_units("r2", STAGE, SCOPE, ["b", "c"], 3)
-    assert sorted(ledger.results(STAGE, SCOPE, None)) == ["a", "b", "c"]
+    ledger.runs.put_shards("r2", [Shard("x", "/x.tar", "b", 1, 5), Shard("y", "/y.tar", "c", 1, None)])
+    ledger.units.put("r2", STAGE, SCOPE, ["b", "c"], 3)
+    ledger.units.put("r2", STAGE, SCOPE, ["b", "c"], 3)
+    assert sorted(ledger.units.results(STAGE, SCOPE, None)) == ["a", "b", "c"]
     assert state(ledger, "a") is UnitState.DONE
-    (status,) = ledger.stages("r2")
+    (status,) = ledger.stages.of("r2")
     assert (status.planned, status.tally.total, status.tally.units[UnitState.DONE]) == (2, 2, 0)
 
 
 def test_many_are_put_in_one_statement_each(ledger: Ledger) -> None:
     keys = [f"{n:032x}" for n in range(20_000)]
     begin(ledger)
-    ledger.put_shards("r1", [Shard(key, f"s3://b/{key}", key, 1, None) for key in keys])
-    ledger.put_units("r1", STAGE, SCOPE, keys, 3)
-    assert ledger.stages("r1")[0].tally.total == 20_000
+    ledger.runs.put_shards("r1", [Shard(key, f"s3://b/{key}", key, 1, None) for key in keys])
+    ledger.units.put("r1", STAGE, SCOPE, keys, 3)
+    assert ledger.stages.of("r1")[0].tally.total == 20_000
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -369,32 +370,32 @@ def test_many_are_put_in_one_statement_each(ledger: Ledger) -> None:
 
 def test_a_run_begins_is_renewed_and_ends(ledger: Ledger) -> None:
     assert begin(ledger) == "r1"
-    run = ledger.run("r1")
-    assert run is not None and run == ledger.run_by_output("/out") and ledger.runs() == [run]
+    run = ledger.runs.get("r1")
+    assert run is not None and run == ledger.runs.of_output("/out") and ledger.runs.all() == [run]
     assert (run.state, run.holder, run.held, run.replaced) == (RunState.RUNNING, "me", True, False)
     assert run.recipe == {"output": "/out"}
-    assert ledger.renew_run("r1", "me", 60) and not ledger.renew_run("r1", "you", 60)
+    assert ledger.runs.renew("r1", "me", 60) and not ledger.runs.renew("r1", "you", 60)
     for _ in range(2):  # the first answer may have been lost on the way
-        ledger.end_run("r1", "me", RunState.COMPLETED, {"kept": 5}, None)
-    run = ledger.run("r1")
+        ledger.runs.end("r1", "me", RunState.COMPLETED, {"kept": 5}, None)
+    run = ledger.runs.get("r1")
     assert run is not None and (run.state, run.summary) == (RunState.COMPLETED, {"kept": 5})
     assert (run.holder, run.held) == (None, False)
-    assert not ledger.renew_run("r1", "me", 60)
+    assert not ledger.runs.renew("r1", "me", 60)
     with pytest.raises(LeaseLost, match="run r1 is no longer held by me"):
-        ledger.end_run("r1", "me", RunState.FAILED, None, "late")
-    assert ledger.run("none") is None and ledger.run_by_output("/none") is None
+        ledger.runs.end("r1", "me", RunState.FAILED, None, "late")
+    assert ledger.runs.get("none") is None and ledger.runs.of_output("/none") is None
 
 
 @pytest.mark.parametrize("ended", [RunState.COMPLETED, RunState.FAILED, None])
 def test_the_same_recipe_resumes_its_run(ledger: Ledger, ended: RunState | None) -> None:
     begin(ledger, lease_seconds=60 if ended else 0)
     if ended:
-        ledger.end_run("r1", "me", ended, None, "broke")
+        ledger.runs.end("r1", "me", ended, None, "broke")
     assert begin(ledger, "r2", holder="you", store="/store2") == "r1"
-    run = ledger.run("r1")
+    run = ledger.runs.get("r1")
     assert run is not None and (run.state, run.error) == (RunState.RUNNING, None)
     assert (run.holder, run.store) == ("you", "/store2")
-    assert len(ledger.runs()) == 1
+    assert len(ledger.runs.all()) == 1
 
 
 def test_another_recipe_needs_replace(ledger: Ledger) -> None:
@@ -402,19 +403,19 @@ def test_another_recipe_needs_replace(ledger: Ledger) -> None:
     with pytest.raises(OutputError, match=r"/out belongs to run r1 .* since 20.*--replace"):
         begin(ledger, "r2", identity="two", holder="you")
     assert begin(ledger, "r2", identity="two", holder="you", replace=True) == "r2"
-    old, owner = ledger.run("r1"), ledger.run_by_output("/out")
+    old, owner = ledger.runs.get("r1"), ledger.runs.of_output("/out")
     assert owner is not None and owner.id == "r2"
     assert old is not None and old.replaced and old.error == "replaced by run r2"
-    assert not ledger.renew_run("r1", "me", 60)
+    assert not ledger.runs.renew("r1", "me", 60)
     with pytest.raises(LeaseLost):
-        ledger.end_run("r1", "me", RunState.COMPLETED, None, None)
+        ledger.runs.end("r1", "me", RunState.COMPLETED, None, None)
 
 
 def test_a_replaced_run_keeps_how_it_ended(ledger: Ledger) -> None:
     begin(ledger)
-    ledger.end_run("r1", "me", RunState.COMPLETED, {"kept": 1}, None)
+    ledger.runs.end("r1", "me", RunState.COMPLETED, {"kept": 1}, None)
     begin(ledger, "r2", identity="two", replace=True)
-    old = ledger.run("r1")
+    old = ledger.runs.get("r1")
     assert old is not None and (old.state, old.error) == (RunState.COMPLETED, None)
 
 
@@ -443,14 +444,14 @@ def test_of_many_runs_on_one_output_one_gets_it(ledger: Ledger, taken: bool) -> 
     with ThreadPoolExecutor(8) as pool:
         got = [run for run in pool.map(attempt, range(8)) if run]
     assert len(got) == 1
-    assert [run.id for run in ledger.runs() if not run.replaced] == got
+    assert [run.id for run in ledger.runs.all() if not run.replaced] == got
 
 
 def test_put_shards_replaces(ledger: Ledger, empty_url: str) -> None:
     begin(ledger)
     shard = Shard("a", "/a.tar", "f", 10, None)
-    ledger.put_shards("r1", [shard, Shard("b", "/b.tar", "g", 10, 5)])
-    ledger.put_shards("r1", [replace(shard, size=2**40), Shard("c", "/c.tar", "h", 1, 1)])
+    ledger.runs.put_shards("r1", [shard, Shard("b", "/b.tar", "g", 10, 5)])
+    ledger.runs.put_shards("r1", [replace(shard, size=2**40), Shard("c", "/c.tar", "h", 1, 1)])
     engine = create_engine(empty_url)
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT id, size, expected FROM shard ORDER BY id")).all()
@@ -461,30 +462,30 @@ def test_put_shards_replaces(ledger: Ledger, empty_url: str) -> None:
 def test_status_tells_stages_failures_and_the_slowest(ledger: Ledger) -> None:
     begin(ledger)
     shards = [Shard("00000", "/0.tar", "a", 1, 5), Shard("00001", "/1.tar", "b", 1, 5)]
-    ledger.put_shards("r1", shards)
-    ledger.put_units("r1", Stage.WRITE, "w", ["00000"], 3)
-    ledger.put_units("r1", STAGE, SCOPE, ["a", "b"], 3)
+    ledger.runs.put_shards("r1", shards)
+    ledger.units.put("r1", Stage.WRITE, "w", ["00000"], 3)
+    ledger.units.put("r1", STAGE, SCOPE, ["a", "b"], 3)
     a, b = claim(ledger, "a", "b")
-    (w,) = ledger.claim(Stage.WRITE, "w", ["00000"], 1, 60, "host2")
-    ledger.renew([w], 60, [3])
-    ledger.finish(a, FILES, 5, {})
-    ledger.fail(b, CorruptShard("b"), 0)
-    embed, write = ledger.stages("r1")
+    (w,) = ledger.units.claim(Stage.WRITE, "w", ["00000"], 1, 60, "host2")
+    ledger.units.renew([w], 60, [3])
+    ledger.units.finish(a, FILES, 5, {})
+    ledger.units.fail(b, CorruptShard("b"), 0)
+    embed, write = ledger.stages.of("r1")
     assert (embed.stage, write.stage, embed.scope) == (Stage.EMBED, Stage.WRITE, SCOPE)
     assert embed.tally.units[UnitState.FAILED] == embed.tally.units[UnitState.DONE] == 1
     assert (embed.tally.samples, write.tally.samples) == (5, 3)
     assert embed.started_at is not None and embed.finished_at is not None
     assert embed.started_at < embed.finished_at and write.finished_at is None
-    (failure,) = ledger.failures("r1", 10)
+    (failure,) = ledger.stages.failures("r1", 10)
     assert (failure.key, failure.shard, failure.host) == ("b", "00001", "host1")
     assert "CorruptShard" in (failure.traceback or "")
-    slowest = ledger.slowest("r1", 10)
+    slowest = ledger.stages.slowest("r1", 10)
     assert {unit.key for unit in slowest} == {"a", "00000"}
     assert slowest[0].seconds is not None and slowest[1].seconds is not None
     assert slowest[0].seconds >= slowest[1].seconds
-    assert len(ledger.slowest("r1", 1)) == 1
+    assert len(ledger.stages.slowest("r1", 1)) == 1
     begin(ledger, "r2", output="/out2")
-    assert ledger.stages("r2") == [] and ledger.failures("r2", 9) == []
+    assert ledger.stages.of("r2") == [] and ledger.stages.failures("r2", 9) == []
 
 
 # --- the server ---------------------------------------------------------------------------------
@@ -498,7 +499,7 @@ def test_calls_outlast_a_restart_of_the_database(tmp_path: Path, caplog: pytest.
         postgres._run(data, "pg_ctl", "stop", "-D", str(data), "-m", "immediate")
         impatient = Ledger(url, patience=0.5)
         with pytest.raises(StorageFailed, match=r"storage did not answer: .*tried for 0.5 s"):
-            impatient.runs()
+            impatient.runs.all()
         with caplog.at_level(logging.WARNING), ThreadPoolExecutor(1) as pool:
             call = pool.submit(claim, ledger, "a")
             time.sleep(0.5)
@@ -514,7 +515,7 @@ def test_more_workers_than_connections(ledger: Ledger, empty_url: str) -> None:
     engine = create_engine(empty_url, pool_size=100, max_overflow=0)
     held = [engine.connect() for _ in range(97)]
     with ThreadPoolExecutor(8) as pool:
-        calls = [pool.submit(ledger.tally, STAGE, SCOPE, None) for _ in range(24)]
+        calls = [pool.submit(ledger.units.tally, STAGE, SCOPE, None) for _ in range(24)]
         time.sleep(0.3)
         for connection in held:
             connection.close()
@@ -588,7 +589,7 @@ def test_a_recorded_process_id_of_something_else_is_no_server(tmp_path: Path) ->
         pass
     (tmp_path / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n")
     with postgres.embedded(tmp_path) as url:
-        assert Ledger.open(url).runs() == []
+        assert Ledger.open(url).runs.all() == []
 
 
 def test_a_failed_start_says_why(tmp_path: Path) -> None:

@@ -5,70 +5,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
 from made_core import files
 from made_core.data import FileRef
 from made_core.errors import DamagedFile, StorageFailed, Transient
 from made_core.settings import Settings
-
-BUCKET = "bucket"
-
-
-def use_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """Points every S3 client of this process at an endpoint."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_MAX_ATTEMPTS": "1",
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """Another process's way to the bucket, on an S3 server on this machine."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        use_s3(monkeypatch, f"http://{host}:{port}")
-        found = boto3.client("s3")
-        found.create_bucket(Bucket=BUCKET)
-        yield found
-    s3fs.S3FileSystem.clear_instance_cache()
-    moto.stop()
-
-
-@pytest.fixture
-def s3(client: Any) -> Iterator[str]:
-    """An empty folder in the object store."""
-    yield f"s3://{BUCKET}/folder"
-    for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
-        client.delete_object(Bucket=BUCKET, Key=item["Key"])
-
-
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A folder here, then one in the object store."""
-    return str(tmp_path / "folder") if request.param == "local" else request.getfixturevalue("s3")
+from tests.s3 import BUCKET, use_s3
 
 
 def there(folder: str) -> dict[str, int]:
@@ -212,6 +161,18 @@ def test_remove(place: str) -> None:
     assert files.names(place) == {"b": 1}
     assert not files.exists(f"{place}/sub/c")
     assert not files.exists(f"{place}/sub")
+
+
+def test_names_that_look_like_patterns(place: str) -> None:
+    """Move and remove exactly what is named."""
+    for name in ("a*", "ab", "[0-2]/x", "0/x", "{a,b}?", "sub/x", "sub2/x"):
+        files.put_bytes(f"{place}/{name}", name.encode())
+    files.move(f"{place}/[0-2]/x", f"{place}/[3]/y?")
+    assert files.read(f"{place}/[3]/y?") == b"[0-2]/x" and not files.exists(f"{place}/[0-2]/x")
+    for name in ("a*", "[3]", "{a,b}?", "sub"):
+        files.remove(f"{place}/{name}")
+        assert not files.exists(f"{place}/{name}")
+    assert [files.read(f"{place}/{name}") for name in ("ab", "0/x", "sub2/x")] == [b"ab", b"0/x", b"sub2/x"]
 
 
 def test_local(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from made_core import groups
+from made_core import files, groups
 from made_core.centroids import Assignment
 from made_core.corpus import mapped
 from made_core.errors import DamagedFile
@@ -30,14 +30,14 @@ def assigned(seed: int, n: int, p: int, k: int) -> Assignment:
 
 
 def put(
-    folder: Path, gids: npt.NDArray[np.int64], assignment: Assignment, k: int, cuts: list[int]
+    folder: Path | str, gids: npt.NDArray[np.int64], assignment: Assignment, k: int, cuts: list[int]
 ) -> list[groups.Batch]:
     """Batches of consecutive samples; an empty one has rows without a dimension, as `gather` has."""
     batches = []
     for number, held in enumerate(np.split(np.arange(len(gids)), cuts)):
         part = Assignment(assignment.probes[held], assignment.distance[held])
         rows = rows_of(gids[held]) if len(held) else np.zeros((0, 0), np.float16)
-        batches.append(groups.Batch(*groups.put(str(folder / str(number)), gids[held], rows, part, k)))
+        batches.append(groups.Batch(*groups.put(f"{folder}/{number}", gids[held], rows, part, k)))
     return batches
 
 
@@ -89,15 +89,29 @@ def test_each_row_once_a_probe(seed: int, n: int, shape: tuple[int, int], cuts: 
     ]
 
 
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+def test_ranges_of_clusters_read_their_slices_only(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an object store all ranges together read each batch's rows about once."""
+    gids = np.arange(3000)
+    batches = put(s3, gids, assigned(0, 3000, 2, 30), 30, [1000, 2000])
+    seen: list[int] = []
+    read = files.read
+    monkeypatch.setattr(files, "local", None)
+    monkeypatch.setattr(files, "read", lambda *args: seen.append(args[2] - args[1]) or read(*args))
+    found = [gathered(batches, a, a + 5) for a in range(0, 30, 5)]
+    assert sum(len(held) for some in found for held in some.values()) == 6000
+    headers = 6 * len(batches) * 3 * 1024
+    assert sum(seen) <= sum(b.rows.size + b.members.size for b in batches) + headers + 6 * 3 * 6 * 8
+
+
+def test_a_damaged_file_is_refused(place: str) -> None:
     """Gone, or cut short."""
     gids = np.arange(10)
-    batches = put(tmp_path, gids, assigned(0, 10, 1, 2), 2, [5])
-    rows = Path(batches[1].rows.path)
-    rows.write_bytes(rows.read_bytes()[:-1])
+    batches = put(place, gids, assigned(0, 10, 1, 2), 2, [5])
+    rows = batches[1].rows.path
+    files.put_bytes(rows, files.read(rows)[:-1])
     with pytest.raises(DamagedFile), groups.gathered(batches, 0, 2):
         pass
-    rows.unlink()
+    files.remove(rows)
     with pytest.raises(DamagedFile), groups.gathered(batches, 0, 2):
         pass
 

@@ -7,7 +7,7 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
-STAGES = "'embed', 'catalog', 'fit', 'assign', 'pairs', 'resolve', 'decide', 'write'"
+STAGES = "'embed', 'catalog', 'fit', 'assign', 'pairs', 'audit', 'resolve', 'decide', 'write'"
 
 # On unit: room for renewals to stay on their page, and dead rows swept before they slow the claims.
 TABLES = (

@@ -1,0 +1,206 @@
+"""`retry`: what failed is done again, nothing else is, and the output is as if nothing had failed."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from made_core import planted, shards
+from made_core.data import RunState, Stage
+from made_core.errors import Permanent, TooManyFailures, UserError
+from made_core.state import Ledger
+from tests import checks
+
+Curate = Callable[..., dict[str, Any]]
+
+
+def retry(run: str, *names: str) -> dict[str, Any]:
+    from flows.retry import retry as flow
+
+    return flow(run, names)
+
+
+def outcome(output: Path) -> dict[str, bytes]:
+    """All files of an output that must be equal when nothing that matters differs."""
+    found = sorted((*output.glob("decisions/*"), *output.glob("shards/*"), *output.glob("keep.*")))
+    return {str(p.relative_to(output)): p.read_bytes() for p in found}
+
+
+def happened(url: str, run: str) -> dict[str, list[str]]:
+    """What happened to the embed unit of each of the run's shards."""
+    ledger = Ledger.open(url)
+    try:
+        (scope,) = [s.scope for s in ledger.stages.of(run) if s.stage is Stage.EMBED]
+        return {
+            s.id: [e.kind for e in ledger.units.events(Stage.EMBED, scope, s.fingerprint)]
+            for s in ledger.runs.shards(run)
+        }
+    finally:
+        ledger.close()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four shards of 30 pictures each."""
+    folder = tmp_path_factory.mktemp("retry")
+    planted.write(folder, samples=120, shards=4, seed=5)
+    return folder / "shards"
+
+
+@pytest.fixture(scope="module")
+def whole(servers: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The output of a run that nothing ever damaged, in an output and a store of its own."""
+    from flows.curate import curate as flow
+    from made_core.recipe import validate
+
+    output = tmp_path_factory.mktemp("whole") / "output"
+    flow(validate({"sources": [str(source)], "output": str(output)}, "the test"))
+    return outcome(output)
+
+
+@pytest.fixture
+def mended(source: Path, tmp_path: Path) -> Iterator[Path]:
+    """The shards, to be damaged where they lie (rows hold the URL); whole again for the next test."""
+    saved = Path(shutil.copytree(source, tmp_path / "saved"))
+    yield source
+    shutil.rmtree(source)
+    shutil.copytree(saved, source)
+
+
+def test_a_mended_tar(
+    servers: str, curate: Curate, mended: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    good = (mended / "00001.tar").read_bytes()
+    (mended / "00001.tar").write_bytes(good[: len(good) // 2])
+    output = tmp_path / "out"
+    first = curate(mended, output=output)
+    assert first["state"] == RunState.COMPLETED_WITH_FAILURES.value
+    before = happened(servers, first["run"])
+    assert before["00001"] == ["claimed", "failed"]
+    with pytest.raises(UserError, match=r"shard 00002 is none that failed in run .* \(1: 00001\)"):
+        retry(first["run"], "00001", "00002")
+    assert happened(servers, first["run"]) == before
+
+    (mended / "00001.tar").write_bytes(good)
+    second = retry(first["run"], "00001")
+    assert (second["run"], second["state"]) == (first["run"], RunState.COMPLETED.value)
+    assert outcome(output) == whole
+    # The whole tar is another shard than the half one was, whose failure stays in the ledger.
+    assert happened(servers, first["run"]) == before | {"00001": ["claimed", "done"]}
+    checks.accounts_balance(output, {t.stem: t for t in mended.glob("*.tar")})
+
+    stamps = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
+    assert retry(first["run"]) == second
+    assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == stamps
+
+
+def test_damage_that_the_fingerprint_does_not_see(
+    curate: Curate, servers: str, mended: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A tar of the same size, head and tail is the same unit: it is opened again."""
+    found, path = shards.discover([str(mended)], True), mended / "00002.tar"
+    good = path.read_bytes()
+    with tarfile.open(path) as tar:
+        header = min((m.offset for m in tar), key=lambda at: abs(at - len(good) // 2))
+    path.write_bytes(good[:header] + b"\xff" * 512 + good[header + 512 :])
+    assert shards.discover([str(mended)], True) == found
+    output = tmp_path / "out"
+    run = curate(mended, output=output)["run"]
+    before = happened(servers, run)
+    assert before["00002"] == ["claimed", "failed"]
+    path.write_bytes(good)
+    assert retry(run)["state"] == RunState.COMPLETED.value
+    assert outcome(output) == whole
+    again = ["claimed", "failed", "reopened", "claimed", "done"]
+    assert happened(servers, run) == before | {"00002": again}
+
+
+def test_a_tar_that_was_away(
+    servers: str, curate: Curate, mended: Path, whole: dict[str, bytes], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Gone between discovery and embedding: the run fails; back again it goes on, the unit the same."""
+    discover, tar, away = shards.discover, mended / "00003.tar", tmp_path / "away"
+
+    def then_gone(*args: Any) -> shards.Discovery:
+        found = discover(*args)
+        tar.rename(away)
+        return found
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(TooManyFailures, match="00003"):
+        patch.setattr(shards, "discover", then_gone)
+        curate(mended, output=output, work={"max_failed_share": 0})
+    ledger = Ledger.open(servers)
+    run = ledger.runs.of_output(str(output))
+    ledger.close()
+    assert run is not None and run.state is RunState.FAILED
+    before = happened(servers, run.id)
+    assert before["00003"] == ["claimed", "failed"]
+
+    away.rename(tar)
+    assert retry(run.id)["state"] == RunState.COMPLETED.value
+    assert outcome(output) == whole
+    assert happened(servers, run.id) == before | {
+        "00003": ["claimed", "failed", "reopened", "claimed", "done"]
+    }
+
+
+def test_a_failure_behind_embedding(
+    servers: str, curate: Curate, mended: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Bytes that change after they were embedded fail the writing; as they were again, it goes on."""
+    store, output, path = str(tmp_path / "store"), tmp_path / "out", mended / "00001.tar"
+    curate(mended, output=tmp_path / "other", store=store, dedup={"eps": 0.001})
+    good = path.read_bytes()
+    bad = bytearray(good)
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if shards.EDGE < member.offset_data < len(good) - shards.EDGE:
+                bad[member.offset_data] ^= 0xFF
+    path.write_bytes(bad)
+    with pytest.raises(Permanent, match="has other bytes than embedded"):
+        curate(mended, output=output, store=store)
+    ledger = Ledger.open(servers)
+    run = ledger.runs.of_output(str(output))
+    ledger.close()
+    assert run is not None and run.state is RunState.FAILED
+    before = happened(servers, run.id)
+    with pytest.raises(Permanent, match="has other bytes than embedded"):
+        retry(run.id)
+    path.write_bytes(good)
+    assert retry(run.id)["state"] == RunState.COMPLETED.value
+    assert outcome(output) == whole and happened(servers, run.id) == before
+
+
+def test_only_the_named_shard_is_tried_again(
+    servers: str, curate: Curate, mended: Path, tmp_path: Path
+) -> None:
+    """Two that stay damaged: one is tried again, and the output stands as it was."""
+    for name in ("00001", "00002"):
+        (mended / f"{name}.tar").write_bytes(b"no tar at all" * 1000)
+    output = tmp_path / "out"
+    first = curate(mended, output=output)
+    before, files = happened(servers, first["run"]), outcome(output)
+    assert retry(first["run"], "00002") == first
+    again = ["claimed", "failed", "reopened", "claimed", "failed"]
+    assert happened(servers, first["run"]) == before | {"00002": again}
+    assert outcome(output) == files
+
+
+def test_runs_that_cannot_be_retried(servers: str, curate: Curate, mended: Path, tmp_path: Path) -> None:
+    summary = curate(mended, output=tmp_path / "out")
+    with pytest.raises(
+        UserError, match=r"no run nonsense in the ledger; the latest are: .*" + summary["run"]
+    ):
+        retry("nonsense")
+    with pytest.raises(UserError, match=r"shard 00000 is none that failed .*\(0: none\)"):
+        retry(summary["run"], "00000")
+    curate(mended, output=tmp_path / "out", replace=True, dedup={"eps": 0.01})
+    with pytest.raises(UserError, match=r"its output .* belongs to run"):
+        retry(summary["run"])

@@ -1,0 +1,124 @@
+"""`made status` and `made retry` as a user has them, on a ledger that a few calls filled."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from flows import cli
+from made_core.data import RunState, Shard, Stage
+from made_core.errors import CorruptShard
+from made_core.postgres import embedded
+from made_core.state import Ledger
+
+MADE = str(Path(sys.executable).parent / "made")
+
+
+def environment(url: str) -> dict[str, str]:
+    values = {k: v for k, v in os.environ.items() if not k.startswith(("MADE_", "PREFECT_"))}
+    return {**values, "MADE_DATABASE_URL": url, "COLUMNS": "200"}
+
+
+def made(url: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """`made ARGS` on that ledger."""
+    return subprocess.run(
+        [MADE, *args], env=environment(url), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A ledger: `whole` is completed, `partly` has a failed shard, `live` is held by another process."""
+    with embedded(tmp_path_factory.mktemp("home")) as url:
+        ledger = Ledger.open(url)
+        for run in ("whole", "partly", "live"):
+            ledger.runs.begin(run, run, {}, f"/{run}", "/store", "elsewhere:7", 3600, False)
+            ledger.runs.put_shards(run, [Shard("00001", "/in/00001.tar", run, 1, 5)])
+            ledger.units.put(run, Stage.EMBED, run, [run], 3)
+        (unit,) = ledger.units.claim(Stage.EMBED, "partly", ["partly"], 1, 60, "elsewhere:7")
+        ledger.units.fail(unit, CorruptShard("/in/00001.tar ends early"), 0)
+        (unit,) = ledger.units.claim(Stage.EMBED, "whole", ["whole"], 1, 60, "elsewhere:7")
+        ledger.units.finish(unit, [], 5, {})
+        ledger.runs.end("partly", "elsewhere:7", RunState.COMPLETED_WITH_FAILURES, {}, None)
+        ledger.runs.end("whole", "elsewhere:7", RunState.COMPLETED, {}, None)
+        ledger.close()
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["status", "nonsense", "--json"], "no run nonsense in the ledger; the latest are: live, partly"),
+        (["status", "--watch"], "--watch: it takes a RUN"),
+        (["status", "live", "--watch", "--json"], "goes without --json"),
+        (["retry", "nonsense"], "no run nonsense in the ledger"),
+        (["retry", "live"], r"run live is held by elsewhere:7 until \d{4}-"),
+        (["retry", "partly", "--shard", "00009"], r"shard 00009 is none that failed .*\(1: 00001\)"),
+        (["retry", "whole", "--shard", "00001"], r"shard 00001 is none that failed .*\(0: none\)"),
+        (["retry", "partly"], "run partly: sources: missing"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(url: str, args: list[str], words: str) -> None:
+    done = made(url, *args)
+    assert done.returncode == 2, done.stderr
+    assert re.search(words, done.stderr), done.stderr
+    assert done.stderr.startswith("made:") and done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_a_run_without_failures_has_nothing_to_retry(url: str) -> None:
+    done = made(url, "retry", "whole")
+    assert (done.returncode, done.stdout) == (0, "run whole is completed: nothing to retry\n"), done.stderr
+
+
+def test_json_is_all_of_stdout(url: str) -> None:
+    runs = made(url, "status", "--json")
+    assert runs.returncode == 0 and runs.stderr == ""
+    assert {run["id"]: run["state"] for run in json.loads(runs.stdout)["runs"]} == {
+        "live": "running", "partly": "completed_with_failures", "whole": "completed"
+    }  # fmt: skip
+    one = json.loads(made(url, "status", "partly", "--json").stdout)
+    assert [f["shard"] for f in one["failures"]] == ["00001"]
+
+
+def test_ctrl_c_ends_the_watching_with_0(url: str) -> None:
+    watching = subprocess.Popen(
+        [MADE, "status", "live", "--watch"],
+        env=environment(url) | {"PYTHONUNBUFFERED": "1", "FORCE_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout is not None
+    seen = ""
+    while "stages" not in seen:
+        seen += watching.stdout.readline()
+    time.sleep(1)  # it shows the rest, and waits
+    watching.send_signal(signal.SIGINT)
+    said, wrong = watching.communicate(timeout=60)
+    assert watching.returncode == 0 and "Traceback" not in wrong, wrong
+    assert "live" in seen + said
+
+
+def test_the_code_of_an_exit_is_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 where shards failed: click returns it, and raises nothing."""
+
+    def failed(**_: object) -> None:
+        raise typer.Exit(cli.WITH_FAILURES)
+
+    (command,) = [c for c in cli.app.registered_commands if c.callback is cli.why]
+    monkeypatch.setattr(command, "callback", functools.wraps(cli.why)(failed))
+    monkeypatch.setattr(sys, "argv", ["made", "why", "x", "--output", "y"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == cli.WITH_FAILURES

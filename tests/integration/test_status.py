@@ -1,0 +1,140 @@
+"""What `made status` tells of a ledger, in words and in JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from flows import status
+from made_core.data import FileRef, RunState, Shard, Stage, Unit, UnitState
+from made_core.errors import CorruptShard, UserError
+from made_core.state import Ledger
+
+FILES = (FileRef("/store/a.npy", 10, "0" * 32),)
+
+
+def begin(ledger: Ledger, run: str = "r1", lease: float = 60) -> None:
+    ledger.runs.begin(run, "one", {"output": f"/{run}"}, f"/{run}", "/store", "host:1", lease, False)
+
+
+def embedding(ledger: Ledger, *keys: str) -> list[Unit]:
+    """The run r1 with a shard `of-KEY` of each fingerprint; the units, claimed."""
+    begin(ledger)
+    ledger.runs.put_shards("r1", [Shard(f"of-{key}", f"/{key}.tar", key, 1, 5) for key in keys])
+    ledger.units.put("r1", Stage.EMBED, "scope", keys, 3)
+    return ledger.units.claim(Stage.EMBED, "scope", keys, len(keys), 60, "host1")
+
+
+def sql(url: str, statement: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def test_json_of_all_runs(ledger: Ledger) -> None:
+    assert json.loads(status.document(ledger, None)) == {"runs": []}
+    begin(ledger)
+    ledger.runs.end("r1", "host:1", RunState.COMPLETED, {"kept": 1}, None)
+    begin(ledger, "r2", lease=0)
+    begin(ledger, "r3")
+    newest, second, first = json.loads(status.document(ledger, None))["runs"]
+    assert [r["state"] for r in (newest, second, first)] == ["running", "interrupted", "completed"]
+    assert (first["id"], first["output"], first["holder"], first["replaced"]) == ("r1", "/r1", None, False)
+    assert datetime.fromisoformat(first["created_at"]) <= datetime.fromisoformat(first["updated_at"])
+    assert "recipe" not in first and "summary" not in first
+
+
+def test_json_of_one_run(ledger: Ledger) -> None:
+    a, b, c, _ = embedding(ledger, "a", "b", "c", "d")
+    ledger.units.finish(a, FILES, 50, {})
+    ledger.units.fail(b, CorruptShard("b"), 0)
+    ledger.units.renew([c], 60, [20])
+    found = json.loads(status.document(ledger, "r1"))
+    assert set(found) == {"run", "stages", "slowest", "failures"}
+    assert found["run"]["recipe"] == {"output": "/r1"} and found["run"]["state"] == "running"
+    (embed,) = found["stages"]
+    assert (embed["stage"], embed["planned"], embed["samples"]) == ("embed", 4, 70)
+    assert embed["units"] == {"done": 1, "running": 2, "open": 0, "failed": 1}
+    assert datetime.fromisoformat(embed["started_at"]).tzinfo is not None
+    (failure,) = found["failures"]
+    assert (failure["shard"], failure["state"], failure["attempts"]) == ("of-b", "failed", 1)
+    assert failure["error"].startswith("the shard cannot be read") and "CorruptShard" in failure["traceback"]
+    assert {unit["key"] for unit in found["slowest"]} == {"a", "c", "d"}
+    assert found["slowest"][0]["seconds"] >= found["slowest"][-1]["seconds"]
+    for form in (status.show, status.document):
+        with pytest.raises(UserError, match="no run r9 in the ledger; the latest are: r1"):
+            form(ledger, "r9")
+
+
+def test_rate_and_time_left(ledger: Ledger, empty_url: str) -> None:
+    """Of units done today, by what was done today: 2 of 100 samples and half of one in 100 s."""
+    keys = ("a", "b", "c", "d", "e")
+    units = embedding(ledger, *keys)
+    for unit in units[:3]:
+        ledger.units.finish(unit, FILES, 100, {})
+    ledger.units.renew(units[3:4], 60, [50])
+    sql(empty_url, "UPDATE unit SET started_at = now() - interval '100 s'")
+    yesterday = "started_at - interval '1 day', finished_at = finished_at - interval '1 day'"
+    sql(empty_url, f"UPDATE unit SET started_at = {yesterday} WHERE key = 'a'")
+    (embed,) = ledger.stages.of("r1")
+    assert embed.tally.samples == 350
+    assert embed.rate == pytest.approx(2.5, rel=0.05)
+    assert embed.eta == pytest.approx((2 * 100 - 50) / 2.5, rel=0.05)
+    for unit in units[3:]:
+        ledger.units.fail(unit, CorruptShard("x"), 0)
+    (embed,) = ledger.stages.of("r1")
+    assert embed.eta is None and embed.rate is not None and embed.rate < 1
+
+
+def test_time_left_where_units_hold_no_samples(ledger: Ledger, empty_url: str) -> None:
+    units = embedding(ledger, "a", "b", "c", "d")
+    (embed,) = ledger.stages.of("r1")
+    assert embed.eta is None  # none is done yet
+    ledger.units.finish(units[0], FILES, 0, {})
+    sql(empty_url, "UPDATE unit SET started_at = now() - interval '10 s'")
+    (embed,) = ledger.stages.of("r1")
+    assert embed.eta == pytest.approx(30, rel=0.1)
+
+
+def test_words_of_one_run(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = [f"{n:02d}" for n in range(12)]
+    for unit in embedding(ledger, *keys):
+        ledger.units.fail(unit, CorruptShard("[bold]half[/bold]"), 0)
+    ledger.units.put("r1", Stage.WRITE, "w", ["00000"], 3)
+    (unit,) = ledger.units.claim(Stage.WRITE, "w", ["00000"], 1, 60, "host2")
+    ledger.units.finish(unit, FILES, 7, {})
+    ledger.runs.end("r1", "host:1", RunState.FAILED, None, "all is lost")
+    status.show(ledger, "r1")
+    said = capsys.readouterr().out
+    assert said.count("failed: embed of-") == status.SHOWN and "and more" in said
+    assert "[bold]half[/bold]" in said and "error: all is lost" in said
+    assert "slowest units" in said and "host2" in said
+    assert ledger.stages.of("r1")[0].tally.units[UnitState.FAILED] == 12
+
+
+def test_watch_ends_with_the_run(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embedding(ledger, "a")
+    looks = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            ledger.runs.end("r1", "host:1", RunState.COMPLETED, {}, None)
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    status.watch(ledger, "r1")
+    assert looks == [2.0, 2.0] and "completed" in capsys.readouterr().out
+    status.watch(ledger, "r1")  # one look
+    begin(ledger, "r2")
+
+    def stop(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.time, "sleep", stop)
+    status.watch(ledger, "r2")  # Ctrl-C is an end like any other
