@@ -67,11 +67,14 @@ def curate(
             decided = steps.decide(engine, embedded, clustered, paired)
             written = steps.write(engine, embedded, decided)
 
+            rows = summary.accounts(found.shards, embedded, decided)
+            told = summary.summarise(
+                engine, started, found, rows, embedded, clustered, paired, decided, written, audited
+            )
             result = _standing(recipe.output, decided.scope)
-            if result is not None and result.get("recall") == audited:
+            if result is not None and summary.equal(result, told):
                 display.say("nothing was left to do: the output stands as it is")
             else:
-                rows = summary.accounts(found.shards, embedded, decided)
                 result = publish.submit(
                     job,
                     embedded.ref,
@@ -80,9 +83,7 @@ def curate(
                     [ref for r in (*decided.by_shard, *written) for ref in r.files],
                     rows,
                     summary.histogram(paired),
-                    summary.summarise(
-                        engine, started, found, rows, embedded, clustered, paired, decided, written, audited
-                    ),
+                    told,
                 ).result()
             _end(ledger, run, RunState(result["state"]), result, None)
             return dict(result)

@@ -132,6 +132,13 @@ def recall(engine: Engine, clustered: Clustered, found: Recall | None) -> dict[s
     return shares | {"probes": min(engine.job.recipe.clusters.probes, clustered.fit.counts["k"])}
 
 
+def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two summaries tell the same of an output, whenever and how fast it was made."""
+    volatile = ("started", "seconds", "seconds_by_stage", "keep_npy")
+    left, right = ({k: v for k, v in s.items() if k not in volatile} for s in (one, other))
+    return left == right
+
+
 def histogram(paired: Paired) -> list[int]:
     """Counts of all stored pairs by similarity."""
     total = np.sum([r.counts["histogram"] for r in paired.results], axis=0)

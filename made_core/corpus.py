@@ -7,7 +7,7 @@ contents, so it depends neither on how the sources were given nor on who embedde
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from made_core.errors import DamagedFile
 from made_core.recipe import digest
 
 Gids = npt.NDArray[np.int64]
-READERS = 8  # threads that read slices: the wait is for storage
+READERS = 8  # threads that read remote slices: the wait is for storage
 PIECE = 8 << 20  # bytes of a remote file that a reader holds at a time
 GAP = 1 << 20  # bytes between two wanted rows that are read too: a request costs as much
 HEADER = 1024  # bytes that hold the header of every `.npy` of ours
@@ -90,7 +90,7 @@ class Corpus:
             part, positions = some
             result[positions] = taken(part.rows, gids[positions] - part.start)
 
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(readers(part.rows for part, _ in held)) as pool:
             list(pool.map(fill, held))
         return result
 
@@ -164,6 +164,11 @@ def mapped(ref: FileRef) -> Iterator[npt.NDArray[Any]]:
     """A stored `.npy`, read as it is touched; its size is checked. Raises DamagedFile."""
     with files.stored(ref, whole=False) as path:
         yield np.load(path, mmap_mode="r" if ref.size > 4096 else None)
+
+
+def readers(refs: Iterable[FileRef]) -> int:
+    """Threads to read files with: local ones are mapped, which threads only slow down."""
+    return 1 if all(files.is_local(ref.path) for ref in refs) else READERS
 
 
 @contextmanager

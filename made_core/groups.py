@@ -91,7 +91,7 @@ def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterat
             )
             return _Slice(rows, members, offsets - offsets[0])
 
-        with ThreadPoolExecutor(corpora.READERS) as pool:
+        with ThreadPoolExecutor(corpora.readers(b.rows for b in batches)) as pool:
             slices = list(pool.map(opened, batches))
         folder = stack.enter_context(files.scratch())
 

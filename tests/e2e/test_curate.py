@@ -151,13 +151,15 @@ def test_two_folders_with_equal_names_one_a_copy(curate: Curate, sample: Path, t
     assert sum(a["samples"] for a in accounts) == 800 and len(accounts) == 8
 
 
-@pytest.mark.parametrize("rule", ["cover", "reference"])
-@pytest.mark.parametrize("keep", ["hard", "easy"])
+@pytest.mark.parametrize(("rule", "keep"), [("cover", "hard"), ("reference", "easy")])
 def test_decisions_equal_the_oracle(
     curate: Curate, sample: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
     rule: str, keep: str,
 ) -> None:  # fmt: skip
-    """At k = 16 with two probes, six eps, over one store: stored rows and centroids are all it is told."""
+    """At k = 16 with two probes, six eps, over one store: stored rows and centroids are all it is told.
+
+    (The other two of rule and keep: tests/unit/test_decisions.py, without the flow around.)
+    """
     store = tmp_path_factory.getbasetemp() / "oracle-store"
     for eps in (0.005, 0.02, 0.05, 0.1, 0.15, 0.25):
         output = tmp_path / f"{eps}"
@@ -207,6 +209,12 @@ def test_damaged_shards_are_set_aside(servers: str, curate: Curate, sample: Path
     assert all(u.state is UnitState.FAILED and u.attempts == 1 and u.error for u in failures.values())
     accounts = {a["shard"]: a for a in pq.read_table(tmp_path / "output/accounts.parquet").to_pylist()}
     assert "empty" in accounts["00002"]["error"] and accounts["00002"]["state"] == "failed"
+    for name in ("00001", "00002", "00003"):
+        (source / f"{name}.tar").unlink()
+    again = curate(source, output=tmp_path / "output")
+    assert again["state"] == "completed" and again["shards"]["failed"] == 0  # not the old summary
+    for name in ("00001", "00002", "00003"):
+        (source / f"{name}.tar").write_bytes(b"")
     with pytest.raises(TooManyFailures, match="3 of 4"):
         curate(source, output=tmp_path / "strict", work={"max_failed_share": 0.5})
 
