@@ -26,7 +26,7 @@ setup: $(STAMP)
 # The lock has hashes and names no registry: pip's and uv's own settings say where packages are.
 $(STAMP): requirements.lock requirements-open-clip.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "made needs Python 3.10, 3.11 or 3.12; found $$(python3 --version 2>&1). Say PYTHON=/path/to/python." >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
 	@UV=$$(command -v uv || echo $(BIN)/uv); echo "installing from requirements.lock (7 GB, minutes the first time)"; \
 		$$UV pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock && \
