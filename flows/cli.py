@@ -133,7 +133,7 @@ def curate(
     )
     at = place.located(wanted)
     found = shards.expand(at.sources, at.admission.require_stats)
-    place.keep_apart(at, (*found.admitted, *found.refused))
+    place.keep_apart(at, (*found.admitted, *found.refused), log_folder)
     _prepare(ray_address)
     from flows.curate import curate as flow
 

@@ -52,7 +52,7 @@ def curate(
     with Display(quiet) as display, servers.database() as url:
         recipe = located(recipe)
         found = shards.discover(recipe.sources, recipe.admission.require_stats)
-        keep_apart(recipe, (s.url for s in found.shards))
+        keep_apart(recipe, (s.url for s in found.shards), log_folder)
         with _held(url, recipe, replace, log_folder) as (ledger, run):
             display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
             ledger.runs.put_shards(run, found.shards)

@@ -33,15 +33,18 @@ def located(recipe: Recipe) -> Recipe:
     )
 
 
-def keep_apart(recipe: Recipe, tars: Iterable[str]) -> None:
+def keep_apart(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> None:
     """Sees to it that input is never written to; `recipe` is a located one.
 
     Raises:
-        OutputError: output or store lie in a folder that holds a tar, or the reverse for the shards.
+        OutputError: output, store or logs lie in a folder that holds a tar, or that in the shards.
     """
     shards = files.join(recipe.output, "shards")
+    places = {"output": recipe.output, "store": recipe.store_url}
+    if log_folder is not None:
+        places["log folder"] = files.absolute(log_folder)
     for folder in sorted({posixpath.dirname(tar) for tar in tars}):
-        for name, place in (("output", recipe.output), ("store", recipe.store_url)):
+        for name, place in places.items():
             if _inside(place, folder):
                 raise OutputError(f"{name} {place} lies in the source {folder}: nothing is written there")
         if _inside(folder, shards):

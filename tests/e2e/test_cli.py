@@ -53,6 +53,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--source", "{shards}", "--recipe", "{missing}.yaml"], "No such file"),
         (["--source", "{shards}", "--set", "encoder.model=ViT-B-32"], "needs `pretrained`"),
         (["--source", "{shards}", "--output", "{shards}/out"], "lies in the source"),
+        (["--source", "{shards}", "--log-folder", "{shards}/logs"], "log folder .* lies in the source"),
         ([], "sources: missing"),
         (["--surce", "{shards}"], "No such option"),
     ],
