@@ -107,6 +107,11 @@ def curate(
         typer.Option(help="Folder or URL of embeddings, clusters and pairs, which runs may share. "
                      "Default: <output>/store."),
     ] = None,
+    extends: Annotated[
+        str | None,
+        typer.Option(help="Id of a completed run, to whose corpus the new shards of --source are added: "
+                     "its recipe holds where nothing else is said, and what it kept stays."),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Take over an output of another recipe's run.")
     ] = False,
@@ -128,7 +133,7 @@ def curate(
 
     wanted = recipes.load(
         recipe,
-        {"sources": source or None, "output": output, "store": store},
+        {"sources": source or None, "output": output, "store": store, "extends": extends},
         set_ or [],
     )
     at = place.located(wanted)
@@ -217,6 +222,11 @@ def _table(summary: dict[str, Any]) -> None:
         f"{summary['promise']['broken']} without a kept one within eps",
         highlight=False,
     )
+    if extends := summary["extends"]:
+        console.print(
+            f"extends run {extends['run']}, whose {extends['kept']:,} kept samples stay in {extends['output']}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     if summary.get("recall"):
         console.print(sentence(summary["recall"]), highlight=False)
     for warning in summary["warnings"]:

@@ -9,15 +9,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
 from prefect import flow
 
-from flows import servers, steps, summary
+from flows import generation, servers, steps, summary
 from flows.engine import Engine, runner
+from flows.generation import Generation
 from flows.progress import Display
 from made_core import files, output, shards
 from made_core.data import RunState
@@ -50,19 +51,24 @@ def curate(
     """
     started = time.time()
     with Display(quiet) as display, servers.database() as url:
+        recipe, earlier = _extended(url, recipe)
         recipe = located(recipe)
         found = shards.discover(recipe.sources, recipe.admission.require_stats)
         keep_apart(recipe, (s.url for s in found.shards), log_folder)
+        if earlier:
+            found = generation.new(found, earlier)
         with _held(url, recipe, replace, log_folder) as (ledger, run):
             display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
             ledger.runs.put_shards(run, found.shards)
             recipe, encoding = prepare.submit(recipe).result()
             job = Job(run, url, recipe, encoding, log_folder)
+            if earlier:
+                generation.check(earlier, encoding, job.bound)
             engine = Engine(ledger, job, display)
 
-            embedded = steps.embed(engine, found.shards)
+            embedded = steps.embed(engine, found.shards, earlier)
             clustered = steps.cluster(engine, embedded)
-            paired = steps.pair(engine, clustered)
+            paired = steps.pair(engine, embedded, clustered)
             audited = summary.recall(engine, clustered, steps.audit(engine, embedded, clustered))
             decided = steps.decide(engine, embedded, clustered, paired)
             written = steps.write(engine, embedded, decided)
@@ -87,6 +93,15 @@ def curate(
                 ).result()
             _end(ledger, run, RunState(result["state"]), result, None)
             return dict(result)
+
+
+def _extended(url: str, recipe: Recipe) -> tuple[Recipe, Generation | None]:
+    """The recipe and the generation that it extends, what it does not say taken from there."""
+    if recipe.extends is None:
+        return recipe, None
+    with closing(Ledger.open(url)) as ledger:
+        earlier = generation.of(ledger, recipe.extends)
+    return generation.merged(recipe, earlier), earlier
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from prefect_ray.task_runners import PrefectRayFuture
 from flows.progress import Display, ended
 from made_core import files
 from made_core.data import Stage, UnitState
-from made_core.errors import MadeError, Permanent
+from made_core.errors import MadeError, Permanent, TooManyFailures
 from made_core.records import Result
 from made_core.settings import settings
 from made_core.state import Ledger
@@ -67,6 +67,7 @@ class Engine:
         expect: int | None = None,
         stands: Callable[[Result], bool] = stand,
         lost: Callable[[], None] = lambda: None,
+        fail_fast: bool = False,
     ) -> dict[str, Result]:
         """Does what is open among `keys` and returns every unit's result, by key.
 
@@ -75,8 +76,10 @@ class Engine:
             expect: samples that all of them will come to, where that is known: for the time left.
             stands: whether a done unit's files are still there; default: all of them, in size.
             lost: called where some are not.
+            fail_fast: stop at the first unit that is set aside.
 
         Raises:
+            TooManyFailures: with `fail_fast`, one was.
             MadeError: tasks crash before they reach a unit.
         """
         work = self.job.recipe.work
@@ -90,7 +93,7 @@ class Engine:
             self.display.say(f"{stage.value}: the files of {len(gone)} units are gone: done again")
             self.ledger.units.forget(stage, scope, gone)
         with remote_options(num_cpus=work.cpus_per_task, num_gpus=gpus, max_calls=0, max_retries=0):
-            self._drive(stage, scope, keys, submit, expect)
+            self._drive(stage, scope, keys, submit, expect, fail_fast)
         self.display.update(stage, self.ledger.units.tally(stage, scope, keys), expect, done=True)
         results = self.ledger.units.results(stage, scope, keys)
         return {key: results[key] for key in keys}
@@ -116,6 +119,7 @@ class Engine:
         keys: Sequence[str],
         submit: Callable[[list[str]], PrefectRayFuture],
         expect: int | None,
+        fail_fast: bool,
     ) -> None:
         flying: dict[PrefectRayFuture, list[str]] = {}
         crashes, before = 0, -1
@@ -140,6 +144,10 @@ class Engine:
                     self.display.say(f"{stage.value}: a task was lost: {error}")
             tally = self.ledger.units.tally(stage, scope, keys)
             self.display.update(stage, tally, expect)
+            if fail_fast and tally.units[UnitState.FAILED]:
+                known = self.ledger.units.results(stage, scope, keys).values()
+                error = next(r.error for r in known if r.state is UnitState.FAILED)
+                raise TooManyFailures(f"work.fail_fast, and one failed: {error}")
             if (now := ended(tally)) > before:
                 crashes, before = 0, now
             if crashes >= CRASHES:

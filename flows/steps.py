@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from flows.engine import Engine
+from flows.generation import Generation
 from made_core import corpus as corpora
-from made_core import files, groups, output, recall
+from made_core import evidence, files, groups, output, recall
 from made_core.corpus import Corpus
 from made_core.data import FileRef, Shard, Stage, UnitState
 from made_core.errors import Permanent, TooManyFailures
@@ -26,15 +27,17 @@ from tasks.pairs import pairs as pairs_task
 from tasks.resolve import resolve as resolve_task
 from tasks.write import write as write_task
 
+CENTROIDS = "centroids"  # the key of fit's unit
 PAIRS_COST = 4e9  # row products of a pairs unit, about: seconds on a core
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The corpus and what it lost."""
+    """The corpus, what it extends, and what it lost."""
 
     corpus: Corpus
     ref: FileRef
+    earlier: Generation | None
     results: dict[str, Result]  # by fingerprint
     failed: dict[str, str]  # shard id -> error
 
@@ -46,12 +49,13 @@ class Clustered:
     catalog: Result
     fit: Result
     scope: str
-    batches: tuple[groups.Batch, ...]
+    batches: dict[str, groups.Batch]  # by the range of parts, those of earlier generations first
+    results: list[Result]  # of this run's
 
 
 @dataclass(frozen=True)
 class Paired:
-    """All near pairs."""
+    """All near pairs but those that earlier generations found."""
 
     scope: str
     results: list[Result]
@@ -66,11 +70,12 @@ class Decided:
     by_shard: list[Result]
 
 
-def embed(engine: Engine, shards: Sequence[Shard]) -> Embedded:
-    """Every shard's embeddings, and the corpus of those that could be read.
+def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = None) -> Embedded:
+    """Every shard's embeddings, and the corpus of those that could be read, behind the `earlier` one.
 
     Raises:
-        TooManyFailures: more than the recipe's share of the shards failed, or all.
+        TooManyFailures: more than the recipe's share of the shards failed, or all, or one where it
+            says fail_fast.
     """
     recipe, encoding = engine.job.recipe, engine.job.encoding
     scope = digest([files.absolute(recipe.store_url), encoding.key, recipe.reading.model_dump()])
@@ -82,6 +87,7 @@ def embed(engine: Engine, shards: Sequence[Shard]) -> Embedded:
         lambda keys: embed_task.submit(engine.job, scope, [by_key[k] for k in keys]),
         gpus=recipe.work.gpus_per_task,
         expect=_expected(by_key.values()),
+        fail_fast=recipe.work.fail_fast,
     )
     failed = {
         s.id: results[s.fingerprint].error or "failed"
@@ -96,45 +102,55 @@ def embed(engine: Engine, shards: Sequence[Shard]) -> Embedded:
             (s, result.samples, result.files[0], result.files[1])
             for s in shards
             if s.id not in failed and (result := results[s.fingerprint])
-        ]
+        ],
+        earlier.corpus if earlier else None,
     )
+    if not corpus.new:
+        raise Permanent(f"{len(shards)} shards hold no sample")
     ref = corpora.put(files.join(recipe.store_url, "corpora"), corpus)
-    return Embedded(corpus, ref, results, failed)
+    return Embedded(corpus, ref, earlier, results, failed)
 
 
 def cluster(engine: Engine, embedded: Embedded) -> Clustered:
     """Classes of equal pictures, centroids, and the rows in cluster order."""
-    job, corpus, ref = engine.job, embedded.corpus, embedded.ref
-    base = digest([files.absolute(job.recipe.store_url), corpus.key])
+    job, corpus, ref, earlier = engine.job, embedded.corpus, embedded.ref, embedded.earlier
+    part, cut = job.recipe.clusters, job.recipe.work.shards_per_task
+    before = earlier.catalog.files if earlier else ()
+    base = digest([files.absolute(job.recipe.store_url), corpus.key, *(f.digest for f in before)])
     catalog = engine.one(Stage.CATALOG, base, "catalog",
-                         lambda: catalog_task.submit(job, base, ref))  # fmt: skip
-    part = job.recipe.clusters
-    fit_scope = digest([base, part.model_dump(exclude={"probes"})])
-    fit = engine.one(Stage.FIT, fit_scope, "centroids",
-                     lambda: fit_task.submit(job, fit_scope, ref, catalog.files))  # fmt: skip
-    cut = job.recipe.work.shards_per_task
-    scope = digest([fit_scope, fit.files[0].digest, part.probes, cut])
+                         lambda: catalog_task.submit(job, base, ref, before))  # fmt: skip
+    if earlier:
+        fit = earlier.fit
+        engine.ledger.units.put(job.run, Stage.FIT, earlier.fit_scope, [CENTROIDS], job.recipe.work.attempts)
+        scope = digest([earlier.scope, base, cut])
+    else:
+        fit_scope = digest([base, part.model_dump(exclude={"probes"})])
+        fit = engine.one(Stage.FIT, fit_scope, CENTROIDS,
+                         lambda: fit_task.submit(job, fit_scope, ref, catalog.files))  # fmt: skip
+        scope = digest([fit_scope, fit.files[0].digest, part.probes, cut])
     results = engine.units(
         Stage.ASSIGN,
         scope,
-        _batches(len(corpus.parts), cut),
+        _batches(corpus, cut),
         lambda keys: assign_task.submit(job, scope, ref, catalog.files, fit.files[0], keys),
-        expect=corpus.samples,
+        expect=corpus.samples - corpus.begin,
     )
     done = engine.all_done(Stage.ASSIGN, results)
-    return Clustered(catalog, fit, scope, tuple(groups.Batch(*r.files) for r in done))
+    mine = {r.key: groups.Batch(*r.files) for r in done}
+    return Clustered(catalog, fit, scope, {**earlier.batches, **mine} if earlier else mine, done)
 
 
-def pair(engine: Engine, clustered: Clustered) -> Paired:
+def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> Paired:
     """The near pairs of every cluster: facts, whatever eps, filters and keep rule are."""
-    job = engine.job
+    job, begin = engine.job, embedded.corpus.begin
+    batches = tuple(clustered.batches.values())
     scope = digest([clustered.scope, job.bound, job.recipe.work.pairs_per_sample])
-    sizes = groups.sizes(clustered.batches)
+    sizes = groups.sizes(batches)
     cost = float((sizes.astype(float) ** 2).sum())
     keys = [f"{a}-{b}" for a, b in groups.pack(sizes, max(1, round(cost / PAIRS_COST)))]
     results = engine.units(
         Stage.PAIRS, scope, keys,
-        lambda some: pairs_task.submit(job, scope, clustered.batches, some),
+        lambda some: pairs_task.submit(job, scope, batches, begin, some),
     )  # fmt: skip
     return Paired(scope, engine.all_done(Stage.PAIRS, results))
 
@@ -148,8 +164,7 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Re
     if job.recipe.clusters.probes >= k:
         return recall.WHOLE
     scope = digest([clustered.scope, job.encoding.eps, part.model_dump()])
-    cuts = _batches(len(embedded.corpus.parts), job.recipe.work.shards_per_task)
-    batches = dict(zip(cuts, clustered.batches, strict=True))  # a batch counted is a batch assigned
+    batches = clustered.batches  # a batch counted is a batch assigned
     drawn = engine.one(
         Stage.AUDIT, scope, QUERIES,
         lambda: audit_task.submit(job, scope, ref, catalog, batches, (), [QUERIES]),
@@ -157,7 +172,7 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Re
     results = engine.units(
         Stage.AUDIT,
         scope,
-        [QUERIES, *cuts],
+        [QUERIES, *batches],
         lambda keys: audit_task.submit(job, scope, ref, catalog, batches, drawn.files, keys),
     )
     _, *counted = engine.all_done(Stage.AUDIT, results)
@@ -167,31 +182,36 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Re
 
 def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Paired) -> Decided:
     """Who stays, globally; then a row for every sample, by input shard."""
-    job = engine.job
+    job, corpus, earlier = engine.job, embedded.corpus, embedded.earlier
     recipe, ref, catalog = job.recipe, embedded.ref, clustered.catalog.files
+    results = (*(earlier.paired if earlier else ()), *paired.results)
+    sources = evidence.Sources(
+        catalog,
+        tuple(clustered.batches.values()),
+        tuple(r.files[0] for r in results),
+        tuple(sorted({c for r in results for c in r.counts["dense"]})),
+        earlier.resolved.files if earlier else (),
+    )
     parts = [recipe.dedup.model_dump(exclude={"eps", "eps_max"}), recipe.filters.model_dump()]
-    resolve_scope = digest([paired.scope, job.encoding.eps, *parts])
-    pair_refs = [r.files[0] for r in paired.results]
-    dense = [c for r in paired.results for c in r.counts["dense"]]
+    before = [f.digest for f in sources.earlier]
+    resolve_scope = digest([paired.scope, job.encoding.eps, *parts, *before])
     resolved = engine.one(
         Stage.RESOLVE, resolve_scope, "decisions",
-        lambda: resolve_task.submit(
-            job, resolve_scope, ref, catalog, clustered.batches, pair_refs, dense
-        ),
+        lambda: resolve_task.submit(job, resolve_scope, ref, sources),
     )  # fmt: skip
     cut = recipe.work.shards_per_task
     scope = digest([resolve_scope, recipe.output, recipe.writing.model_dump(), cut])
     finished = output.plan_of(recipe.output) == scope
-    results = engine.units(
+    by_batch = engine.units(
         Stage.DECIDE,
         scope,
-        _batches(len(embedded.corpus.parts), cut),
+        _batches(corpus, cut),
         lambda keys: decide_task.submit(job, scope, ref, catalog, resolved.files, keys),
-        expect=embedded.corpus.samples,
+        expect=corpus.samples - corpus.begin,
         stands=lambda r: output.stands(recipe.output, r.files, finished),
         lost=lambda: output.unmark(recipe.output),
     )
-    by_shard = engine.all_done(Stage.DECIDE, results)
+    by_shard = engine.all_done(Stage.DECIDE, by_batch)
     broken = sum(r.counts["broken"] for r in by_shard)
     if broken and recipe.dedup.rule == "cover":
         raise Permanent(f"{broken} removed samples have no kept one within eps: a defect of made")
@@ -221,5 +241,7 @@ def _expected(shards: Iterable[Shard]) -> int | None:
     return None if None in counts else sum(c for c in counts if c is not None)
 
 
-def _batches(parts: int, cut: int) -> list[str]:
-    return [f"{a}-{min(parts, a + cut)}" for a in range(0, parts, cut)]
+def _batches(corpus: Corpus, cut: int) -> list[str]:
+    """Ranges of the parts that this run brings."""
+    stop = len(corpus.parts)
+    return [f"{a}-{min(stop, a + cut)}" for a in range(corpus.known, stop, cut)]

@@ -12,7 +12,8 @@ import numpy as np
 
 from flows.engine import Engine
 from flows.steps import Clustered, Decided, Embedded, Paired
-from made_core import __version__, decisions, groups
+from made_core import __version__, centroids, decisions, groups
+from made_core.centroids import Drift
 from made_core.data import Account, Reason, RunState, Shard
 from made_core.recall import Recall
 from made_core.records import Result
@@ -61,7 +62,7 @@ def summarise(
     """What summary.json holds; docs/formats.md names each field."""
     job, recipe, encoding = engine.job, engine.job.recipe, engine.job.encoding
     total = decisions.total([Account(**a) for r in decided.by_shard for a in r.counts["accounts"].values()])
-    sizes = groups.sizes(clustered.batches)
+    sizes = groups.sizes(tuple(clustered.batches.values()))
     fit = clustered.fit.counts
     return {
         "run": job.run,
@@ -77,6 +78,8 @@ def summarise(
             "dropped": total.dropped,
             "unreadable": total.unreadable,
         },
+        "extends": _extends(embedded, clustered, decided),
+        "placeholders": decided.resolved.counts["placeholders"],
         "shards": {
             "in": len(found.shards),
             "failed": len(embedded.failed),
@@ -116,7 +119,7 @@ def summarise(
             "checked": sum(r.counts["checked"] for r in decided.by_shard),
             "broken": sum(r.counts["broken"] for r in decided.by_shard),
         },
-        "warnings": _warnings(found, rows, embedded),
+        "warnings": _warnings(found, rows, embedded, clustered),
         "output": recipe.output,
         "store": recipe.store_url,
     }
@@ -158,8 +161,41 @@ def _seconds(engine: Engine) -> dict[str, float]:
     }
 
 
-def _warnings(found: Discovery, rows: Sequence[dict[str, Any]], embedded: Embedded) -> list[str]:
+def _extends(embedded: Embedded, clustered: Clustered, decided: Decided) -> dict[str, Any] | None:
+    """What the run added to; None: it began a corpus."""
+    earlier = embedded.earlier
+    if earlier is None:
+        return None
+    return {
+        "run": earlier.run.id,
+        "output": earlier.run.output,
+        "generation": earlier.number + 1,
+        "samples": embedded.corpus.begin,
+        "kept": decided.resolved.counts["kept_before"],
+        "drift": asdict(_drift(clustered)),
+    }
+
+
+def _drift(clustered: Clustered) -> Drift:
+    fit, results = clustered.fit.counts, clustered.results
+    pictures = sum(r.counts["pictures"] for r in results)
+    distance = sum(r.counts["distance"] for r in results)
+    return centroids.drift(
+        1 - fit["mean_cosine"], distance / max(1, pictures), fit["pictures"],
+        clustered.catalog.counts["pictures"],
+    )  # fmt: skip
+
+
+def _warnings(
+    found: Discovery, rows: Sequence[dict[str, Any]], embedded: Embedded, clustered: Clustered
+) -> list[str]:
     texts = []
+    if embedded.earlier and (drift := _drift(clustered)).train_anew:
+        texts.append(
+            f"the centroids fit no longer: new pictures are {drift.distance:.2f} times as far from them, and "
+            f"pictures are {drift.growth:.1f} times as many, as when they were trained; a run over all "
+            "sources, without extends, trains them anew"
+        )
     if found.refused:
         texts.append(
             f"{len(found.refused)} tars have no _stats.json and were not admitted, such as {found.refused[0]}"

@@ -16,6 +16,7 @@ MEANING = {
     "unreadable": "it could not be read",
     "repeated_uid": "an earlier sample has the same uid: the same upstream row",
     "exact_copy": "its picture's bytes equal another's",
+    "placeholder": "its picture stands under many captions, so it shows none of them",
     "near_duplicate": "a kept sample is within eps",
     "small_side": "its smallest side is below filters.min_side",
     "aspect_ratio": "its sides differ by more than filters.max_aspect",
@@ -32,21 +33,35 @@ def explain(output: str, uid: str) -> None:
         UserError: no sample of that uid.
     """
     output = files.absolute(output)
+    decisions = _decisions(output)
+    found = decisions.to_table(filter=ds.field("uid") == uid).to_pylist()
+    if not found:
+        raise UserError(f"no sample with uid {uid} in {output}")
+    kept = _kept(output, {r["represented_by"] for r in found} - {None})
+    console = Console()
+    for record in found:
+        console.print(_table(record, kept.get(record["represented_by"]), output))
+
+
+def _decisions(output: str) -> ds.Dataset:
     folder = files.join(output, "decisions")
     if not files.exists(folder) or not files.exists(files.join(output, "summary.json")):
         raise OutputError(f"{output} holds no finished run (no summary.json, no decisions)")
     fs, path = files.filesystem(folder)
-    decisions = ds.dataset(path, filesystem=fs, format="parquet")
-    found = decisions.to_table(filter=ds.field("uid") == uid).to_pylist()
-    if not found:
-        raise UserError(f"no sample with uid {uid} in {output}")
-    wanted = {r["represented_by"] for r in found} - {None}
-    others = decisions.to_table(filter=ds.field("uid").isin(list(wanted)) & ds.field("kept"))
-    by_uid = {r["uid"]: r for r in others.to_pylist()}
-    urls = _urls(output)
-    console = Console()
-    for record in found:
-        console.print(_table(record, by_uid.get(record["represented_by"]), urls, output))
+    return ds.dataset(path, filesystem=fs, format="parquet")
+
+
+def _kept(output: str, uids: set[str]) -> dict[str, tuple[dict[str, Any], str]]:
+    """The kept samples of these uids and whose output has each: this one, or one that it extends."""
+    place: str | None = output
+    result: dict[str, tuple[dict[str, Any], str]] = {}
+    while place and (missing := uids - result.keys()):
+        wanted = ds.field("uid").isin(list(missing)) & ds.field("kept")
+        for row in _decisions(place).to_table(filter=wanted).to_pylist():
+            result[row["uid"]] = (row, place)
+        extends = json.loads(files.read(files.join(place, "summary.json"))).get("extends")
+        place = extends["output"] if extends else None
+    return result
 
 
 def _urls(output: str) -> dict[str, str]:
@@ -55,11 +70,11 @@ def _urls(output: str) -> dict[str, str]:
     return dict(zip(table["shard"].to_pylist(), table["url"].to_pylist(), strict=True))
 
 
-def _table(record: dict[str, Any], kept: dict[str, Any] | None, urls: dict[str, str], output: str) -> Table:
+def _table(record: dict[str, Any], standing: tuple[dict[str, Any], str] | None, output: str) -> Table:
     table = Table(show_header=False, title=f"sample {record['uid']}")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("lies in", _place(record, urls))
+    table.add_row("lies in", _place(record, output))
     if record["kept"]:
         table.add_row("outcome", "kept")
         table.add_row("output", _output(record, output))
@@ -68,18 +83,19 @@ def _table(record: dict[str, Any], kept: dict[str, Any] | None, urls: dict[str, 
     table.add_row("outcome", f"dropped: {reason}, {MEANING[reason]}")
     if record["error"]:
         table.add_row("error", json.dumps(record["error"], ensure_ascii=False))
-    if kept is None:
+    if standing is None:
         table.add_row("represented by", "nobody")
         return table
+    kept, place = standing
     table.add_row("represented by", kept["uid"])
     table.add_row("similarity", f"{record['similarity']:.6f}")
-    table.add_row("which lies in", _place(kept, urls))
-    table.add_row("and output", _output(kept, output))
+    table.add_row("which lies in", _place(kept, place))
+    table.add_row("and output", _output(kept, place))
     return table
 
 
-def _place(record: dict[str, Any], urls: dict[str, str]) -> str:
-    return f"{urls[record['shard']]}, key {record['key']} (row {record['row']})"
+def _place(record: dict[str, Any], output: str) -> str:
+    return f"{_urls(output)[record['shard']]}, key {record['key']} (row {record['row']})"
 
 
 def _output(record: dict[str, Any], output: str) -> str:

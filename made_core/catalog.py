@@ -2,6 +2,7 @@
 
 Samples with equal picture bytes are one picture: the readable one with the lowest uid (then gid)
 is the class's first, and its stored row is the vector of all. What is not readable has no class.
+In a corpus that extends another, what was a class's first then is so still.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Catalog:
         return np.flatnonzero(self.first == np.arange(len(self.first)))
 
 
-def build(corpus: Corpus) -> Catalog:
-    """The catalog of a corpus, from the metadata alone. Raises DamagedFile."""
+def build(corpus: Corpus, earlier: Gids | None = None) -> Catalog:
+    """The catalog of a corpus, from the metadata alone. `earlier`: see `firsts`. Raises DamagedFile."""
     uids: list[Uids] = []
     digests: list[npt.NDArray[np.bytes_]] = []
     readable: list[npt.NDArray[np.bool_]] = []
@@ -50,21 +51,30 @@ def build(corpus: Corpus) -> Catalog:
     all_uids = np.concatenate(uids) if uids else np.zeros(0, "S1")
     all_readable = np.concatenate(readable) if readable else np.zeros(0, bool)
     halves = np.concatenate(digests).view("<u8").reshape(-1, 2) if uids else np.zeros((0, 2), "<u8")
-    return Catalog(all_uids, firsts(all_uids, halves, all_readable))
+    return Catalog(all_uids, firsts(all_uids, halves, all_readable, earlier))
 
 
-def firsts(uids: Uids, digests: npt.NDArray[np.uint64], readable: npt.NDArray[np.bool_]) -> Gids:
+def firsts(
+    uids: Uids,
+    digests: npt.NDArray[np.uint64],
+    readable: npt.NDArray[np.bool_],
+    earlier: Gids | None = None,
+) -> Gids:
     """For each sample the gid of its class's first, -1 for the unreadable.
 
     Args:
         uids: (n,) byte strings. digests: (n, 2) halves of the picture's digest. readable: (n,).
+        earlier: (m,) of the first m samples, those of the corpus that this one extends.
     """
     n = len(uids)
     first = np.full(n, -1, np.int64)
     gids = np.flatnonzero(readable)
     if not len(gids):
         return first
-    order = np.lexsort((gids, uids[gids], digests[gids, 1], digests[gids, 0]))
+    later = np.ones(n, bool)
+    if earlier is not None:
+        later[: len(earlier)] = earlier != np.arange(len(earlier))
+    order = np.lexsort((gids, uids[gids], later[gids], digests[gids, 1], digests[gids, 0]))
     ordered = gids[order]
     same = (digests[ordered[1:]] == digests[ordered[:-1]]).all(axis=1)
     starts = np.concatenate([[0], np.flatnonzero(~same) + 1])

@@ -17,6 +17,9 @@ FIT_THREADS = 2  # fixed: FAISS's sums depend on the number of threads
 MARGIN = 1e-5  # more than twice the error of a float32 product of unit rows (4e-7 measured)
 BLOCK = 4096  # rows of a product
 
+FARTHER = 1.2  # mean distance to the centroids, against that when they were trained: they fit no more
+GROWN = 4.0  # pictures, against then: sqrt(pictures) has doubled, and comparing costs n^2 / k
+
 Centroids = npt.NDArray[np.float32]
 
 
@@ -26,6 +29,23 @@ class Assignment:
 
     probes: npt.NDArray[np.int32]  # (n, p) nearest clusters, the nearest (home) first
     distance: npt.NDArray[np.float64]  # (n,) 1 - <row, centroid of home>
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a growing corpus has moved from its centroids."""
+
+    distance: float  # new pictures' mean distance to their centroids / the trained-on ones'
+    growth: float  # pictures / pictures when the centroids were trained
+    train_anew: bool  # farther than FARTHER, or grown beyond GROWN
+
+
+def drift(trained: float, new: float, pictures_then: int, pictures: int) -> Drift:
+    """The drift, from mean distances 1 - cosine and numbers of pictures."""
+    # Where all pictures were alike (distance 0), any other is infinitely far: said as a large number.
+    distance = min(1e6, new / trained) if trained > 0 else (1.0 if new <= 0 else 1e6)
+    growth = pictures / pictures_then
+    return Drift(round(distance, 4), round(growth, 4), distance > FARTHER or growth > GROWN)
 
 
 def choose_k(k: int | str, pictures: int) -> int:

@@ -50,19 +50,30 @@ class Part:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The parts in order."""
+    """The parts in order, first those of an earlier corpus that this one extends."""
 
     parts: tuple[Part, ...]
+    known: int = 0  # parts of the earlier corpus
+
+    @property
+    def new(self) -> tuple[Part, ...]:
+        """The parts that this run brings."""
+        return self.parts[self.known :]
+
+    @property
+    def begin(self) -> int:
+        """gid of the first sample that this run brings."""
+        return self.parts[self.known - 1].stop if self.known else 0
 
     @property
     def samples(self) -> int:
-        """Samples, the unreadable ones included."""
+        """Samples, the unreadable ones and those of an earlier corpus included."""
         return self.parts[-1].stop if self.parts else 0
 
     @property
     def key(self) -> str:
         """16 hex digits over every embedded shard's name and content."""
-        return digest([[p.shard.id, p.rows.digest, p.table.digest] for p in self.parts])
+        return digest([self.known, [[p.shard.id, p.rows.digest, p.table.digest] for p in self.parts]])
 
     def part_of(self, gids: Gids) -> npt.NDArray[np.int64]:
         """The index of the part that holds each gid."""
@@ -95,17 +106,18 @@ class Corpus:
         return result
 
 
-def build(embedded: Sequence[tuple[Shard, int, FileRef, FileRef]]) -> Corpus:
-    """The corpus of (shard, samples, rows, table) in discovery's order; empty shards are left out.
+def build(embedded: Sequence[tuple[Shard, int, FileRef, FileRef]], earlier: Corpus | None = None) -> Corpus:
+    """The corpus of (shard, samples, rows, table) in discovery's order, behind those of `earlier`.
 
-    (They hold no sample: numbering passes over them.)
+    Empty shards are left out: they hold no sample, so numbering passes over them.
     """
-    parts, start = [], 0
+    parts = list(earlier.parts) if earlier else []
+    known, start = len(parts), earlier.samples if earlier else 0
     for shard, samples, rows, table in embedded:
         if samples:
             parts.append(Part(shard, start, samples, rows, table))
             start += samples
-    return Corpus(tuple(parts))
+    return Corpus(tuple(parts), known)
 
 
 def put(folder: str, corpus: Corpus) -> FileRef:
@@ -117,6 +129,7 @@ def put(folder: str, corpus: Corpus) -> FileRef:
         "size": [p.shard.size for p in corpus.parts],
         "expected": [p.shard.expected for p in corpus.parts],
         "samples": [p.samples for p in corpus.parts],
+        "earlier": [n < corpus.known for n in range(len(corpus.parts))],
     }
     for name in ("rows", "table"):
         for field in ("path", "size", "digest"):
@@ -136,7 +149,7 @@ def read(ref: FileRef) -> Corpus:
     """The corpus that `put` wrote. Raises DamagedFile."""
     with files.stored(ref) as path:
         records = pq.read_table(path).to_pylist()
-    return build(
+    whole = build(
         [
             (
                 Shard(r["shard"], r["url"], r["fingerprint"], r["size"], r["expected"]),
@@ -147,6 +160,7 @@ def read(ref: FileRef) -> Corpus:
             for r in records
         ]
     )
+    return Corpus(whole.parts, sum(r["earlier"] for r in records))
 
 
 def put_array(url: str, array: npt.NDArray[np.generic]) -> FileRef:

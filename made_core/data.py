@@ -12,11 +12,16 @@ class Reason(str, Enum):
     UNREADABLE = "unreadable"  # no picture could be decoded, or its embedding is not a number
     REPEATED_UID = "repeated_uid"  # the same upstream row again: an earlier sample has this uid
     EXACT_COPY = "exact_copy"  # equal picture bytes
+    PLACEHOLDER = "placeholder"  # equal picture bytes under many captions: it shows none of them
     NEAR_DUPLICATE = "near_duplicate"  # similarity above 1 - eps
     SMALL_SIDE = "small_side"  # smallest side below filters.min_side
     ASPECT_RATIO = "aspect_ratio"  # long side / short side above filters.max_aspect
     FEW_WORDS = "few_words"  # caption has fewer words than filters.min_words
     FEW_CHARS = "few_chars"  # caption has fewer characters than filters.min_chars
+
+
+# Removed for a kept sample that shows the same.
+DUPLICATES = (Reason.EXACT_COPY, Reason.PLACEHOLDER, Reason.NEAR_DUPLICATE)
 
 
 class Stage(str, Enum):
@@ -99,7 +104,8 @@ class Encoding:
     device: str  # "cpu" or "cuda"
     precision: str  # "fp32", "bf16" or "fp16"
     batch_size: int  # pictures
-    eps: float  # the recipe's eps, or this encoder's default
+    default_eps: float  # this encoder's
+    eps: float  # the recipe's eps, or the default
     eps_is_default: bool
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from made_core import embeddings, filters, order, resolve
+from made_core import embeddings, order, resolve
 from made_core.catalog import Catalog
-from made_core.corpus import Corpus, Gids, Part
-from made_core.data import Account, Reason
+from made_core.corpus import Gids, Part, mapped
+from made_core.data import Account, FileRef, Reason
 from made_core.dense import Dense
 from made_core.filters import KEPT, REASONS, Codes, code
 from made_core.groups import Cluster
 from made_core.pairs import Pairs
-from made_core.recipe import Dedup, Recipe
+from made_core.recipe import Dedup
 
 NOBODY = -1
 
@@ -52,21 +52,6 @@ SCHEMA = pa.schema(
 )
 
 
-def survey(corpus: Corpus, recipe: Recipe) -> tuple[Codes, npt.NDArray[np.float64]]:
-    """((n,) filter codes, (n,) keep values) from the metadata of all shards. Raises DamagedFile."""
-    codes, values = [], []
-    extra = order.columns(recipe.dedup)
-    wanted = list(dict.fromkeys((*filters.COLUMNS, *extra)))
-    for part in corpus.parts:
-        table = embeddings.read_table(part.table, wanted)
-        codes.append(filters.apply(table, recipe.filters))
-        fields = {name: table[name].to_pylist() for name in extra}
-        values.append(order.of_metadata(recipe.dedup, fields, part.samples))
-    if not codes:
-        return np.zeros(0, np.int8), np.zeros(0)
-    return np.concatenate(codes), np.concatenate(values)
-
-
 def decide(
     catalog: Catalog,
     dropped: Codes,
@@ -76,6 +61,8 @@ def decide(
     dedup: Dedup,
     eps: float,
     dense: Sequence[Cluster] = (),
+    placeholder: npt.NDArray[np.bool_] | None = None,
+    earlier: Decisions | None = None,
 ) -> Decisions:
     """The decisions of a corpus.
 
@@ -83,6 +70,9 @@ def decide(
         dropped: (n,) codes of the filters. values: (n,) the keep rule's, lowest first.
         cluster: (n,) home of each sample. pairs: near pairs of the catalog's pictures, any order.
         dense: clusters whose pairs are not among them.
+        placeholder: (n,) samples whose copies are named so; None: none.
+        earlier: decisions of the first m samples, by an earlier run: they stand, and those that it
+            kept come first in the order.
     """
     n = len(dropped)
     reason = dropped.copy()
@@ -90,7 +80,11 @@ def decide(
     original = _first_of_uid(catalog.uids, readable)
     repeated = readable & (original != np.arange(n))
     reason[repeated] = code(Reason.REPEATED_UID)
-    rank = order.ranks(values, catalog.uids)
+    before = 0
+    if earlier is not None:
+        before = len(earlier.reason)
+        reason[:before], repeated[:before] = earlier.reason, False
+    rank = order.ranks(values, catalog.uids, before)
     eligible = np.flatnonzero(reason == KEPT)
     survivor = _survivors(catalog.first, eligible, rank, n)
 
@@ -102,21 +96,32 @@ def decide(
     i, j = (node_of[end[use]] for end in ends)
     similarity, bound = pairs["similarity"][use], 1 - eps
     crowds = [_crowd(c, survivor, node_of) for c in dense]
+    stays = nodes < before
     if dedup.rule == "cover":
-        resolved = resolve.cover(rank[nodes], i, j, similarity, bound, crowds)
+        resolved = resolve.cover(rank[nodes], i, j, similarity, bound, crowds, stays)
     else:
         homes = cluster[nodes].astype(np.int64)
-        resolved = resolve.reference(rank[nodes], homes, i, j, similarity, bound, crowds)
+        resolved = resolve.reference(rank[nodes], homes, i, j, similarity, bound, crowds, stays)
     representative = np.full(n, NOBODY, np.int64)
+    if earlier is not None:
+        representative[:before] = earlier.representative
     representative[nodes] = nodes[resolved.representative]
     reason[nodes[~resolved.kept]] = code(Reason.NEAR_DUPLICATE)
     own = survivor[catalog.first[eligible]]
     copies = eligible[own != eligible]
     reason[copies] = code(Reason.EXACT_COPY)
+    if placeholder is not None:
+        reason[copies[placeholder[copies]]] = code(Reason.PLACEHOLDER)
     representative[copies] = representative[survivor[catalog.first[copies]]]
     again = np.flatnonzero(repeated)
     representative[again] = representative[original[again]]
     return Decisions(reason, representative)
+
+
+def read(refs: Sequence[FileRef]) -> Decisions:
+    """The stored decisions, from the files of reasons and representatives. Raises DamagedFile."""
+    with mapped(refs[0]) as reason, mapped(refs[1]) as representative:
+        return Decisions(np.array(reason), np.array(representative))
 
 
 def _crowd(cluster: Cluster, survivor: Gids, node_of: Gids) -> Dense:

@@ -92,7 +92,7 @@ def _encoding(part: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: 
     cut = {"device": part.device, "precision": part.precision, "batch_size": part.batch_size}
     key = recipe.digest([FORMAT, part.model, cut, facts])
     return Encoding(key, part.model, dim, size, part.device, part.precision,
-                    int(part.batch_size), eps, eps_is_default=True)  # fmt: skip
+                    int(part.batch_size), eps, eps, eps_is_default=True)  # fmt: skip
 
 
 def _builtin(part: recipe.Encoder, describe: Callable[[Tensor], Tensor], eps: float) -> Encoder:

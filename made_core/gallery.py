@@ -10,10 +10,10 @@ import numpy as np
 from made_core import embeddings, files, samples
 from made_core.catalog import Catalog
 from made_core.corpus import Corpus, Gids
-from made_core.data import Reason
+from made_core.data import DUPLICATES, Reason
 from made_core.decisions import NOBODY
 from made_core.errors import CorruptShard, StorageFailed
-from made_core.filters import KEPT, code
+from made_core.filters import code
 from made_core.report import Group, Picture, Unreadable, thumbnail
 from made_core.verdict import Decided, similarities
 
@@ -28,7 +28,8 @@ def largest_groups(
     Raises DamagedFile.
     """
     reason = np.asarray(decided.reason)
-    duplicate = np.isin(reason, [code(Reason.NEAR_DUPLICATE), code(Reason.EXACT_COPY)])
+    duplicate = np.isin(reason, [code(r) for r in DUPLICATES])
+    duplicate[: corpus.begin] = False  # an earlier run's report shows those
     removed = np.flatnonzero(duplicate & (np.asarray(decided.representative) != NOBODY))
     stands = np.asarray(decided.representative)[removed]
     kept, counts = np.unique(stands, return_counts=True)
@@ -84,6 +85,7 @@ def _pictures(corpus: Corpus, gids: Gids) -> dict[int, Picture]:
 def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
     """What could not be read, by error, the most frequent first. Raises DamagedFile."""
     gids = np.flatnonzero(np.asarray(decided.reason) == code(Reason.UNREADABLE))
+    gids = gids[gids >= corpus.begin]
     counts: Counter[str] = Counter()
     examples: defaultdict[str, list[str]] = defaultdict(list)
     for part, positions in corpus.by_part(gids):
@@ -96,8 +98,11 @@ def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
 
 
 def kept_listing(corpus: Corpus, decided: Decided) -> list[dict[str, object]]:
-    """uid, input shard and key of every kept sample, in the output's order. Raises DamagedFile."""
-    kept = np.flatnonzero(np.asarray(decided.reason) == KEPT)
+    """uid, input shard and key of every sample that this run kept, in the output's order.
+
+    Raises DamagedFile.
+    """
+    kept = np.asarray(decided.kept)
     listing: list[dict[str, object]] = []
     for part, positions in corpus.by_part(kept):
         rows = (kept[positions] - part.start).tolist()

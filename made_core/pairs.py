@@ -40,17 +40,18 @@ class Candidates:
         return mine
 
 
-def near(rows: Rows, bound: float, block: int) -> Iterator[tuple[
+def near(rows: Rows, bound: float, block: int, known: int = 0) -> Iterator[tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:  # fmt: skip
     """All i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block.
 
-    Yields (i, j, similarity); memory is a few blocks of (block, block) float32, whatever n.
-    The similarity is the float64 product of the stored rows, normalised in float64.
+    Pairs among the first `known` rows are left out: an earlier run has them. Yields (i, j, similarity);
+    memory is a few blocks of (block, block) float32, whatever n. The similarity is the float64 product
+    of the stored rows, normalised in float64.
     """
     n = len(rows)
-    for a in range(0, n, block):
-        left = products.prepare(rows[a : a + block])
-        for b in range(a, n, block):
+    for a in (*range(0, known, block), *range(known, n, block)):
+        left = products.prepare(rows[a : min(a + block, known if a < known else n)])
+        for b in range(max(a, known), n, block):
             right = left if a == b else products.prepare(rows[b : b + block])
             first, second = products.candidates(left, right, bound)
             first, second = first + a, second + b
@@ -65,12 +66,15 @@ def near(rows: Rows, bound: float, block: int) -> Iterator[tuple[
 
 
 def of_cluster(
-    cluster: int, rows: Rows, members: npt.NDArray[np.void], bound: float, block: int
+    cluster: int, rows: Rows, members: npt.NDArray[np.void], bound: float, block: int, begin: int = 0
 ) -> Iterator[Pairs]:
-    """The near pairs that this cluster reports, by gid, block by block."""
+    """The near pairs that this cluster reports, by gid, block by block.
+
+    Those of two samples before the gid `begin`, which stand first among the rows, are left out.
+    """
     candidates = Candidates(cluster, members["probes"])
     gids = members["gid"]
-    for i, j, value in near(rows, bound, block):
+    for i, j, value in near(rows, bound, block, int((gids < begin).sum())):
         mine = candidates.allowed(i, j)
         a, b = gids[i[mine]], gids[j[mine]]
         pairs = np.empty(len(a), PAIR)

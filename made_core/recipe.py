@@ -121,16 +121,27 @@ class Dedup(Part):
         description="Pairs are stored down to 1 - eps_max, so that a smaller eps needs no new "
         "search. Default: twice the encoder's default eps, or eps where that is more.",
     )
-    keep: Literal["hard", "easy", "random", "largest", "column"] = Field(
+    keep: Literal["hard", "easy", "random", "largest", "clip_score", "earliest", "column"] = Field(
         "hard",
         description="Who comes first and so stays. hard: farthest from the centroid; easy: "
-        "nearest; random: by a seeded hash; largest: most pixels; column: by keep_column.",
+        "nearest; random: by a seeded hash; largest: most pixels; clip_score: the highest that its "
+        "json names; earliest: by shard name, then place in it; column: by keep_column.",
     )
     keep_column: str | None = Field(None, description="Numeric field of the sample's json, for keep: column.")
     keep_prefer: Literal["max", "min"] = Field(
         "max", description="Which value of keep_column is best; samples without one come last."
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="For keep: random.")
+    placeholder_captions: int | None = Field(
+        10,
+        ge=2,
+        description="A picture whose bytes stand under this many different captions is called a "
+        "placeholder (an error image, a logo). null: none is.",
+    )
+    placeholders: Literal["keep_one", "drop"] = Field(
+        "keep_one",
+        description="keep_one: treated as other copies, one may stay. drop: all are dropped.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Dedup:
@@ -192,11 +203,15 @@ class Work(Part):
     lease_seconds: float = Field(
         60, ge=1, le=86_400, description="Until a silent worker's unit is given to another."
     )
+    fail_fast: bool = Field(
+        False, description="Stop at the first shard that is set aside, not when all were tried."
+    )
     max_failed_share: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="Share of the input shards that may fail before the run stops, 0 to 1.",
+        description="Share of the input shards that may fail, 0 to 1; beyond it the run stops "
+        "before it clusters.",
     )
 
 
@@ -207,10 +222,16 @@ class Recipe(Part):
         description="Folders, tars, globs, brace patterns ({00000..01279}.tar) or fsspec URLs."
     )
     output: str = Field(min_length=1, description="Folder or URL; belongs to one run.")
+    extends: str | None = Field(
+        None,
+        min_length=1,
+        description="Id of a completed run: this one is the next generation of its corpus. It takes "
+        "what it does not say from that run's recipe, and its centroids; what that run kept stays.",
+    )
     store: str | None = Field(
         None,
         description="Folder or URL of embeddings, clusters and pairs; runs may share one. "
-        "Default: <output>/store.",
+        "Default: <output>/store, or the store of the run that is extended.",
     )
     admission: Admission = Admission()
     reading: Reading = Reading()

@@ -28,6 +28,7 @@ OUTCOMES = {  # label and meaning
         "similarity above 1 \N{MINUS SIGN} eps to another sample",
     ),
     Reason.EXACT_COPY.value: ("Exact copy", "equal picture bytes"),
+    Reason.PLACEHOLDER.value: ("Placeholder", "equal picture bytes under many captions"),
     Reason.REPEATED_UID.value: ("Repeated uid", "the same upstream row again"),
     Reason.SMALL_SIDE.value: ("Small picture", "smallest side below filters.min_side"),
     Reason.ASPECT_RATIO.value: ("Extreme shape", "long / short side above filters.max_aspect"),

@@ -22,6 +22,7 @@ from made_core.dense import Dense, Edges, Field, reference_edges
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,13 @@ class Resolved:
 
 
 def cover(
-    rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float, dense: Sequence[Dense] = ()
+    rank: Ints,
+    i: Ints,
+    j: Ints,
+    similarity: Floats,
+    bound: float,
+    dense: Sequence[Dense] = (),
+    stays: Flags | None = None,
 ) -> Resolved:
     """The cover rule.
 
@@ -47,7 +54,9 @@ def cover(
         i, j, similarity: (m,) near pairs, each once, either way round.
         bound: pairs count above it.
         dense: clusters whose pairs are not among these.
+        stays: (n,) those that an earlier run kept: they are never removed. None: nobody is.
     """
+    settled = np.zeros(len(rank), bool) if stays is None else stays
     earlier, later, value = _directed(rank, i, j, similarity, bound)
     kept = np.ones(len(rank), bool)
     edges = np.flatnonzero(np.diff(later, prepend=-1, append=-1))  # of each later node's slice
@@ -57,16 +66,18 @@ def cover(
     more: list[Edges] = [(earlier, later, value)]
     for node in sorted(slices.keys() | places.keys(), key=rank.__getitem__):
         start, stop = slices.get(node, (0, 0))
-        kept[node] = not kept[earlier[start:stop]].any()
+        kept[node] = settled[node] or not kept[earlier[start:stop]].any()
         for number, place in places.get(node, ()):
             others, close = fields[number].near(place, bound)
-            if len(others):
+            if len(others) and not settled[node]:
                 kept[node] = False
                 more.append((others, np.full(len(others), node), close))
         if kept[node]:
             for number, place in places.get(node, ()):
                 fields[number].keep(place)
-    return Resolved(_nearest_kept(rank, kept, *(np.concatenate(side) for side in zip(*more, strict=True))))
+    earlier, later, value = (np.concatenate(side) for side in zip(*more, strict=True))
+    removed = ~kept[later]
+    return Resolved(_nearest_kept(rank, kept, earlier[removed], later[removed], value[removed]))
 
 
 def reference(
@@ -77,6 +88,7 @@ def reference(
     similarity: Floats,
     bound: float,
     dense: Sequence[Dense] = (),
+    stays: Flags | None = None,
 ) -> Resolved:
     """SemDeDup's rule; `cluster` (n,) is each node's own. See `cover` for the others.
 
@@ -87,6 +99,9 @@ def reference(
     edges = [_directed(rank, i[same], j[same], similarity[same], bound)]
     edges += [reference_edges(d, rank, bound) for d in dense]
     earlier, later, value = (np.concatenate(side) for side in zip(*edges, strict=True))
+    if stays is not None:
+        free = ~stays[later]
+        earlier, later, value = earlier[free], later[free], value[free]
     kept = np.ones(len(rank), bool)
     kept[later] = False
     direct = _nearest_kept(rank, kept, earlier, later, value)

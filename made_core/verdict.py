@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from made_core.catalog import Catalog
 from made_core.corpus import Corpus, Gids, Part, mapped
-from made_core.data import FileRef, Reason
+from made_core.data import DUPLICATES, FileRef
 from made_core.decisions import NOBODY, Columns
 from made_core.filters import KEPT, Codes, code
 from made_core.output import Plan
@@ -25,7 +25,7 @@ class Decided:
     reason: Codes
     representative: Gids
     cluster: npt.NDArray[np.int32]
-    kept: Gids
+    kept: Gids  # of this run, ascending
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def columns(
     for place in np.flatnonzero(reason == KEPT).tolist():
         ordinal = int(ordinals[place])
         shards[place], keys[place] = plan.name(ordinal // plan.samples_per_shard), plan.key(ordinal)
-    promised = np.isin(reason[removed], [code(Reason.NEAR_DUPLICATE), code(Reason.EXACT_COPY)])
+    promised = np.isin(reason[removed], [code(r) for r in DUPLICATES])
     holds = (value[removed] > bound) & (np.asarray(decided.reason[stands]) == KEPT)
     check = Check(int(promised.sum()), int((promised & ~holds).sum()))
     cluster = np.asarray(decided.cluster[here])

@@ -45,6 +45,7 @@ def assign(
         assignment = centroids.assign(together, fitted, job.recipe.clusters.probes)
         url = files.join(job.recipe.store_url, "groups", scope, unit.name)
         refs = groups.put(url, np.concatenate(gids), together, assignment, len(fitted))
-        return Made(refs, done, {"pictures": len(together)})
+        counts = {"pictures": len(together), "distance": float(assignment.distance.sum())}
+        return Made(refs, done, counts)
 
     work(job, Stage.ASSIGN, scope, keys, one)

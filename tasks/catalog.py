@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -13,13 +16,22 @@ from tasks.units import Job, Made, Progress, work
 
 
 @task(name="catalog", cache_policy=NO_CACHE, persist_result=False)
-def catalog(job: Job, scope: str, corpus_ref: FileRef) -> None:
-    """Builds the corpus' catalog: two arrays."""
+def catalog(job: Job, scope: str, corpus_ref: FileRef, earlier: tuple[FileRef, ...]) -> None:
+    """Builds the corpus' catalog, two arrays; `earlier` is that of the corpus which it extends, or ()."""
 
     def one(unit: Unit, progress: Progress) -> Made:
-        built = catalogs.build(corpora.read(corpus_ref))
+        corpus = corpora.read(corpus_ref)
+        if earlier:
+            with catalogs.opened(earlier) as before:
+                built = catalogs.build(corpus, np.asarray(before.first))
+        else:
+            built = catalogs.build(corpus)
         url = files.join(job.recipe.store_url, "catalogs", scope, unit.name)
-        counts = {"pictures": len(built.pictures), "readable": int((built.first >= 0).sum())}
+        counts = {
+            "pictures": len(built.pictures),
+            "readable": int((built.first >= 0).sum()),
+            "corpus": asdict(corpus_ref),
+        }
         return Made(catalogs.put(url, built), len(built.uids), counts)
 
     work(job, Stage.CATALOG, scope, ["catalog"], one)

@@ -31,7 +31,12 @@ def fit(job: Job, scope: str, corpus_ref: FileRef, catalog_refs: tuple[FileRef, 
         fitted = centroids.fit(rows, k, part.iterations, part.seed)
         nearness = 1 - centroids.assign(rows, fitted, 1).distance
         url = files.join(job.recipe.store_url, "centroids", scope, f"{unit.name}.npy")
-        counts = {"k": k, "trained_on": len(gids), "mean_cosine": float(np.mean(nearness))}
+        counts = {
+            "k": k,
+            "pictures": pictures,
+            "trained_on": len(gids),
+            "mean_cosine": float(np.mean(nearness)),
+        }
         return Made([corpora.put_array(url, fitted)], len(gids), counts)
 
     work(job, Stage.FIT, scope, ["centroids"], one)

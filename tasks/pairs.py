@@ -16,8 +16,11 @@ from tasks.units import Job, Made, Progress, work
 
 
 @task(name="pairs", cache_policy=NO_CACHE, persist_result=False)
-def pairs(job: Job, scope: str, batches: Sequence[groups.Batch], keys: Sequence[str]) -> None:
-    """Finds the pairs of ranges of clusters; a key is `<first cluster>-<last cluster + 1>`."""
+def pairs(job: Job, scope: str, batches: Sequence[groups.Batch], begin: int, keys: Sequence[str]) -> None:
+    """Finds the pairs of ranges of clusters; a key is `<first cluster>-<last cluster + 1>`.
+
+    Pairs of two samples before the gid `begin` are left out: an earlier run has them.
+    """
     block = job.recipe.work.block_rows
 
     def one(unit: Unit, progress: Progress) -> Made:
@@ -33,7 +36,7 @@ def pairs(job: Job, scope: str, batches: Sequence[groups.Batch], keys: Sequence[
                     begin, most = file.tell(), job.recipe.work.pairs_per_sample * len(cluster.members)
                     counts = np.zeros(near_pairs.BINS, np.int64)
                     for some in near_pairs.of_cluster(
-                        cluster.id, cluster.rows, cluster.members, job.bound, block
+                        cluster.id, cluster.rows, cluster.members, job.bound, block, begin
                     ):
                         file.write(some.tobytes())
                         counts += near_pairs.histogram(some["similarity"], job.bound)
@@ -49,7 +52,7 @@ def pairs(job: Job, scope: str, batches: Sequence[groups.Batch], keys: Sequence[
 
         url = files.join(job.recipe.store_url, "pairs", scope, f"{unit.name}.pairs")
         ref = files.put(url, write)
-        counted = {"pairs": int(found.sum()), "histogram": found.tolist(), "dense": dense}
+        counted = {"pairs": int(found.sum()), "histogram": found.tolist(), "dense": dense, "bound": job.bound}
         return Made([ref], rows, counted)
 
     work(job, Stage.PAIRS, scope, keys, one)

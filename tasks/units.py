@@ -37,7 +37,7 @@ class Job:
     def bound(self) -> float:
         """Stored pairs have a similarity above this: 1 - eps_max."""
         eps_max = self.recipe.dedup.eps_max
-        return 1 - (max(2 * self.encoding.eps, self.encoding.eps) if eps_max is None else eps_max)
+        return 1 - (max(2 * self.encoding.default_eps, self.encoding.eps) if eps_max is None else eps_max)
 
 
 @dataclass(frozen=True)

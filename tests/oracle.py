@@ -78,42 +78,56 @@ def pairs(rows: npt.NDArray[Any], probes: Sequence[Sequence[int]], bound: float)
     return {(i, j) for i in range(n) for j in range(i + 1, n) if may[i, j] and score[i, j] > bound}
 
 
-def cover(score: Matrix, may: Compared, walk: Sequence[int], bound: float) -> dict[int, set[int]]:
-    """The cover rule over the nodes in `walk`, first to last: node -> who may stand for it."""
+def cover(
+    score: Matrix, may: Compared, walk: Sequence[int], bound: float, stays: int = 0
+) -> dict[int, set[int]]:
+    """The cover rule over the nodes in `walk`, first to last: node -> who may stand for it.
+
+    The first `stays` of them are kept, come what may.
+    """
     kept: list[int] = []
     result: dict[int, set[int]] = {}
-    for j in walk:
-        above = {i for i in kept if may[i, j] and score[i, j] > bound}
+    for place, j in enumerate(walk):
+        above = {i for i in kept if place >= stays and may[i, j] and score[i, j] > bound}
         if not above:
             kept.append(j)
         result[j] = above or {j}
     return result
 
 
-def reference(score: Matrix, homes: Sequence[int], walk: Sequence[int], bound: float) -> dict[int, set[int]]:
-    """The reference rule: node -> who may stand for it.
+def reference(
+    score: Matrix, homes: Sequence[int], walk: Sequence[int], bound: float, stays: int = 0
+) -> dict[int, set[int]]:
+    """The reference rule: node -> who may stand for it; the first `stays` are kept, come what may.
 
     That is the nearest kept earlier one; with none, whoever may stand for the nearest earlier one.
     """
     result: dict[int, set[int]] = {}
     for place, j in enumerate(walk):
         above = [i for i in walk[:place] if homes[i] == homes[j] and score[i, j] > bound]
-        if not above:
+        if not above or place < stays:
             result[j] = {j}
             continue
-        stays = [i for i in above if result[i] == {i}]
-        best = max(score[i, j] for i in stays or above)
-        result[j] = set().union(*(result[i] for i in stays or above if score[i, j] >= best - SAME))
+        stand = [i for i in above if result[i] == {i}]
+        best = max(score[i, j] for i in stand or above)
+        result[j] = set().union(*(result[i] for i in stand or above if score[i, j] >= best - SAME))
     return result
 
 
-def firsts(pictures: Sequence[object], uids: Sequence[str], readable: Sequence[bool]) -> list[int]:
-    """Whose row is the picture's vector: its readable sample with the lowest uid, then gid."""
-    result = list(range(len(uids)))
+def firsts(
+    pictures: Sequence[object], uids: Sequence[str], readable: Sequence[bool], cuts: Sequence[int] = ()
+) -> list[int]:
+    """Whose row is the picture's vector: its readable sample with the lowest uid, then gid.
+
+    With `cuts`, where generations end: of the first generation that has the picture.
+    """
+    n = len(uids)
+    ages = [sum(i >= cut for cut in cuts) for i in range(n)]
+    result = list(range(n))
     for i in result[:]:
         same = [m for m in range(len(uids)) if pictures[m] == pictures[i] and readable[m]]
         if readable[i]:
-            result[i] = min(same, key=lambda m: (uids[m].encode(), m))
+            result[i] = min(same, key=lambda m: (ages[m], uids[m].encode(), m))
     return result
 
 
@@ -127,6 +141,8 @@ def decide(
     values: Sequence[float],
     eps: float,
     rule: str,
+    earlier: Outcome | None = None,
+    cuts: Sequence[int] = (),
 ) -> Outcome:
     """Every sample's outcome; samples are in gid order.
 
@@ -134,25 +150,28 @@ def decide(
         pictures: equal where the pictures' bytes are. filtered: the filter's reason, or None.
         probes: nearest clusters of each row, home first; like the row, only a first's count.
         values: the keep rule's for each sample, lowest first.
+        earlier: what was decided of the first samples: it stands. cuts: where generations end.
     """
-    n = len(rows)
+    n, before = len(rows), len(earlier.reason) if earlier else 0
     reason: list[str | None] = [None] * n
     representatives: list[set[int]] = [set() for _ in range(n)]
-    first = firsts(pictures, uids, readable)
+    first = firsts(pictures, uids, readable, cuts)
 
     # What is unreadable, filtered or a repeated uid is out, and represents nobody.
     original = list(range(n))
     for i in range(n):
-        earlier = [m for m in range(i) if readable[m] and uids[m] == uids[i]]
+        same = [m for m in range(i) if readable[m] and uids[m] == uids[i]]
         if not readable[i]:
             reason[i] = "unreadable"
-        elif earlier:
-            reason[i], original[i] = "repeated_uid", earlier[0]
+        elif same:
+            reason[i], original[i] = "repeated_uid", same[0]
         else:
             reason[i] = filtered[i]
+        if earlier and i < before:
+            reason[i], representatives[i] = earlier.reason[i], earlier.representatives[i]
 
     # Of equal pictures, the first in the total order survives.
-    order = sorted(range(n), key=lambda i: (values[i], uids[i].encode(), i))
+    order = sorted(range(n), key=lambda i: (i >= before, values[i], uids[i].encode(), i))
     survivor: dict[int, int] = {}
     for i in order:
         if reason[i] is None:
@@ -162,14 +181,14 @@ def decide(
     # Near duplicates among the survivors, by their pictures' vectors.
     x = unit(rows[[first[i] for i in walk]])
     seen = [probes[first[i]] for i in walk]
-    places = range(len(walk))
+    places, stays = range(len(walk)), sum(i < before for i in walk)
     if rule == "cover":
-        nodes = cover(products(x, x), compared(seen), places, 1 - eps)
+        nodes = cover(products(x, x), compared(seen), places, 1 - eps, stays)
     else:
-        nodes = reference(products(x, x), [p[0] for p in seen], places, 1 - eps)
+        nodes = reference(products(x, x), [p[0] for p in seen], places, 1 - eps, stays)
     result = {walk[node]: {walk[m] for m in who} for node, who in nodes.items()}
 
-    for i in range(n):
+    for i in range(before, n):
         if reason[i] is None:
             standing = survivor[first[i]]
             representatives[i] = result[standing]
@@ -177,7 +196,7 @@ def decide(
                 reason[i] = "exact_copy"
             elif result[i] != {i}:
                 reason[i] = "near_duplicate"
-    for i in range(n):
+    for i in range(before, n):
         if reason[i] == "repeated_uid":
             representatives[i] = representatives[original[i]]
     return Outcome(reason, representatives)

@@ -28,7 +28,7 @@ def message(values: dict[str, Any], sets: tuple[str, ...] = ()) -> str:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"sorces": ["x"]}, ["sorces: unknown field, allowed here: sources, output, store"]),
+        ({"sorces": ["x"]}, ["sorces: unknown field, allowed here: sources, output, extends, store"]),
         ({"dedup": {"epz": 0.1}}, ["dedup.epz: unknown field", "rule, eps, eps_max, keep"]),
         ({"dedup": {"eps": 1.5}}, ["dedup.eps: ", "less than 1", "1.5"]),
         ({"dedup": {"eps": 0}}, ["dedup.eps: ", "greater than 0"]),

@@ -1,0 +1,155 @@
+"""What a finished run left in the store, for a run that extends its corpus, or a second look at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from made_core import corpus as corpora
+from made_core import files, groups, output
+from made_core.corpus import Corpus
+from made_core.data import Encoding, FileRef, RunState, Stage, UnitState
+from made_core.errors import OutputError, RecipeError, SourceError, UserError
+from made_core.evidence import Sources
+from made_core.recipe import Recipe, validate
+from made_core.records import Result, Run
+from made_core.shards import Discovery
+from made_core.state import Ledger
+
+ENDED = (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A corpus as of one run; its parts include those of the generations before."""
+
+    run: Run
+    number: int  # 1 for a corpus' first
+    recipe: Recipe
+    summary: dict[str, Any]
+    corpus: Corpus
+    catalog: Result
+    fit: Result  # the first generation's: all share its centroids
+    fit_scope: str
+    scope: str  # of its assignment
+    batches: dict[str, groups.Batch]  # by the range of parts
+    assigned: tuple[Result, ...]  # of these
+    paired: tuple[Result, ...]
+    resolved: Result
+
+    @property
+    def bound(self) -> float:
+        """Stored pairs have a similarity above this."""
+        return float(self.paired[0].counts["bound"])
+
+    @property
+    def sources(self) -> Sources:
+        """All that decides who stays, but for the decisions of the generations before."""
+        return Sources(
+            self.catalog.files,
+            tuple(self.batches.values()),
+            tuple(r.files[0] for r in self.paired),
+            tuple(sorted({c for r in self.paired for c in r.counts["dense"]})),
+        )
+
+
+def of(ledger: Ledger, run_id: str) -> Generation:
+    """The generation that a run made.
+
+    Raises:
+        UserError: no such run, or one that did not end well, or whose output another run has taken.
+        DamagedFile: its corpus is not in the store any more.
+    """
+    run = ledger.runs.get(run_id)
+    if run is None:
+        latest = ", ".join(r.id for r in ledger.runs.all()[:5]) or "none"
+        raise UserError(f"no run {run_id} in the ledger; the latest are: {latest}")
+    if run.state not in ENDED or run.replaced or run.summary is None:
+        state = "replaced" if run.replaced else run.state.value
+        raise UserError(f"run {run_id} is {state}: only a completed one that holds its output will do")
+    recipe = validate(run.recipe, f"run {run_id}")
+    before = of(ledger, recipe.extends) if recipe.extends else None
+    scopes = {s.stage: s.scope for s in ledger.stages.of(run_id)}
+
+    def results(stage: Stage) -> list[Result]:
+        found = list(ledger.units.results(stage, scopes[stage], None).values())
+        if any(r.state is not UnitState.DONE for r in found) or not found:
+            raise UserError(f"run {run_id}: its stage {stage.value} is not done any more; run it again")
+        return sorted(found, key=lambda r: int(r.key.split("-")[0]) if r.key[0].isdigit() else 0)
+
+    (catalog,), (resolved,) = results(Stage.CATALOG), results(Stage.RESOLVE)
+    (fit,) = results(Stage.FIT)
+    assigned, paired = results(Stage.ASSIGN), results(Stage.PAIRS)
+    batches = {r.key: groups.Batch(*r.files) for r in assigned}
+    return Generation(
+        run,
+        before.number + 1 if before else 1,
+        recipe,
+        run.summary,
+        corpora.read(FileRef(**catalog.counts["corpus"])),
+        catalog,
+        fit,
+        scopes[Stage.FIT],
+        scopes[Stage.ASSIGN],
+        {**before.batches, **batches} if before else batches,
+        (*(before.assigned if before else ()), *assigned),
+        (*(before.paired if before else ()), *paired),
+        resolved,
+    )
+
+
+def merged(recipe: Recipe, earlier: Generation) -> Recipe:
+    """`recipe`, what it does not say being as in the run that it extends.
+
+    Raises:
+        RecipeError: it asks for other clusters.
+        OutputError: it asks for that run's output.
+    """
+    if files.absolute(recipe.output) == earlier.run.output:
+        raise OutputError(f"{recipe.output} is that of run {earlier.run.id}, which stays: name another")
+    values = _laid_over(earlier.recipe.model_dump(), recipe.model_dump(exclude_unset=True))
+    values |= {"sources": recipe.sources, "output": recipe.output, "extends": recipe.extends}
+    result = validate(values, f"a run that extends {earlier.run.id}")
+    if result.clusters != earlier.recipe.clusters:
+        raise RecipeError(f"clusters are those of run {earlier.run.id}, which is extended: leave them out")
+    return result
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for name, value in above.items():
+        if isinstance(value, dict) and isinstance(inner := result.get(name), dict):
+            value = _laid_over(inner, value)
+        result[name] = value
+    return result
+
+
+def new(found: Discovery, earlier: Generation) -> Discovery:
+    """What was discovered and the earlier corpus does not have, by content.
+
+    Raises:
+        SourceError: nothing.
+    """
+    have = {part.shard.fingerprint for part in earlier.corpus.parts}
+    shards = tuple(s for s in found.shards if s.fingerprint not in have)
+    if not shards:
+        raise SourceError(f"run {earlier.run.id} has all of the {len(found.shards)} shards already")
+    return replace(found, shards=shards)
+
+
+def check(earlier: Generation, encoding: Encoding, bound: float) -> None:
+    """Sees to it that new rows and pairs can stand beside the earlier ones.
+
+    Raises:
+        RecipeError: another encoder, or pairs stored down to another similarity.
+        OutputError: the earlier output does not stand as it was made.
+    """
+    name = f"run {earlier.run.id}, which is extended,"
+    if encoding.key != (key := earlier.summary["encoder"]["key"]):
+        raise RecipeError(f"{name} has the encoder {key}, this worker's is {encoding.key}: {encoding}")
+    if abs(bound - earlier.bound) > 1e-12:
+        raise RecipeError(
+            f"{name} stored pairs down to eps_max {1 - earlier.bound:g}, this recipe asks for {1 - bound:g}"
+        )
+    if output.plan_of(earlier.run.output) != earlier.summary["plan"]:
+        raise OutputError(f"{name} has no finished output in {earlier.run.output} any more")

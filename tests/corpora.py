@@ -1,0 +1,199 @@
+"""Synthetic corpora, stored as real files and taken through the core, for tests against the oracle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from made_core import catalog, centroids, embeddings, groups, pairs
+from made_core import corpus as corpora
+from made_core.data import FileRef, Shard
+from tests import oracle
+
+EPS_MAX = 0.5
+
+Embedded = tuple[Shard, int, FileRef, FileRef]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples in corpus order, as plain lists."""
+
+    rows: npt.NDArray[np.float16]
+    pictures: list[int]
+    uids: list[str]
+    readable: list[bool]
+    filtered: list[str | None]
+    sides: list[int]
+    scores: list[float]
+    shards: list[int]  # sizes
+
+    @property
+    def cuts(self) -> list[tuple[int, int]]:
+        """Each shard's samples, as a range."""
+        ends = np.cumsum(self.shards).tolist()
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def clumped(seed: int, n: int = 72, dim: int = 6) -> Samples:
+    """Clumps, a chain, copies across shards, repeated uids, unreadable and filtered ones, loners."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(20, dim))
+    rows = centres[generator.integers(0, 20, n)] + generator.choice([0.05, 0.2, 0.5], (n, 1)) * (
+        generator.normal(size=(n, dim))
+    )
+    turn = np.deg2rad(9.0 * np.arange(8))
+    rows[:8] = 0
+    rows[:8, 0], rows[:8, 1] = np.cos(turn), np.sin(turn)
+    rows[8:10] = rows[10:11]  # equal rows of different pictures
+    mixed = generator.permutation(n)
+    pictures, uids = list(range(n)), [f"u{generator.integers(10**6):06d}-{i}" for i in range(n)]
+    for _ in range(10):
+        a, b = generator.integers(0, n, 2).tolist()
+        pictures[a] = pictures[b]  # its row differs: the class's first decides which counts
+    for _ in range(6):
+        a, b = generator.integers(0, n, 2).tolist()
+        uids[a] = uids[b]
+    readable = (generator.random(n) > 0.08).tolist()
+    stored = oracle.unit(rows[mixed]).astype(np.float16)
+    for i in np.flatnonzero(~np.array(readable)).tolist():
+        stored[i] = generator.choice([0.0, np.nan])
+    drawn = generator.choice(["", "small_side", "few_words"], n, p=[0.86, 0.07, 0.07]).tolist()
+    reasons = [reason or None for reason in drawn]
+    sides = [8 if r == "small_side" else int(generator.choice([16, 32, 64])) for r in reasons]
+    scores = generator.choice([0.0, 0.5, 0.5, 1.0], n).tolist()
+    return Samples(
+        stored,
+        pictures,
+        uids,
+        readable,
+        reasons,
+        sides,
+        scores,
+        [n // 3, 0, n // 2, 1, n - n // 3 - n // 2 - 1],
+    )
+
+
+def unique(seed: int) -> Samples:
+    """The same without repeated uids: no result may depend on the order of shards."""
+    samples = clumped(seed)
+    return replace(samples, uids=[f"{uid}.{i}" for i, uid in enumerate(samples.uids)])
+
+
+def ties(seed: int) -> Samples:
+    """Rows of sixteen +-1: similarities are eighths, many exactly 1 - eps for the larger eps."""
+    samples = clumped(seed, dim=16)
+    signs = np.where(np.random.default_rng(seed).random(samples.rows.shape) < 0.12, -1, 1)
+    return replace(samples, rows=signs.astype(np.float16))
+
+
+def equal(seed: int) -> Samples:
+    """One vector for all: all centroids are equal, so all clusters but the first are empty."""
+    samples = clumped(seed)
+    return replace(samples, rows=np.ones_like(samples.rows))
+
+
+def copies(seed: int) -> Samples:
+    """Three pictures only."""
+    samples = clumped(seed)
+    return replace(samples, pictures=[p % 3 for p in samples.pictures])
+
+
+def one_uid(seed: int) -> Samples:
+    """Every sample is the same upstream row."""
+    samples = clumped(seed)
+    return replace(samples, uids=["u"] * len(samples.uids))
+
+
+def one_readable(seed: int) -> Samples:
+    """Nothing to compare with; whole batches of shards without a row."""
+    samples = clumped(seed)
+    return replace(samples, readable=[i == 40 for i in range(len(samples.uids))])
+
+
+def none_left(seed: int) -> Samples:
+    """Every sample fails a filter."""
+    samples = clumped(seed)
+    n = len(samples.uids)
+    return replace(samples, filtered=["small_side"] * n, sides=[8] * n)
+
+
+def store(folder: Path, samples: Samples) -> list[Embedded]:
+    """The samples as embedded shards."""
+    result = []
+    for number, (start, stop) in enumerate(samples.cuts):
+        records: list[dict[str, Any]] = [
+            {
+                "row": i - start,
+                "key": f"{i - start:09d}",
+                "uid": samples.uids[i],
+                "error": None if samples.readable[i] else "broken",
+                "picture": bytes(15) + bytes([samples.pictures[i]]),
+                "width": samples.sides[i] if samples.readable[i] else None,
+                "height": 64 if samples.readable[i] else None,
+                "caption": "one" if samples.filtered[i] == "few_words" else "one two",
+                "json": json.dumps({"score": samples.scores[i], "similarity": samples.scores[i]}),
+            }
+            for i in range(start, stop)
+        ]
+        table = pa.Table.from_pylist(records, schema=embeddings.SCHEMA)
+        name = f"{number:05d}"
+        refs = embeddings.put(str(folder / name), samples.rows[start:stop], table)
+        result.append((Shard(name, f"{name}.tar", f"{number:032x}", 1, None), stop - start, *refs))
+    return result
+
+
+@dataclass(frozen=True)
+class Core:
+    """What the core knows before it decides; each step as the tasks will call it."""
+
+    corpus: corpora.Corpus
+    catalog: catalog.Catalog
+    centroids: npt.NDArray[np.float32]
+    batches: tuple[groups.Batch, ...]
+    cluster: npt.NDArray[np.int32]  # (n,) home of each sample's vector, -1: none
+    distance: npt.NDArray[np.float64]
+    pairs: pairs.Pairs
+
+
+def prepare(
+    folder: Path,
+    embedded: Sequence[Embedded],
+    k: int,
+    probes: int,
+    batch: int = 2,
+    tasks: int = 3,
+    block: int = 64,
+    earlier: Core | None = None,
+) -> Core:
+    """Catalog, fit, assign by batches of shards, pairs by ranges of clusters."""
+    before = earlier.corpus if earlier else None
+    corpus = corpora.build(sorted(embedded, key=lambda e: e[0].id), before)
+    built = catalog.build(corpus, earlier.catalog.first if earlier else None)
+    if earlier:
+        means = earlier.centroids
+    else:
+        k = centroids.choose_k(k, len(built.pictures))
+        means = centroids.fit(corpus.gather(catalog.training_sample(built, 1000, 0)), k, 4, 0)
+    batches = list(earlier.batches) if earlier else []
+    for number in range(corpus.known, len(corpus.parts), batch):
+        parts = corpus.parts[number : number + batch]
+        gids = built.pictures[(built.pictures >= parts[0].start) & (built.pictures < parts[-1].stop)]
+        rows = corpus.gather(gids)
+        assignment = centroids.assign(rows, means, probes)
+        url = str(folder / f"batch-{len(means)}-{probes}-{batch}-{number}")
+        batches.append(groups.Batch(*groups.put(url, gids, rows, assignment, len(means))))
+    cluster, distance = groups.homes(batches, built.first)
+    found = [earlier.pairs if earlier else np.zeros(0, pairs.PAIR)]
+    for start, stop in groups.pack(groups.sizes(batches), tasks):
+        with groups.gathered(batches, start, stop) as clusters:
+            for c in clusters:
+                found += pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, block, corpus.begin)
+    return Core(corpus, built, means, tuple(batches), cluster, distance, np.concatenate(found))
