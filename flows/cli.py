@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from flows import terminal
 from made_core import __version__
 from made_core.errors import MadeError, UserError
 
@@ -23,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-FAILED, MISTAKE, WITH_FAILURES, INTERRUPTED = 1, 2, 3, 130
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
 RayAddress = Annotated[
     str | None,
@@ -139,10 +138,10 @@ def curate(
     at = place.located(wanted)
     found = shards.expand(at.sources, at.admission.require_stats)
     place.keep_apart(at, (*found.admitted, *found.refused), log_folder)
-    _prepare(ray_address)
+    terminal.prepare(ray_address)
     from flows.curate import curate as flow
 
-    _run(lambda: flow(wanted, replace, log_folder, quiet=False), log_folder)
+    terminal.run(lambda: flow(wanted, replace, log_folder, quiet=False), log_folder)
 
 
 @app.command()
@@ -162,7 +161,7 @@ def retry(
     is done again. A shard whose file changed is a new one: it is embedded whether named or not.
     Exit codes: those of curate; 0 too where nothing is to be retried.
     """
-    _prepare(ray_address)
+    terminal.prepare(ray_address)
     from flows import retry as again
     from flows.servers import database
     from flows.status import known
@@ -172,67 +171,7 @@ def retry(
         if again.wanted(ledger, known(ledger, run), shard or []) is None:
             print(f"run {run} is completed: nothing to retry")
             return
-    _run(lambda: again.retry(run, shard or [], log_folder, quiet=False), log_folder)
-
-
-def _prepare(ray_address: str | None) -> None:
-    if ray_address:
-        os.environ["MADE_RAY_ADDRESS"] = ray_address
-    # Prefect reads these when it is imported: its own console lines would tear the progress bars.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_CLI_WRAP_LINES", "false")
-
-
-def _run(flow: Callable[[], dict[str, Any]], log_folder: str | None) -> None:
-    """Runs a flow and shows its summary; the exit code says whether shards failed."""
-    from flows import servers
-    from tasks.units import open_log
-
-    open_log(log_folder, "run")
-    print("made: starting (Prefect and Ray take half a minute)", file=sys.stderr)
-    with servers.prefect():
-        summary = flow()
-    _table(summary)
-    if summary["shards"]["failed"]:
-        raise typer.Exit(WITH_FAILURES)
-
-
-def _table(summary: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from made_core.recall import sentence
-
-    console = Console()
-    samples, total = summary["samples"], max(1, summary["samples"]["in"])
-    table = Table(title=f"run {summary['run']}: {summary['state'].replace('_', ' ')}")
-    table.add_column("samples")
-    table.add_column("count", justify="right")
-    table.add_column("share", justify="right")
-    rows = [("in", samples["in"]), ("kept", samples["kept"])]
-    rows += [(f"dropped: {reason}", n) for reason, n in samples["dropped"].items()]
-    rows += [("unreadable", samples["unreadable"])]
-    for name, count in rows:
-        table.add_row(name, f"{count:,}", f"{count / total:.1%}")
-    console.print(table)
-    shards = summary["shards"]
-    console.print(
-        f"shards: {shards['in']} in, {shards['failed']} failed, {shards['out']} out; "
-        f"{summary['promise']['checked']:,} removed samples checked, "
-        f"{summary['promise']['broken']} without a kept one within eps",
-        highlight=False,
-    )
-    if extends := summary["extends"]:
-        console.print(
-            f"extends run {extends['run']}, whose {extends['kept']:,} kept samples stay in {extends['output']}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-    if summary.get("recall"):
-        console.print(sentence(summary["recall"]), highlight=False)
-    for warning in summary["warnings"]:
-        console.print(f"note: {warning}", highlight=False, markup=False)
-    console.print(f"output: {summary['output']}", highlight=False, soft_wrap=True)
-    console.print(f"report: {summary['output']}/report.html", highlight=False, soft_wrap=True)
+    terminal.run(lambda: again.retry(run, shard or [], log_folder, quiet=False), log_folder)
 
 
 @app.command()
@@ -267,6 +206,32 @@ def status(
             view.watch(ledger, run)
         else:
             view.show(ledger, run)
+
+
+@app.command()
+def sweep(
+    run: Annotated[str, typer.Argument(help="The run's id: see made status.")],
+    eps: Annotated[
+        str | None,
+        typer.Option(help="The eps to try, as in 0.01,0.02,0.05, up to the run's dedup.eps_max. "
+                     "Default: eight even steps up to that."),
+    ] = None,
+) -> None:  # fmt: skip
+    """Show what other eps would keep: a table here, a plot and examples in the output's sweep.html.
+
+    From the pairs that the run stored: nothing is embedded, clustered or compared again. To have the
+    output of another eps: made curate with --set dedup.eps=... and another --output, the same --store.
+    """
+    from flows.servers import database
+    from flows.sweep import sweep as look
+    from made_core.state import Ledger
+
+    try:
+        every = [float(text) for text in (eps or "").split(",") if text.strip()]
+    except ValueError as error:
+        raise UserError(f"--eps {eps}: expected numbers, as in 0.01,0.02 ({error})") from None
+    with database() as url, closing(Ledger.open(url)) as ledger:
+        look(ledger, run, every)
 
 
 @app.command()

@@ -36,6 +36,7 @@ class Generation:
     assigned: tuple[Result, ...]  # of these
     paired: tuple[Result, ...]
     resolved: Result
+    standing: tuple[FileRef, ...]  # decisions of the generation before; (): there is none
 
     @property
     def bound(self) -> float:
@@ -44,12 +45,13 @@ class Generation:
 
     @property
     def sources(self) -> Sources:
-        """All that decides who stays, but for the decisions of the generations before."""
+        """All that decided who stays."""
         return Sources(
             self.catalog.files,
             tuple(self.batches.values()),
             tuple(r.files[0] for r in self.paired),
             tuple(sorted({c for r in self.paired for c in r.counts["dense"]})),
+            self.standing,
         )
 
 
@@ -95,6 +97,7 @@ def of(ledger: Ledger, run_id: str) -> Generation:
         (*(before.assigned if before else ()), *assigned),
         (*(before.paired if before else ()), *paired),
         resolved,
+        before.resolved.files if before else (),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,21 +42,22 @@ def largest_groups(
         order = np.lexsort((others, -value))[:members]
         shown.append((gid, others[order], value[order]))
     wanted = np.array(sorted({g for gid, others, _ in shown for g in (gid, *others.tolist())}), int)
-    pictures = _pictures(corpus, wanted)
+    found = pictures(corpus, wanted)
     result = []
     for (gid, others, values), size in zip(shown, np.sort(counts)[::-1].tolist(), strict=False):
         removed_ones = tuple(
-            _with(pictures[g], v) for g, v in zip(others.tolist(), values.tolist(), strict=True)
+            compared(found[g], v) for g, v in zip(others.tolist(), values.tolist(), strict=True)
         )
-        result.append(Group(pictures[gid], removed_ones, size + 1))
+        result.append(Group(found[gid], removed_ones, size + 1))
     return result
 
 
-def _with(picture: Picture, similarity: float) -> Picture:
-    return Picture(picture.uid, picture.shard, picture.key, similarity, picture.caption, picture.jpeg)
+def compared(picture: Picture, similarity: float) -> Picture:
+    """The picture with its similarity to the kept one."""
+    return replace(picture, similarity=similarity)
 
 
-def _pictures(corpus: Corpus, gids: Gids) -> dict[int, Picture]:
+def pictures(corpus: Corpus, gids: Gids) -> dict[int, Picture]:
     """The samples' thumbnails and captions; one without thumbnail where its tar cannot be read."""
     result = {}
     for part, positions in corpus.by_part(gids):

@@ -20,6 +20,7 @@ from made_core.data import FileRef, Unit
 from made_core.errors import ChangedInput, DamagedFile
 
 SUMMARY = "summary.json"
+SWEEP = ("sweep.html", "sweep.json")  # of `made sweep`, on these decisions
 HEX_UID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -193,7 +194,8 @@ def publish(output: str, refs: Sequence[FileRef]) -> None:
             raise DamagedFile(f"{ref.path} is gone before it was published")
         if where == ref.path:
             files.move(where, published(output, ref.path))
-    files.remove(files.join(output, ".parts"))
+    for name in (*SWEEP, ".parts"):
+        files.remove(files.join(output, name))
 
 
 def _where(output: str, ref: FileRef, is_published: bool) -> str | None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from numbers import Integral, Real
 from typing import Any
-
-from jinja2 import Environment, PackageLoader
 
 from made_core import preprocess
 from made_core.data import Reason, RunState
 from made_core.errors import BadPicture
+from made_core.page import NOTHING, cosine, duration, fill, number
 from made_core.recall import sentence
 
 MAX_PIXELS = 100_000_000  # of a picture for a thumbnail: a bound on memory
-CAPTION = 160  # characters of a caption that are shown
-NOTHING = "\N{EN DASH}"
 OUTCOMES = {  # label and meaning
     "kept": ("Kept", "in the output"),
     Reason.NEAR_DUPLICATE.value: (
@@ -38,8 +32,6 @@ OUTCOMES = {  # label and meaning
 }
 LEFT, RIGHT, TOP, BOTTOM = 12, 20, 30, 250  # of the histogram, in units of its view box
 WIDTH, HEIGHT = 760, 300
-# Not allowed in HTML, or (lone surrogates, from a caption's JSON) not encodable as UTF-8.
-ILLEGAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -115,17 +107,9 @@ def render(
         histogram: of all stored pairs. groups: the largest first, shown in this order.
         unreadable: by error. failed_shards: (shard, error).
     """
-    environment = Environment(
-        loader=PackageLoader("made_core"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        n=_number, share=_share, cosine=_cosine, duration=_duration, short=_short, uri=_uri
-    )
     stages = _part(summary, "seconds_by_stage")
-    html = environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
         summary=summary,
         failures=summary.get("state") == RunState.COMPLETED_WITH_FAILURES.value,
         failed=_part(summary, "shards").get("failed", len(failed_shards)),
@@ -142,7 +126,6 @@ def render(
         stages=stages,
         busy=sum(stages.values()),
     )
-    return ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", html)
 
 
 def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -187,7 +170,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "Clusters": [
             ("Clusters", clusters.get("k")),
             ("Probes of a sample", clusters.get("probes")),
-            ("Mean cosine to centroid", _cosine(clusters.get("mean_cosine"))),
+            ("Mean cosine to centroid", cosine(clusters.get("mean_cosine"))),
             ("Smallest", sizes.get("min")),
             ("Median", sizes.get("median")),
             ("Largest", sizes.get("max")),
@@ -209,7 +192,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "Run": [
             ("Run", summary.get("run")),
             ("Started", summary.get("started")),
-            ("Took", None if seconds is None else _duration(seconds)),
+            ("Took", None if seconds is None else duration(seconds)),
             ("Samples a second", rate),
             ("Output", summary.get("output")),
             ("Store", summary.get("store")),
@@ -217,7 +200,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         ],
     }
     shown = {
-        title: [(k, _number(v)) for k, v in rows if v not in (None, NOTHING)] for title, rows in facts.items()
+        title: [(k, number(v)) for k, v in rows if v not in (None, NOTHING)] for title, rows in facts.items()
     }
     return {title: rows for title, rows in shown.items() if rows}
 
@@ -239,8 +222,8 @@ def _chart(h: Histogram) -> dict[str, Any] | None:
         span = max(heights)
     left = LEFT + 8 * max(len(text) for text in heights.values())
 
-    def x(cosine: float) -> float:
-        return round(left + (cosine - low) / (high - low) * (WIDTH - RIGHT - left), 2)
+    def x(value: float) -> float:
+        return round(left + (value - low) / (high - low) * (WIDTH - RIGHT - left), 2)
 
     def y(count: int) -> float:
         part = (math.log10(2 * count) if log else count) / span if count else 0
@@ -278,48 +261,3 @@ def _step(span: float, ticks: int) -> float:
     """The smallest of 1, 2, 5 x 10^n that cuts `span` into at most `ticks` parts."""
     unit = 10.0 ** math.floor(math.log10(span / ticks))
     return next(unit * m for m in (1, 2, 5, 10) if unit * m >= span / ticks * (1 - 1e-9))
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return str(value)
-    if isinstance(value, Integral):
-        return f"{int(value):,}"
-    number = float(value)
-    if not math.isfinite(number):
-        return NOTHING
-    return f"{number:,.0f}" if number.is_integer() else f"{number:,.1f}"
-
-
-def _share(part: float, whole: float) -> str:
-    """In percent; a few are never shown as none, nor all but a few as all."""
-    if not whole:
-        return NOTHING
-    percent = 100 * part / whole
-    if part and percent < 0.005:
-        return "< 0.01%"
-    if part < whole and percent >= 99.995:
-        return "> 99.99%"
-    return f"{percent:.2f}%"
-
-
-def _cosine(value: float | None) -> str:
-    return NOTHING if value is None or math.isnan(value) else f"{value:.4f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _short(text: str) -> str:
-    if len(text) <= CAPTION:
-        return text
-    return text[: CAPTION - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

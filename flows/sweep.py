@@ -1,0 +1,57 @@
+"""`made sweep`: what other eps would keep, from what a finished run left in the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows import generation
+from made_core import evidence, files, output
+from made_core import sweep as sweeps
+from made_core.state import Ledger
+
+
+def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> dict[str, Any]:
+    """Decides a run anew at each eps, in this process; puts `sweep.json` and `sweep.html` into its output.
+
+    Args:
+        eps: to try; none: even steps up to the run's eps_max.
+
+    Returns:
+        What sweep.json holds.
+
+    Raises:
+        UserError: no such run, one that holds no output any more, or an eps that its pairs do not reach.
+        DamagedFile: a stored file is gone or not what was written.
+    """
+    found = generation.of(ledger, run_id)
+    every = sweeps.every(eps, round(1 - found.bound, 12))
+    with evidence.opened(found.corpus, found.sources, found.recipe) as known:
+        steps = sweeps.sweep(found.corpus, known, every)
+    result = {"run": run_id, "plan": found.summary["plan"], "steps": sweeps.document(steps)}
+    page, table = (files.join(found.run.output, name) for name in output.SWEEP)
+    files.put_bytes(page, sweeps.render(found.summary, steps).encode())
+    files.put_bytes(table, json.dumps(result, indent=4).encode())
+    _show(result, found.summary, page)
+    return result
+
+
+def _show(result: dict[str, Any], summary: dict[str, Any], page: str) -> None:
+    console = Console()
+    table = Table(title=f"run {result['run']}: what other eps would keep")
+    for name in ("eps", "kept", "share", "near-duplicates"):
+        table.add_column(name, justify="right")
+    for step in result["steps"]:
+        mark = " (the run's)" if step["eps"] == summary["dedup"]["eps"] else ""
+        table.add_row(
+            f"{step['eps']:g}{mark}",
+            f"{step['kept']:,}",
+            f"{step['share']:.2%}",
+            f"{step['near_duplicates']:,}",
+        )
+    console.print(table)
+    console.print(f"with pictures: {page}", highlight=False, soft_wrap=True)

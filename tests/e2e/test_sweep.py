@@ -1,0 +1,81 @@
+"""`made sweep`: other eps from the stored pairs, as runs at those eps decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from made_core.errors import RecipeError, UserError
+from made_core.state import Ledger
+from tests import checks
+
+Curate = Callable[..., dict[str, Any]]
+
+
+def sweep(url: str, run: str, *eps: float) -> list[dict[str, Any]]:
+    from flows.sweep import sweep as look
+
+    with closing(Ledger.open(url)) as ledger:
+        steps: list[dict[str, Any]] = look(ledger, run, eps)["steps"]
+        return steps
+
+
+def events(url: str) -> int:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        count: int = connection.execute(text("SELECT count(*) FROM event")).scalar_one()
+    engine.dispose()
+    return count
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_a_sweep_tells_what_runs_would_do(
+    servers: str, curate: Curate, sample: Path, tmp_path: Path, crowded: bool
+) -> None:
+    """From pairs, and where a cluster was too crowded to store them."""
+    parts = {"store": str(tmp_path / "store"), "clusters": {"k": 4}, "audit": {"queries": 0}}
+    parts |= {"work": {"pairs_per_sample": 0}} if crowded else {}
+    run = curate(sample / "shards", output=tmp_path / "out", **parts)
+    before = events(servers)
+    steps = sweep(servers, run["run"], 0.2, 0.03, run["dedup"]["eps"], 0.03)
+    assert events(servers) == before
+    assert [s["eps"] for s in steps] == [0.03, 0.1, 0.2]
+    assert steps[1]["kept"] == run["samples"]["kept"]
+    assert steps[1]["near_duplicates"] == run["samples"]["dropped"]["near_duplicate"]
+    assert steps[0]["kept"] > steps[1]["kept"] > steps[2]["kept"]
+    other = curate(sample / "shards", output=tmp_path / "other", dedup={"eps": 0.03}, **parts)
+    assert steps[0]["kept"] == other["samples"]["kept"]
+    stages = other["seconds_by_stage"]
+    assert {name: stages[name] for name in ("embed", "fit", "assign", "pairs")} == {
+        name: run["seconds_by_stage"][name] for name in ("embed", "fit", "assign", "pairs")
+    }, "another eps shares everything up to the pairs"
+    page = (tmp_path / "out" / "sweep.html").read_text()
+    assert page.count("data:image/jpeg") >= 4 and "<polyline" in page and run["run"] in page
+    assert json.loads((tmp_path / "out" / "sweep.json").read_text())["steps"] == steps
+    checks.keep_lists(tmp_path / "out")
+
+
+def test_a_sweep_by_default_and_its_mistakes(
+    servers: str, curate: Curate, sample: Path, tmp_path: Path
+) -> None:
+    run = curate(sample / "shards", output=tmp_path / "out", audit={"queries": 0})
+    steps = sweep(servers, run["run"])
+    assert [s["eps"] for s in steps] == [round(0.2 * n / 8, 12) for n in range(1, 9)]
+    with pytest.raises(RecipeError, match=r"eps is 0.25, allowed: above 0, up to the run's eps_max, 0.2"):
+        sweep(servers, run["run"], 0.25)
+    with pytest.raises(RecipeError, match=r"eps is 0, allowed"):
+        sweep(servers, run["run"], 0.0)
+    with pytest.raises(UserError, match="no run nonsense"):
+        sweep(servers, "nonsense")
+    curate(
+        sample / "shards", output=tmp_path / "out", audit={"queries": 0}, dedup={"eps": 0.01}, replace=True
+    )
+    assert not (tmp_path / "out" / "sweep.html").exists()
+    with pytest.raises(UserError, match="is replaced"):
+        sweep(servers, run["run"])
