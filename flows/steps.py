@@ -10,6 +10,7 @@ import numpy as np
 from flows.engine import Engine
 from made_core import corpus as corpora
 from made_core import files, groups, output, recall
+from made_core.arrays import read_array
 from made_core.corpus import Corpus
 from made_core.data import FileRef, Shard, Stage, UnitState
 from made_core.errors import Permanent, TooManyFailures
@@ -161,7 +162,7 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Re
         lambda keys: audit_task.submit(job, scope, ref, catalog, batches, drawn.files, keys),
     )
     _, *counted = engine.all_done(Stage.AUDIT, results)
-    counts = np.sum([recall.read_array(r.files[0]) for r in counted], axis=0)
+    counts = np.sum([read_array(r.files[0]) for r in counted], axis=0)
     return recall.estimate(counts, drawn.counts["pictures"])
 
 

@@ -7,8 +7,7 @@ is the class's first, and its stored row is the vector of all. What is not reada
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,8 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from made_core import embeddings
-from made_core.corpus import Corpus, Gids, mapped, put_array
+from made_core.arrays import put_array, read_array
+from made_core.corpus import Corpus, Gids
 from made_core.data import FileRef
 
 Uids = npt.NDArray[np.bytes_]
@@ -95,8 +95,7 @@ def put(url: str, catalog: Catalog) -> tuple[FileRef, FileRef]:
     )
 
 
-@contextmanager
-def opened(refs: Sequence[FileRef]) -> Iterator[Catalog]:
-    """The catalog that `put` wrote, its arrays read as they are touched. Raises DamagedFile."""
-    with mapped(refs[0]) as uids, mapped(refs[1]) as first:
-        yield Catalog(uids, first)
+def read(refs: Sequence[FileRef]) -> Catalog:
+    """The catalog that `put` wrote, on disk. Raises DamagedFile."""
+    uids, first = map(read_array, refs)
+    return Catalog(uids, first)

@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from made_core import embeddings, files, samples
-from made_core.catalog import Catalog
 from made_core.corpus import Corpus, Gids
 from made_core.data import Reason
 from made_core.decisions import NOBODY
@@ -20,23 +19,22 @@ from made_core.verdict import Decided, similarities
 EXAMPLES = 5  # samples named for each kind of error
 
 
-def largest_groups(
-    corpus: Corpus, catalog: Catalog, decided: Decided, groups: int, members: int
-) -> list[Group]:
+def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) -> list[Group]:
     """The kept samples that stand for most others, with some of those, the nearest first.
 
     Raises DamagedFile.
     """
-    reason = np.asarray(decided.reason)
-    duplicate = np.isin(reason, [code(Reason.NEAR_DUPLICATE), code(Reason.EXACT_COPY)])
-    removed = np.flatnonzero(duplicate & (np.asarray(decided.representative) != NOBODY))
-    stands = np.asarray(decided.representative)[removed]
+    duplicate = np.isin(decided.reason.rows(), [code(Reason.NEAR_DUPLICATE), code(Reason.EXACT_COPY)])
+    removed = np.flatnonzero(duplicate & (decided.representative.rows() != NOBODY))
+    stands = decided.representative.rows()[removed]
     kept, counts = np.unique(stands, return_counts=True)
     chosen = kept[np.lexsort((kept, -counts))[:groups]]
     shown: list[tuple[int, Gids, np.ndarray[tuple[int], np.dtype[np.float64]]]] = []
     for gid in chosen.tolist():
         others = removed[stands == gid]
-        value = similarities(corpus, catalog.first[others], np.full(len(others), catalog.first[gid]))
+        value = similarities(
+            corpus, decided.first.take(others), decided.first.take(np.full(len(others), gid))
+        )
         order = np.lexsort((others, -value))[:members]
         shown.append((gid, others[order], value[order]))
     wanted = np.array(sorted({g for gid, others, _ in shown for g in (gid, *others.tolist())}), int)
@@ -83,7 +81,7 @@ def _pictures(corpus: Corpus, gids: Gids) -> dict[int, Picture]:
 
 def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
     """What could not be read, by error, the most frequent first. Raises DamagedFile."""
-    gids = np.flatnonzero(np.asarray(decided.reason) == code(Reason.UNREADABLE))
+    gids = np.flatnonzero(decided.reason.rows() == code(Reason.UNREADABLE))
     counts: Counter[str] = Counter()
     examples: defaultdict[str, list[str]] = defaultdict(list)
     for part, positions in corpus.by_part(gids):
@@ -97,7 +95,7 @@ def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
 
 def kept_listing(corpus: Corpus, decided: Decided) -> list[dict[str, object]]:
     """uid, input shard and key of every kept sample, in the output's order. Raises DamagedFile."""
-    kept = np.flatnonzero(np.asarray(decided.reason) == KEPT)
+    kept = np.flatnonzero(decided.reason.rows() == KEPT)
     listing: list[dict[str, object]] = []
     for part, positions in corpus.by_part(kept):
         rows = (kept[positions] - part.start).tolist()

@@ -13,6 +13,7 @@ from made_core import catalog as catalogs
 from made_core import corpus as corpora
 from made_core import decisions, files, groups, order
 from made_core import pairs as near_pairs
+from made_core.arrays import put_array
 from made_core.data import FileRef, Stage, Unit
 from made_core.filters import KEPT
 from tasks.units import Job, Made, Progress, work
@@ -32,15 +33,16 @@ def resolve(
 
     def one(unit: Unit, progress: Progress) -> Made:
         corpus = corpora.read(corpus_ref)
-        with catalogs.opened(catalog_refs) as catalog, ExitStack() as stack:
+        catalog = catalogs.read(catalog_refs)
+        with ExitStack() as stack:
             crowds = [
                 crowd for c in dense for crowd in stack.enter_context(groups.gathered(batches, c, c + 1))
             ]
-            cluster, distance = groups.homes(batches, np.asarray(catalog.first))
+            cluster, distance = groups.homes(batches, catalog.first)
             dropped, values = decisions.survey(corpus, job.recipe)
             by_distance = order.of_distance(job.recipe.dedup, distance, catalog.uids)
             decided = decisions.decide(
-                catalogs.Catalog(np.asarray(catalog.uids), np.asarray(catalog.first)),
+                catalog,
                 dropped,
                 values if by_distance is None else by_distance,
                 cluster,
@@ -52,10 +54,10 @@ def resolve(
         url = files.join(job.recipe.store_url, "decisions", scope, unit.name)
         kept = np.flatnonzero(decided.reason == KEPT)
         refs = [
-            corpora.put_array(f"{url}.reason.npy", decided.reason),
-            corpora.put_array(f"{url}.representative.npy", decided.representative),
-            corpora.put_array(f"{url}.cluster.npy", cluster),
-            corpora.put_array(f"{url}.kept.npy", kept),
+            put_array(f"{url}.reason.npy", decided.reason),
+            put_array(f"{url}.representative.npy", decided.representative),
+            put_array(f"{url}.cluster.npy", cluster),
+            put_array(f"{url}.kept.npy", kept),
         ]
         return Made(refs, corpus.samples, {"kept": len(kept)})
 
