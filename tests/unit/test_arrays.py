@@ -154,6 +154,7 @@ def test_a_real_block_s_edges(place: str, at: str) -> None:
     stored = StoredArray(ref)
     assert np.array_equal(stored.rows(0, inside[0]), array[: inside[0]])
     assert np.array_equal(stored.take(np.array([inside[1] + 1, 5])), [inside[1] + 1, 5])
+    assert len(stored.rows(inside[0] + 1, inside[0] + 1)) == 0  # nothing of it
     for row in inside:
         with pytest.raises(DamagedFile, match="in block 1 "):
             stored.take(np.array([row]))
