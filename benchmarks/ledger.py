@@ -45,7 +45,7 @@ def work(ledger: Ledger, scope: str, keys: list[str], seed: int) -> int:
             if dice.random() < 0.01:
                 ledger.units.fail(unit, CorruptShard(unit.key), 0)
             else:
-                files = [FileRef(f"/store/{unit.name}.{end}", 1 << 20, "0" * 32) for end in "ab"]
+                files = [FileRef(f"/store/{unit.name}.{end}", 1 << 20, "0" * 32, "0" * 8) for end in "ab"]
                 ledger.units.finish(unit, files, 10_000, {"kept": 9_000, "unreadable": 1_000})
         left -= len(units)
         transitions += 2 + len(units)

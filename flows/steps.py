@@ -11,6 +11,7 @@ from flows.engine import Engine
 from flows.generation import Generation
 from made_core import corpus as corpora
 from made_core import evidence, files, groups, output, recall
+from made_core.arrays import read_array
 from made_core.corpus import Corpus
 from made_core.data import FileRef, Shard, Stage, UnitState
 from made_core.errors import Permanent, TooManyFailures
@@ -176,7 +177,7 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Re
         lambda keys: audit_task.submit(job, scope, ref, catalog, batches, drawn.files, keys),
     )
     _, *counted = engine.all_done(Stage.AUDIT, results)
-    counts = np.sum([recall.read_array(r.files[0]) for r in counted], axis=0)
+    counts = np.sum([read_array(r.files[0]) for r in counted], axis=0)
     return recall.estimate(counts, drawn.counts["pictures"])
 
 

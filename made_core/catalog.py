@@ -8,8 +8,7 @@ In a corpus that extends another, what was a class's first then is so still.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,8 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from made_core import embeddings
-from made_core.corpus import Corpus, Gids, mapped, put_array
+from made_core.arrays import put_array, read_array
+from made_core.corpus import Corpus, Gids
 from made_core.data import FileRef
 
 Uids = npt.NDArray[np.bytes_]
@@ -105,8 +105,7 @@ def put(url: str, catalog: Catalog) -> tuple[FileRef, FileRef]:
     )
 
 
-@contextmanager
-def opened(refs: Sequence[FileRef]) -> Iterator[Catalog]:
-    """The catalog that `put` wrote, its arrays read as they are touched. Raises DamagedFile."""
-    with mapped(refs[0]) as uids, mapped(refs[1]) as first:
-        yield Catalog(uids, first)
+def read(refs: Sequence[FileRef]) -> Catalog:
+    """The catalog that `put` wrote, on disk. Raises DamagedFile."""
+    uids, first = map(read_array, refs)
+    return Catalog(uids, first)

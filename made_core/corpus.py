@@ -6,14 +6,11 @@ contents, so it depends neither on how the sources were given nor on who embedde
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from io import BytesIO
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from made_core import embeddings, files
+from made_core.arrays import StoredArray, readers
 from made_core.data import FileRef, Shard
-from made_core.errors import DamagedFile
 from made_core.recipe import digest
 
 Gids = npt.NDArray[np.int64]
-READERS = 8  # threads that read remote slices: the wait is for storage
-PIECE = 8 << 20  # bytes of a remote file that a reader holds at a time
-GAP = 1 << 20  # bytes between two wanted rows that are read too: a request costs as much
-HEADER = 1024  # bytes that hold the header of every `.npy` of ours
 
 
 @dataclass(frozen=True)
@@ -94,12 +87,12 @@ class Corpus:
         held = list(self.by_part(gids))
         if not held:
             return np.zeros((0, 0), np.float16)
-        with sliced(held[0][0].rows, 0, 0) as none:
-            result: embeddings.Rows = np.empty((len(gids), none.shape[1]), np.float16)
+        width = StoredArray(held[0][0].rows).shape[1]
+        result: embeddings.Rows = np.empty((len(gids), width), np.float16)
 
         def fill(some: tuple[Part, npt.NDArray[np.int64]]) -> None:
             part, positions = some
-            result[positions] = taken(part.rows, gids[positions] - part.start)
+            result[positions] = StoredArray(part.rows).take(gids[positions] - part.start)
 
         with ThreadPoolExecutor(readers(part.rows for part, _ in held)) as pool:
             list(pool.map(fill, held))
@@ -132,17 +125,15 @@ def put(folder: str, corpus: Corpus) -> FileRef:
         "earlier": [n < corpus.known for n in range(len(corpus.parts))],
     }
     for name in ("rows", "table"):
-        for field in ("path", "size", "digest"):
-            columns[f"{name}_{field}"] = [getattr(getattr(p, name), field) for p in corpus.parts]
-    url = files.join(folder, f"{digest(columns)}.parquet")
-    if files.exists(url):
+        for field in fields(FileRef):
+            columns[f"{name}_{field.name}"] = [getattr(getattr(p, name), field.name) for p in corpus.parts]
+    sink = BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    data = sink.getvalue()
+    url = files.join(folder, f"{hashlib.blake2b(data, digest_size=8).hexdigest()}.parquet")
+    if files.exists(url) and files.read(url) == data:  # else it is damaged: made again at once
         return files.reference(url)
-    table = pa.table(columns)
-
-    def write(path: Path) -> None:
-        pq.write_table(table, path)
-
-    return files.put(url, write)
+    return files.put_bytes(url, data)
 
 
 def read(ref: FileRef) -> Corpus:
@@ -154,110 +145,9 @@ def read(ref: FileRef) -> Corpus:
             (
                 Shard(r["shard"], r["url"], r["fingerprint"], r["size"], r["expected"]),
                 r["samples"],
-                FileRef(r["rows_path"], r["rows_size"], r["rows_digest"]),
-                FileRef(r["table_path"], r["table_size"], r["table_digest"]),
+                *(FileRef(*(r[f"{name}_{f.name}"] for f in fields(FileRef))) for name in ("rows", "table")),
             )
             for r in records
         ]
     )
     return Corpus(whole.parts, sum(r["earlier"] for r in records))
-
-
-def put_array(url: str, array: npt.NDArray[np.generic]) -> FileRef:
-    """Puts an array as `.npy`. Raises StorageFailed."""
-
-    def write(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.save(file, array)
-
-    return files.put(url, write)
-
-
-@contextmanager
-def mapped(ref: FileRef) -> Iterator[npt.NDArray[Any]]:
-    """A stored `.npy`, read as it is touched; its size is checked. Raises DamagedFile."""
-    with files.stored(ref, whole=False) as path:
-        yield np.load(path, mmap_mode="r" if ref.size > 4096 else None)
-
-
-def readers(refs: Iterable[FileRef]) -> int:
-    """Threads to read files with: local ones are mapped, which threads only slow down."""
-    return 1 if all(files.is_local(ref.path) for ref in refs) else READERS
-
-
-@contextmanager
-def sliced(ref: FileRef, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
-    """The rows [start, stop) of a stored `.npy`, read as they are touched; its size is checked.
-
-    Of a remote file these rows alone are copied, a piece at a time. Raises DamagedFile.
-    """
-    if files.is_local(ref.path):
-        with mapped(ref) as array:
-            yield array[start:stop]
-        return
-    remote = _Remote.open(ref)
-    shape = (stop - start, *remote.shape[1:])
-    if not math.prod(shape):
-        yield np.zeros(shape, remote.dtype)
-        return
-    step = max(1, PIECE // remote.width)
-    with files.scratch() as folder:
-        with open(folder / "rows", "wb") as file:
-            for a in range(start, stop, step):
-                file.write(remote.read(a, min(stop, a + step)))
-        yield np.memmap(folder / "rows", remote.dtype, "r", shape=shape)
-
-
-def taken(ref: FileRef, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Some rows of a stored `.npy`, in that order; its size is checked. Raises DamagedFile."""
-    if files.is_local(ref.path):
-        with mapped(ref) as array:
-            return np.asarray(array[rows])
-    remote = _Remote.open(ref)
-    result = np.empty((len(rows), *remote.shape[1:]), remote.dtype)
-    order = np.argsort(rows)
-    far = np.flatnonzero(np.diff(rows[order]) * remote.width > GAP) + 1
-    for run in np.split(order, far) if math.prod(result.shape) else []:
-        start, stop = int(rows[run[0]]), int(rows[run[-1]]) + 1
-        some = np.frombuffer(remote.read(start, stop), remote.dtype)
-        result[run] = some.reshape(stop - start, *remote.shape[1:])[rows[run] - start]
-    return result
-
-
-def length(ref: FileRef) -> int:
-    """Rows of a stored `.npy`. Raises DamagedFile."""
-    if files.is_local(ref.path):
-        with mapped(ref) as array:
-            return len(array)
-    return _Remote.open(ref).shape[0]
-
-
-@dataclass(frozen=True)
-class _Remote:
-    """A `.npy` in an object store, read by ranges."""
-
-    ref: FileRef
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    begin: int  # where its first row begins
-
-    @classmethod
-    def open(cls, ref: FileRef) -> _Remote:
-        """Reads the header. Raises DamagedFile."""
-        files.check_size(ref)
-        head = BytesIO(files.read_range(ref, 0, min(HEADER, ref.size)))
-        try:
-            np.lib.format.read_magic(head)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(head)
-        except ValueError as error:
-            raise DamagedFile(f"{ref.path} is no array: {error}") from None
-        return cls(ref, shape, dtype, head.tell())
-
-    @property
-    def width(self) -> int:
-        """Bytes of a row."""
-        return self.dtype.itemsize * math.prod(self.shape[1:])
-
-    def read(self, start: int, stop: int) -> bytes:
-        """The rows [start, stop). Raises DamagedFile."""
-        return files.read_range(self.ref, self.begin + start * self.width, self.begin + stop * self.width)

@@ -74,6 +74,7 @@ class FileRef:
     path: str  # URL or absolute path
     size: int  # bytes
     digest: str  # 32 hex digits, blake2b-128 of the content
+    blocks: str  # crc32 of each files.BLOCK bytes, 8 hex digits each: parts are checked by themselves
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from made_core import embeddings, order, resolve
+from made_core.arrays import read_array
 from made_core.catalog import Catalog
-from made_core.corpus import Gids, Part, mapped
+from made_core.corpus import Gids, Part
 from made_core.data import Account, FileRef, Reason
 from made_core.dense import Dense
 from made_core.filters import KEPT, REASONS, Codes, code
@@ -120,8 +121,7 @@ def decide(
 
 def read(refs: Sequence[FileRef]) -> Decisions:
     """The stored decisions, from the files of reasons and representatives. Raises DamagedFile."""
-    with mapped(refs[0]) as reason, mapped(refs[1]) as representative:
-        return Decisions(np.array(reason), np.array(representative))
+    return Decisions(read_array(refs[0]), read_array(refs[1]))
 
 
 def _crowd(cluster: Cluster, survivor: Gids, node_of: Gids) -> Dense:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from made_core import files, samples
+from made_core.arrays import put_array, read_array
 from made_core.data import FileRef, Shard
 from made_core.errors import BadPicture
 from made_core.preprocess import decode
@@ -198,20 +199,15 @@ def _encode(batch: list[_Prepared], encoder: Encoder, out: Rows) -> None:
 def put(url: str, rows: Rows, table: pa.Table) -> tuple[FileRef, FileRef]:
     """Puts `<url>.npy` and `<url>.parquet`. Raises StorageFailed."""
 
-    def write_rows(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.save(file, rows)
-
     def write_table(path: Path) -> None:
         pq.write_table(table, path, compression="zstd")
 
-    return files.put(f"{url}.npy", write_rows), files.put(f"{url}.parquet", write_table)
+    return put_array(f"{url}.npy", rows), files.put(f"{url}.parquet", write_table)
 
 
 def read_rows(ref: FileRef) -> Rows:
-    """(n, dim) float16. Raises DamagedFile."""
-    with files.stored(ref) as path:
-        rows: Rows = np.load(path)
+    """(n, dim) float16, on disk. Raises DamagedFile."""
+    rows: Rows = read_array(ref)
     return rows
 
 

@@ -61,8 +61,8 @@ def opened(corpus: Corpus, sources: Sources, recipe: Recipe) -> Iterator[Evidenc
         DamagedFile: a stored file is gone or not what was written.
         RecipeError: the keep rule reads a field that no sample has.
     """
-    with catalogs.opened(sources.catalog) as stored, ExitStack() as stack:
-        catalog = Catalog(np.asarray(stored.uids), np.asarray(stored.first))
+    catalog = catalogs.read(sources.catalog)
+    with ExitStack() as stack:
         crowds = [
             crowd
             for c in sources.dense

@@ -10,6 +10,7 @@ import os
 import posixpath
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from made_core.data import FileRef
 from made_core.errors import DamagedFile, StorageFailed
 from made_core.settings import settings
 
-CHUNK = 1 << 20
+BLOCK = 1 << 20  # bytes of a stored file under one checksum
 
 
 def is_local(url: str) -> bool:
@@ -133,7 +134,7 @@ def put(url: str, write: Callable[[Path], None]) -> FileRef:
                 write(part)
                 with open(part, "rb+") as file:
                     os.fsync(file.fileno())
-                ref = FileRef(str(target), part.stat().st_size, file_digest(part))
+                ref = described(str(target), part)
                 os.replace(part, target)
             finally:
                 part.unlink(missing_ok=True)
@@ -143,7 +144,7 @@ def put(url: str, write: Callable[[Path], None]) -> FileRef:
         part = folder / posixpath.basename(url)
         with _storage(str(part)):
             write(part)
-            ref = FileRef(url, part.stat().st_size, file_digest(part))
+            ref = described(url, part)
         with _storage(url):
             fs.put_file(str(part), path)
         return ref
@@ -189,8 +190,8 @@ def local(url: str) -> Iterator[Path]:
 
 
 @contextmanager
-def stored(ref: FileRef, *, whole: bool = True) -> Iterator[Path]:
-    """A stored file as a local path, its size and (where `whole`) its digest checked.
+def stored(ref: FileRef) -> Iterator[Path]:
+    """A stored file as a local path, its size and digest checked.
 
     Raises:
         DamagedFile: it is gone, or not what was written.
@@ -199,10 +200,10 @@ def stored(ref: FileRef, *, whole: bool = True) -> Iterator[Path]:
         try:
             path = stack.enter_context(local(ref.path))
         except FileNotFoundError as error:
-            raise DamagedFile(f"{ref.path} is gone ({error})") from None
+            raise _gone(ref, error) from None
         _same_size(ref, path.stat().st_size)
-        if whole and (found_digest := file_digest(path)) != ref.digest:
-            raise DamagedFile(f"{ref.path} has digest {found_digest}, not {ref.digest}")
+        if (found := file_digest(path)) != ref.digest:
+            raise _damaged(ref, f"has digest {found}, not {ref.digest}")
         yield path
 
 
@@ -211,7 +212,7 @@ def check_size(ref: FileRef) -> None:
     try:
         _same_size(ref, size(ref.path))
     except FileNotFoundError as error:
-        raise DamagedFile(f"{ref.path} is gone ({error})") from None
+        raise _gone(ref, error) from None
 
 
 def read_range(ref: FileRef, start: int, end: int) -> bytes:
@@ -219,30 +220,60 @@ def read_range(ref: FileRef, start: int, end: int) -> bytes:
     try:
         data = read(ref.path, start, end) if start < end else b""
     except FileNotFoundError as error:
-        raise DamagedFile(f"{ref.path} is gone ({error})") from None
+        raise _gone(ref, error) from None
     if len(data) != end - start:
-        raise DamagedFile(f"{ref.path} has {len(data)} bytes from {start} on, not {end - start}")
+        raise _damaged(ref, f"has {len(data)} bytes from {start} on, not {end - start}")
     return data
+
+
+def check_blocks(ref: FileRef, first: int, data: bytes | memoryview) -> None:
+    """Checks `data`, a stored file's content from its block `first` on. Raises DamagedFile."""
+    for start in range(0, len(data), BLOCK):
+        block = first + start // BLOCK
+        found, written = _checksum(data[start : start + BLOCK]), ref.blocks[8 * block : 8 * block + 8]
+        if found != written:
+            begin = block * BLOCK
+            place = f"in block {block} (bytes {begin} to {min(begin + BLOCK, ref.size)})"
+            raise _damaged(ref, f"has crc32 {found} {place}, not {written}")
 
 
 def _same_size(ref: FileRef, found: int) -> None:
     if found != ref.size:
-        raise DamagedFile(f"{ref.path} has {found} bytes, {ref.size} were written")
+        raise _damaged(ref, f"has {found} bytes, {ref.size} were written")
+
+
+def _damaged(ref: FileRef, what: str) -> DamagedFile:
+    return DamagedFile(f"{ref.path} {what}; remove it, then `made retry` makes it again")
+
+
+def _gone(ref: FileRef, error: FileNotFoundError) -> DamagedFile:
+    return DamagedFile(f"{ref.path} is gone ({error}); `made retry` makes it again")
 
 
 def reference(url: str) -> FileRef:
     """A pointer to a file that stands there. Raises FileNotFoundError or StorageFailed."""
     with local(url) as path:
-        return FileRef(url, path.stat().st_size, file_digest(path))
+        return described(url, path)
+
+
+def described(url: str, path: Path) -> FileRef:
+    """A pointer to `url`, of which the local file `path` is the content; reads it once."""
+    state, blocks, length = hashlib.blake2b(digest_size=16), [], 0
+    with open(path, "rb") as file:
+        while data := file.read(BLOCK):
+            state.update(data)
+            blocks.append(_checksum(data))
+            length += len(data)
+    return FileRef(url, length, state.hexdigest(), "".join(blocks))
 
 
 def file_digest(path: Path) -> str:
     """32 hex digits, blake2b-128 of a local file's content."""
-    state = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            state.update(chunk)
-    return state.hexdigest()
+    return described(str(path), path).digest
+
+
+def _checksum(data: bytes | memoryview) -> str:
+    return f"{zlib.crc32(data):08x}"
 
 
 def move(source: str, target: str) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from made_core import embeddings, files, samples
-from made_core.catalog import Catalog
 from made_core.corpus import Corpus, Gids
 from made_core.data import DUPLICATES, Reason
 from made_core.decisions import NOBODY
@@ -21,24 +20,24 @@ from made_core.verdict import Decided, similarities
 EXAMPLES = 5  # samples named for each kind of error
 
 
-def largest_groups(
-    corpus: Corpus, catalog: Catalog, decided: Decided, groups: int, members: int
-) -> list[Group]:
+def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) -> list[Group]:
     """The kept samples that stand for most others, with some of those, the nearest first.
 
     Raises DamagedFile.
     """
-    reason = np.asarray(decided.reason)
-    duplicate = np.isin(reason, [code(r) for r in DUPLICATES])
+    duplicate = np.isin(decided.reason.rows(), [code(r) for r in DUPLICATES])
     duplicate[: corpus.begin] = False  # an earlier run's report shows those
-    removed = np.flatnonzero(duplicate & (np.asarray(decided.representative) != NOBODY))
-    stands = np.asarray(decided.representative)[removed]
+    representative = decided.representative.rows()
+    removed = np.flatnonzero(duplicate & (representative != NOBODY))
+    stands = representative[removed]
     kept, counts = np.unique(stands, return_counts=True)
     chosen = kept[np.lexsort((kept, -counts))[:groups]]
     shown: list[tuple[int, Gids, np.ndarray[tuple[int], np.dtype[np.float64]]]] = []
     for gid in chosen.tolist():
         others = removed[stands == gid]
-        value = similarities(corpus, catalog.first[others], np.full(len(others), catalog.first[gid]))
+        value = similarities(
+            corpus, decided.first.take(others), decided.first.take(np.full(len(others), gid))
+        )
         order = np.lexsort((others, -value))[:members]
         shown.append((gid, others[order], value[order]))
     wanted = np.array(sorted({g for gid, others, _ in shown for g in (gid, *others.tolist())}), int)
@@ -86,8 +85,8 @@ def pictures(corpus: Corpus, gids: Gids) -> dict[int, Picture]:
 
 def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
     """What could not be read, by error, the most frequent first. Raises DamagedFile."""
-    gids = np.flatnonzero(np.asarray(decided.reason) == code(Reason.UNREADABLE))
-    gids = gids[gids >= corpus.begin]
+    gids = np.flatnonzero(decided.reason.rows(corpus.begin, corpus.samples) == code(Reason.UNREADABLE))
+    gids += corpus.begin
     counts: Counter[str] = Counter()
     examples: defaultdict[str, list[str]] = defaultdict(list)
     for part, positions in corpus.by_part(gids):
@@ -104,7 +103,7 @@ def kept_listing(corpus: Corpus, decided: Decided) -> list[dict[str, object]]:
 
     Raises DamagedFile.
     """
-    kept = np.asarray(decided.kept)
+    kept = decided.kept.rows()
     listing: list[dict[str, object]] = []
     for part, positions in corpus.by_part(kept):
         rows = (kept[positions] - part.start).tolist()

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from made_core import corpus as corpora
 from made_core import files
+from made_core.arrays import StoredArray, put_array, read_array, readers
 from made_core.centroids import Assignment
+from made_core.corpus import Gids
 from made_core.data import FileRef
 from made_core.embeddings import Rows
 
@@ -40,7 +41,7 @@ def member_type(probes: int) -> np.dtype[np.void]:
 
 
 def put(
-    url: str, gids: corpora.Gids, rows: Rows, assignment: Assignment, k: int
+    url: str, gids: Gids, rows: Rows, assignment: Assignment, k: int
 ) -> tuple[FileRef, FileRef, FileRef, FileRef]:
     """Puts a batch as `<url>.{rows,members,offsets,homes}.npy`. Raises StorageFailed."""
     n, p = assignment.probes.shape
@@ -55,10 +56,10 @@ def put(
     homes["gid"], homes["cluster"] = gids, assignment.probes[:, 0]
     homes["distance"] = assignment.distance
     return (
-        corpora.put_array(f"{url}.rows.npy", rows[source[order]]),
-        corpora.put_array(f"{url}.members.npy", members),
-        corpora.put_array(f"{url}.offsets.npy", offsets),
-        corpora.put_array(f"{url}.homes.npy", homes),
+        put_array(f"{url}.rows.npy", rows[source[order]]),
+        put_array(f"{url}.members.npy", members),
+        put_array(f"{url}.offsets.npy", offsets),
+        put_array(f"{url}.homes.npy", homes),
     )
 
 
@@ -75,7 +76,8 @@ class Cluster:
 def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterator[Cluster]]:
     """The clusters start to stop - 1, one at a time; memory is that of one cluster's members.
 
-    Of remote batches their slices of these clusters alone are copied, to disk.
+    Of the batches their slices of these clusters alone are read and checked, before the first is
+    given; of remote ones they are copied, to disk.
 
     Raises:
         DamagedFile: a stored file is gone or not what was written.
@@ -83,15 +85,12 @@ def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterat
     with ExitStack() as stack:
 
         def opened(batch: Batch) -> _Slice:
-            with corpora.sliced(batch.offsets, start, stop + 1) as some:
-                offsets = np.array(some)
+            offsets = StoredArray(batch.offsets).rows(start, stop + 1)
             span = int(offsets[0]), int(offsets[-1])
-            rows, members = (
-                stack.enter_context(corpora.sliced(ref, *span)) for ref in (batch.rows, batch.members)
-            )
+            rows, members = (StoredArray(ref).rows(*span) for ref in (batch.rows, batch.members))
             return _Slice(rows, members, offsets - offsets[0])
 
-        with ThreadPoolExecutor(corpora.readers(b.rows for b in batches)) as pool:
+        with ThreadPoolExecutor(readers(b.rows for b in batches)) as pool:
             slices = list(pool.map(opened, batches))
         folder = stack.enter_context(files.scratch())
 
@@ -141,9 +140,7 @@ def pack(sizes: npt.NDArray[np.int64], tasks: int) -> list[tuple[int, int]]:
     return ranges
 
 
-def homes(
-    batches: Sequence[Batch], first: corpora.Gids
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+def homes(batches: Sequence[Batch], first: Gids) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """((n,) home cluster, (n,) distance to its centroid) of every sample, its class's first's.
 
     -1 and NaN for the unreadable. Raises DamagedFile.
@@ -151,9 +148,9 @@ def homes(
     cluster = np.full(len(first), -1, np.int32)
     distance = np.full(len(first), np.nan)
     for batch in batches:
-        with corpora.mapped(batch.homes) as table:
-            cluster[table["gid"]] = table["cluster"]
-            distance[table["gid"]] = table["distance"]
+        table = read_array(batch.homes)
+        cluster[table["gid"]] = table["cluster"]
+        distance[table["gid"]] = table["distance"]
     readable = first >= 0
     cluster[readable] = cluster[first[readable]]
     distance[readable] = distance[first[readable]]
@@ -164,7 +161,6 @@ def sizes(batches: Sequence[Batch]) -> npt.NDArray[np.int64]:
     """(k,) rows of each cluster, visitors included. Raises DamagedFile."""
     total: npt.NDArray[np.int64] | None = None
     for batch in batches:
-        with corpora.mapped(batch.offsets) as offsets:
-            some = np.diff(offsets)
-            total = some if total is None else total + some
+        some = np.diff(read_array(batch.offsets))
+        total = some if total is None else total + some
     return np.zeros(0, np.int64) if total is None else total

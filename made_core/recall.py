@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from made_core import files, products
-from made_core.corpus import Gids, mapped
-from made_core.data import FileRef
+from made_core import products
+from made_core.arrays import read_array
+from made_core.corpus import Gids
 from made_core.embeddings import Rows
 from made_core.errors import DamagedFile
 from made_core.groups import Batch
@@ -94,21 +94,14 @@ def probes_of(batches: Sequence[Batch], gids: Gids) -> npt.NDArray[np.int32]:
     """(n, p) the stored clusters of pictures by ascending gid, home first. Raises DamagedFile."""
     result: npt.NDArray[np.int32] | None = None
     for batch in batches:
-        with mapped(batch.members) as members:
-            if result is None:
-                result = np.full((len(gids), members["probes"].shape[1]), -1, np.int32)
-            wanted = np.flatnonzero(np.isin(members["gid"], gids))
-            result[np.searchsorted(gids, members["gid"][wanted])] = members["probes"][wanted]
+        members = read_array(batch.members)
+        if result is None:
+            result = np.full((len(gids), members["probes"].shape[1]), -1, np.int32)
+        wanted = np.flatnonzero(np.isin(members["gid"], gids))
+        result[np.searchsorted(gids, members["gid"][wanted])] = members["probes"][wanted]
     if result is None or (result < 0).any():
         raise DamagedFile(f"not all of {len(gids)} pictures are in a cluster")
     return result
-
-
-def read_array(ref: FileRef) -> npt.NDArray[Any]:
-    """A stored `.npy`. Raises DamagedFile."""
-    with files.stored(ref) as path:
-        array: npt.NDArray[Any] = np.load(path)
-    return array
 
 
 def estimate(counts: Ints, pictures: int) -> Recall:

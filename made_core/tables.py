@@ -101,7 +101,7 @@ unit = Table(
     Column("progress", BigInteger, nullable=False, server_default=text("0")),  # samples so far
     Column("samples", BigInteger),
     Column("counts", JSONB),
-    Column("files", JSONB),  # [{path, size, digest}]
+    Column("files", JSONB),  # [{path, size, digest, blocks}]
     Column("error", Text),
     Column("traceback", Text),
     UniqueConstraint("stage", "scope", "key", name="unit_key"),

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from made_core import centroids, embeddings, files, groups
 from made_core import corpus as corpora
+from made_core.arrays import StoredArray, read_array
 from made_core.data import FileRef, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
@@ -24,23 +25,20 @@ def assign(
     keys: Sequence[str],
 ) -> None:
     """Assigns batches of the corpus' parts; a key is `<first part>-<last part + 1>`."""
-    with files.stored(centroids_ref) as path:
-        fitted = np.load(path)
+    fitted = read_array(centroids_ref)
     corpus = corpora.read(corpus_ref)
 
     def one(unit: Unit, progress: Progress) -> Made:
         start, stop = (int(n) for n in unit.key.split("-"))
         rows, gids, done = [], [], 0
-        parts = corpus.parts[start:stop]
-        begin = parts[0].start
-        with corpora.sliced(catalog_refs[1], begin, parts[-1].stop) as firsts:
-            for part in parts:
-                first = np.asarray(firsts[part.start - begin : part.stop - begin])
-                mine = np.flatnonzero(first == np.arange(part.start, part.stop))
-                rows.append(embeddings.read_rows(part.rows)[mine])
-                gids.append(mine + part.start)
-                done += part.samples
-                progress(done)
+        firsts = StoredArray(catalog_refs[1])
+        for part in corpus.parts[start:stop]:
+            first = firsts.rows(part.start, part.stop)
+            mine = np.flatnonzero(first == np.arange(part.start, part.stop))
+            rows.append(embeddings.read_rows(part.rows)[mine])
+            gids.append(mine + part.start)
+            done += part.samples
+            progress(done)
         together = np.concatenate(rows)
         assignment = centroids.assign(together, fitted, job.recipe.clusters.probes)
         url = files.join(job.recipe.store_url, "groups", scope, unit.name)

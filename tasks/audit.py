@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from made_core import catalog as catalogs
 from made_core import corpus as corpora
 from made_core import embeddings, files, groups, recall
+from made_core.arrays import StoredArray, put_array, read_array
 from made_core.data import FileRef, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
@@ -37,31 +38,31 @@ def audit(
     def one(unit: Unit, progress: Progress) -> Made:
         url = files.join(recipe.store_url, "audits", scope, unit.name)
         if unit.key == QUERIES:
-            with catalogs.opened(catalog_refs) as catalog:
-                size, seed = recipe.audit.queries, recall.SEEDS + recipe.audit.seed
-                gids = np.sort(catalogs.training_sample(catalog, size, seed))
-                pictures = len(catalog.pictures)
+            catalog = catalogs.read(catalog_refs)
+            size, seed = recipe.audit.queries, recall.SEEDS + recipe.audit.seed
+            gids = np.sort(catalogs.training_sample(catalog, size, seed))
             refs = [
-                corpora.put_array(f"{url}.gids.npy", gids),
-                corpora.put_array(f"{url}.rows.npy", corpus.gather(gids)),
-                corpora.put_array(f"{url}.probes.npy", recall.probes_of(list(batches.values()), gids)),
+                put_array(f"{url}.gids.npy", gids),
+                put_array(f"{url}.rows.npy", corpus.gather(gids)),
+                put_array(f"{url}.probes.npy", recall.probes_of(list(batches.values()), gids)),
             ]
-            return Made(refs, len(gids), {"pictures": pictures})
-        queries = recall.Pictures(*(recall.read_array(ref) for ref in drawn))
+            return Made(refs, len(gids), {"pictures": len(catalog.pictures)})
+        queries = recall.Pictures(*(read_array(ref) for ref in drawn))
         counts = np.zeros((len(queries.gids), 2), np.int64)
         start, stop = (int(n) for n in unit.key.split("-"))
         done = 0
-        with catalogs.opened(catalog_refs) as catalog:
-            for part in corpus.parts[start:stop]:
-                first = np.asarray(catalog.first[part.start : part.stop])
-                mine = np.flatnonzero(first == np.arange(part.start, part.stop))
-                gids = mine + part.start
-                probes = recall.probes_of([batches[unit.key]], gids)
-                rows = embeddings.read_rows(part.rows)[mine]
-                others = recall.Pictures(gids, rows, probes)
-                counts += recall.count(queries, others, 1 - job.encoding.eps, recipe.work.block_rows)
-                done += part.samples
-                progress(done)
-        return Made([corpora.put_array(f"{url}.counts.npy", counts)], done)
+        parts = corpus.parts[start:stop]
+        begin, end = parts[0].start, parts[-1].stop
+        first = StoredArray(catalog_refs[1]).rows(begin, end)
+        gids = np.flatnonzero(first == np.arange(begin, end)) + begin
+        probes = recall.probes_of([batches[unit.key]], gids)
+        for part in parts:
+            here = slice(*np.searchsorted(gids, [part.start, part.stop]))
+            rows = embeddings.read_rows(part.rows)[gids[here] - part.start]
+            others = recall.Pictures(gids[here], rows, probes[here])
+            counts += recall.count(queries, others, 1 - job.encoding.eps, recipe.work.block_rows)
+            done += part.samples
+            progress(done)
+        return Made([put_array(f"{url}.counts.npy", counts)], done)
 
     work(job, Stage.AUDIT, scope, keys, one)

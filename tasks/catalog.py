@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -21,11 +20,7 @@ def catalog(job: Job, scope: str, corpus_ref: FileRef, earlier: tuple[FileRef, .
 
     def one(unit: Unit, progress: Progress) -> Made:
         corpus = corpora.read(corpus_ref)
-        if earlier:
-            with catalogs.opened(earlier) as before:
-                built = catalogs.build(corpus, np.asarray(before.first))
-        else:
-            built = catalogs.build(corpus)
+        built = catalogs.build(corpus, catalogs.read(earlier).first if earlier else None)
         url = files.join(job.recipe.store_url, "catalogs", scope, unit.name)
         counts = {
             "pictures": len(built.pictures),

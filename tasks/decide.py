@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import catalog as catalogs
 from made_core import corpus as corpora
 from made_core import decisions, files, output, verdict
 from made_core.data import FileRef, Stage, Unit
@@ -32,21 +31,21 @@ def decide(
     def one(unit: Unit, progress: Progress) -> Made:
         start, stop = (int(n) for n in unit.key.split("-"))
         refs, accounts, checked, broken, done = [], {}, 0, 0, 0
-        with catalogs.opened(catalog_refs) as catalog, verdict.opened(decision_refs) as decided:
-            plan = output.Plan(len(decided.kept), job.recipe.writing.samples_per_shard)
-            for part in corpus.parts[start:stop]:
-                columns, check = verdict.columns(part, corpus, catalog, decided, plan, 1 - job.encoding.eps)
-                table = decisions.table(part, columns)
+        decided = verdict.opened(catalog_refs, decision_refs)
+        plan = output.Plan(len(decided.kept), job.recipe.writing.samples_per_shard)
+        for part in corpus.parts[start:stop]:
+            columns, check = verdict.columns(part, corpus, decided, plan, 1 - job.encoding.eps)
+            table = decisions.table(part, columns)
 
-                def write(path: Path, table: object = table) -> None:
-                    pq.write_table(table, path, compression="zstd")
+            def write(path: Path, table: object = table) -> None:
+                pq.write_table(table, path, compression="zstd")
 
-                name = output.part_url(job.recipe.output, scope, "decisions", part.shard.id, unit)
-                refs.append(files.put(f"{name}.parquet", write))
-                accounts[part.shard.id] = asdict(decisions.account(columns.reason))
-                checked, broken = checked + check.checked, broken + check.broken
-                done += part.samples
-                progress(done)
+            name = output.part_url(job.recipe.output, scope, "decisions", part.shard.id, unit)
+            refs.append(files.put(f"{name}.parquet", write))
+            accounts[part.shard.id] = asdict(decisions.account(columns.reason))
+            checked, broken = checked + check.checked, broken + check.broken
+            done += part.samples
+            progress(done)
         counts = {"accounts": accounts, "checked": checked, "broken": broken}
         return Made(refs, done, counts)
 

@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from made_core import catalog as catalogs
 from made_core import centroids, files
 from made_core import corpus as corpora
+from made_core.arrays import put_array
 from made_core.data import FileRef, Stage, Unit
 from made_core.errors import Permanent
 from tasks.units import Job, Made, Progress, work
@@ -21,12 +22,12 @@ def fit(job: Job, scope: str, corpus_ref: FileRef, catalog_refs: tuple[FileRef, 
 
     def one(unit: Unit, progress: Progress) -> Made:
         corpus = corpora.read(corpus_ref)
-        with catalogs.opened(catalog_refs) as catalog:
-            pictures = len(catalog.pictures)
-            if not pictures:
-                raise Permanent(f"none of {corpus.samples} samples has a readable picture")
-            k = centroids.choose_k(part.k, pictures)
-            gids = catalogs.training_sample(catalog, k * part.samples_per_centroid, part.seed)
+        catalog = catalogs.read(catalog_refs)
+        pictures = len(catalog.pictures)
+        if not pictures:
+            raise Permanent(f"none of {corpus.samples} samples has a readable picture")
+        k = centroids.choose_k(part.k, pictures)
+        gids = catalogs.training_sample(catalog, k * part.samples_per_centroid, part.seed)
         rows = corpus.gather(gids)
         fitted = centroids.fit(rows, k, part.iterations, part.seed)
         nearness = 1 - centroids.assign(rows, fitted, 1).distance
@@ -37,6 +38,6 @@ def fit(job: Job, scope: str, corpus_ref: FileRef, catalog_refs: tuple[FileRef, 
             "trained_on": len(gids),
             "mean_cosine": float(np.mean(nearness)),
         }
-        return Made([corpora.put_array(url, fitted)], len(gids), counts)
+        return Made([put_array(url, fitted)], len(gids), counts)
 
     work(job, Stage.FIT, scope, ["centroids"], one)

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import catalog as catalogs
 from made_core import corpus as corpora
 from made_core import files, gallery, output, report, verdict
 from made_core.data import FileRef
@@ -38,10 +37,10 @@ def publish(
     place = partial(files.join, job.recipe.output)
     output.publish(job.recipe.output, refs)
     corpus = corpora.read(corpus_ref)
-    with catalogs.opened(catalog_refs) as catalog, verdict.opened(decision_refs) as decided:
-        listing = gallery.kept_listing(corpus, decided)
-        groups = gallery.largest_groups(corpus, catalog, decided, GROUPS, MEMBERS)
-        unreadable = gallery.unreadable(corpus, decided)
+    decided = verdict.opened(catalog_refs, decision_refs)
+    listing = gallery.kept_listing(corpus, decided)
+    groups = gallery.largest_groups(corpus, decided, GROUPS, MEMBERS)
+    unreadable = gallery.unreadable(corpus, decided)
     uids = [str(row["uid"]) for row in listing]
     columns = pa.schema([(name, pa.string()) for name in ("uid", "shard", "key")])
     table = pa.Table.from_pylist(listing, columns)

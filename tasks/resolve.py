@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from made_core import corpus as corpora
 from made_core import evidence, files
+from made_core.arrays import put_array
 from made_core.data import FileRef, Stage, Unit
 from made_core.filters import KEPT
 from tasks.units import Job, Made, Progress, work
@@ -27,10 +28,10 @@ def resolve(job: Job, scope: str, corpus_ref: FileRef, sources: evidence.Sources
         url = files.join(job.recipe.store_url, "decisions", scope, unit.name)
         kept = np.flatnonzero(decided.reason[corpus.begin :] == KEPT) + corpus.begin
         refs = [
-            corpora.put_array(f"{url}.reason.npy", decided.reason),
-            corpora.put_array(f"{url}.representative.npy", decided.representative),
-            corpora.put_array(f"{url}.cluster.npy", cluster),
-            corpora.put_array(f"{url}.kept.npy", kept),
+            put_array(f"{url}.reason.npy", decided.reason),
+            put_array(f"{url}.representative.npy", decided.representative),
+            put_array(f"{url}.cluster.npy", cluster),
+            put_array(f"{url}.kept.npy", kept),
         ]
         counts = {
             "kept": len(kept),

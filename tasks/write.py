@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from made_core import corpus as corpora
 from made_core import output
+from made_core.arrays import StoredArray
 from made_core.data import FileRef, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
@@ -20,10 +20,10 @@ def write(job: Job, scope: str, corpus_ref: FileRef, kept_ref: FileRef, keys: Se
     corpus = corpora.read(corpus_ref)
 
     def one(unit: Unit, progress: Progress) -> Made:
-        plan = output.Plan(corpora.length(kept_ref), job.recipe.writing.samples_per_shard)
+        kept = StoredArray(kept_ref)
+        plan = output.Plan(len(kept), job.recipe.writing.samples_per_shard)
         start, stop = plan.slice(int(unit.key))
-        with corpora.sliced(kept_ref, start, stop) as kept:
-            gids = np.array(kept)
+        gids = kept.rows(start, stop)
         url = output.part_url(job.recipe.output, scope, "shards", unit.key, unit)
         refs = output.write_shard(corpus, gids, start, plan, url, progress)
         return Made(refs, len(gids))

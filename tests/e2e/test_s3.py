@@ -173,12 +173,12 @@ def test_local_and_remote_shards_of_equal_names(cloud: Cloud, run: Curate, tmp_p
 
 
 def test_a_damaged_object_is_found(cloud: Cloud, run: Curate) -> None:
-    """Of the right size; `assign` reads a shard's rows whole."""
+    """Of the right size, found when its rows are read: to fit or to assign."""
     key = next(k for k in cloud.stamps(STORE) if k.startswith("store/embeddings/") and k.endswith(".npy"))
     whole = cloud.read(STORE, key)
     cloud.client.put_object(Bucket=STORE, Key=key, Body=whole[:-1] + bytes([whole[-1] ^ 1]))
     try:
-        with pytest.raises(MadeError, match=rf"{key} has digest"):
+        with pytest.raises(MadeError, match=rf"{key} has crc32"):
             run(SOURCE, name="damaged", clusters={"k": 5})
     finally:
         cloud.client.put_object(Bucket=STORE, Key=key, Body=whole)

@@ -35,7 +35,7 @@ from made_core.records import Event
 from made_core.state import Ledger
 from made_core.tables import VERSION_TABLE, metadata
 
-FILES = (FileRef("/store/a.npy", 10, "0" * 32), FileRef("/store/a.parquet", 20, "1" * 32))
+FILES = (FileRef("/store/a.npy", 10, "0" * 32, "0" * 8), FileRef("/store/a.parquet", 20, "1" * 32, "1" * 8))
 STAGE, SCOPE = Stage.EMBED, "scope"
 
 

@@ -13,7 +13,7 @@ from made_core.data import FileRef, RunState, Shard, Stage, Unit, UnitState
 from made_core.errors import CorruptShard, UserError
 from made_core.state import Ledger
 
-FILES = (FileRef("/store/a.npy", 10, "0" * 32),)
+FILES = (FileRef("/store/a.npy", 10, "0" * 32, "0" * 8),)
 
 
 def begin(ledger: Ledger, run: str = "r1", lease: float = 60) -> None:

@@ -1,90 +1,18 @@
-"""Stored arrays are read by slices and by rows, here and in an object store, and only those are read."""
+"""The corpus: its parts in one order, put once, and rows gathered from all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from made_core import corpus as corpora
 from made_core import files
-from made_core.corpus import Corpus, length, mapped, put_array, sliced, taken
+from made_core.arrays import put_array
+from made_core.corpus import Corpus
 from made_core.data import FileRef, Shard
 from made_core.errors import DamagedFile
-from made_core.groups import HOME, member_type
-
-ARRAYS = [
-    np.arange(3000 * 7, dtype=np.float16).reshape(3000, 7),
-    np.arange(9),
-    np.array([(n, [n, 2]) for n in range(900)], member_type(2)),
-    np.zeros(5, HOME),
-    np.array([f"{n:032x}".encode() for n in range(500)]),
-    np.zeros((0, 0), np.float16),
-]
-
-
-@pytest.fixture
-def traffic(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The bytes of each read; a whole copy is an error."""
-    seen: list[int] = []
-    read = files.read
-
-    def counted(url: str, start: int | None = None, end: int | None = None) -> bytes:
-        data = read(url, start, end)
-        seen.append(len(data))
-        return data
-
-    monkeypatch.setattr(files, "read", counted)
-    yield seen
-
-
-@pytest.mark.parametrize("number", range(len(ARRAYS)))
-def test_slices_and_rows(place: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpora, "PIECE", 1000)  # so that slices are copied in pieces
-    monkeypatch.setattr(corpora, "GAP", 100)
-    array = ARRAYS[number]
-    ref = put_array(f"{place}/x.npy", array)
-    n = len(array)
-    assert length(ref) == n
-    for start, stop in ((0, n), (0, 0), (n, n), (n // 3, n // 2)):
-        with sliced(ref, start, stop) as some:
-            assert some.dtype == array.dtype and some.shape == array[start:stop].shape
-            assert np.array_equal(some, array[start:stop])
-    rows = np.random.default_rng(0).integers(0, n, 40) if n else np.zeros(0, int)
-    for wanted in (rows, rows[:1], rows[:0], np.arange(n)):
-        found = taken(ref, wanted)
-        assert found.dtype == array.dtype and found.shape == array[wanted].shape
-        assert np.array_equal(found, array[wanted])
-
-
-def test_only_what_is_wanted_is_read(s3: str, traffic: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpora, "GAP", 4096)
-    monkeypatch.setattr(files, "local", None)
-    ref = put_array(f"{s3}/x.npy", np.zeros((10_000, 64), np.float16))
-    with sliced(ref, 5000, 5100):
-        assert traffic == [corpora.HEADER, 100 * 128]
-    traffic.clear()
-    taken(ref, np.array([9000, 10, 12, 40, 9000]))  # three of them near each other
-    assert sorted(traffic) == [128, corpora.HEADER, 31 * 128]
-
-
-def test_damaged_arrays(place: str) -> None:
-    """Gone, cut short, or no array at all."""
-    ref = put_array(f"{place}/x.npy", np.zeros((3000, 7)))
-    whole = files.read(ref.path)
-
-    def refused() -> None:
-        for read in (lambda: taken(ref, np.array([1])), lambda: length(ref)):
-            with pytest.raises(DamagedFile):
-                read()
-        with pytest.raises(DamagedFile), sliced(ref, 1, 2):
-            pass
-
-    files.put_bytes(ref.path, whole[:-1])
-    refused()
-    files.remove(ref.path)
-    refused()
 
 
 def test_gather(place: str) -> None:
@@ -95,14 +23,57 @@ def test_gather(place: str) -> None:
         stored = put_array(
             f"{place}/{number}.npy", np.stack([rows % 1000, rows // 1000], 1).astype(np.float16)
         )
-        parts.append((Shard(str(number), "", "", 0, None), 300, stored, FileRef("", 0, "")))
+        parts.append((Shard(str(number), "", "", 0, None), 300, stored, FileRef("", 0, "", "")))
     corpus: Corpus = corpora.build(parts)
     gids = np.random.default_rng(1).permutation(6000)[:2000]
     found = corpus.gather(gids)
     assert np.array_equal(found[:, 0] + found[:, 1].astype(int) * 1000, gids)
     assert corpus.gather(gids[:0]).shape == (0, 0)
     files.remove(f"{place}/7.npy")
-    with pytest.raises(DamagedFile), mapped(parts[7][2]):
-        pass
     with pytest.raises(DamagedFile):
         corpus.gather(gids)
+
+
+def test_a_damaged_row_is_not_gathered(place: str) -> None:
+    rows = put_array(f"{place}/rows.npy", np.zeros((3000, 512), np.float16))
+    corpus = corpora.build([(Shard("a", "", "", 0, None), 3000, rows, FileRef("", 0, "", ""))])
+    data = bytearray(files.read(rows.path))
+    data[2 << 20] ^= 1
+    files.put_bytes(rows.path, bytes(data))
+    assert corpus.gather(np.array([2000, 5])).shape == (2, 512)
+    with pytest.raises(DamagedFile, match=r"rows\.npy has crc32 \w+ in block 2 "):
+        corpus.gather(np.array([5, 2100]))
+
+
+def test_put_and_read(place: str) -> None:
+    """Every field of every pointer comes back; shards without samples are left out."""
+    parts = [
+        (
+            Shard(f"{n:05d}", f"/in/{n:05d}.tar", f"{n:032x}", 10 * n, n if n % 2 else None),
+            n % 3,
+            FileRef(f"/store/{n}.npy", n << 20, f"{n:032x}", f"{n:08x}" * n),
+            FileRef(f"/store/{n}.parquet", n, f"{n + 9:032x}", "01234567"),
+        )
+        for n in range(7)
+    ]
+    corpus = corpora.build(parts)
+    ref = corpora.put(place, corpus)
+    assert corpora.read(ref) == corpus
+    assert [p.start for p in corpus.parts] == [0, 1, 3, 4]
+    assert corpora.put(place, corpora.build(parts[:3])).path != ref.path
+
+
+def test_put_again(tmp_path: Path) -> None:
+    """A corpus that stands is left alone; a damaged one is put again, not pointed to."""
+    pointer = FileRef("/store/a", 5, "0" * 32, "0" * 8)
+    corpus = corpora.build([(Shard("a", "/in/a.tar", "0" * 32, 1, 1), 1, pointer, pointer)])
+    ref = corpora.put(str(tmp_path), corpus)
+    path = Path(ref.path)
+    before = path.stat().st_mtime_ns, path.read_bytes()
+    assert corpora.put(str(tmp_path), corpus) == ref
+    assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+    path.write_bytes(before[1][:-1] + b"x")
+    with pytest.raises(DamagedFile, match="digest"):
+        corpora.read(ref)
+    assert corpora.put(str(tmp_path), corpus) == ref
+    assert corpora.read(ref) == corpus
