@@ -204,3 +204,21 @@ def test_runs_that_cannot_be_retried(servers: str, curate: Curate, mended: Path,
     curate(mended, output=tmp_path / "out", replace=True, dedup={"eps": 0.01})
     with pytest.raises(UserError, match=r"its output .* belongs to run"):
         retry(summary["run"])
+
+
+def test_fail_fast(servers: str, curate: Curate, mended: Path, tmp_path: Path) -> None:
+    """The run stops at the first shard that fails, the others untouched; mended, it goes on."""
+    good = (mended / "00000.tar").read_bytes()
+    (mended / "00000.tar").write_bytes(b"no tar at all")
+    work = {"fail_fast": True, "shards_per_task": 1, "tasks_in_flight": 1}
+    with pytest.raises(TooManyFailures, match=r"work.fail_fast, and one failed: .*00000.tar"):
+        curate(mended, output=tmp_path / "out", work=work)
+    ledger = Ledger.open(servers)
+    run = ledger.runs.of_output(str(tmp_path / "out"))
+    ledger.close()
+    assert run is not None and run.state is RunState.FAILED and "fail_fast" in (run.error or "")
+    kinds = happened(servers, run.id)
+    failed = next(name for name, seen in kinds.items() if "failed" in seen)
+    assert kinds[failed] == ["claimed", "failed"] and [] in kinds.values()
+    (mended / "00000.tar").write_bytes(good)
+    assert retry(run.id)["state"] == RunState.COMPLETED.value
