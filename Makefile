@@ -1,6 +1,6 @@
 # Two commands do all set-up on a machine with Python 3.10 to 3.12, make and git.
 
-.PHONY: demo test acceptance bench-dedup bench-ledger bench-recall lint lock setup clean
+.PHONY: demo test acceptance bench-dedup bench-ledger bench-recall fuzz lint lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-dedup    pairs and decisions of one cluster, against a full matrix"
 	@echo "make bench-ledger   100,000 units, 64 workers"
 	@echo "make bench-recall   what borders between clusters lose, and whether the interval says so"
+	@echo "make fuzz    10,000 damaged tars and pictures, embedded in limited memory"
 	@echo "make lint    ruff and mypy"
 	@echo "make lock    resolve requirements.lock anew"
 
@@ -58,6 +59,10 @@ bench-ledger: setup
 # A real store's embeddings: make bench-recall STORE=folder
 bench-recall: setup
 	$(BIN)/python -m benchmarks.recall $(if $(STORE),--store $(STORE))
+
+# Another seed, other damage: make fuzz SEED=1
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --cases 10000 --seed $(or $(SEED),0)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from flows import generation, servers, steps, summary
 from flows.engine import Engine, runner
 from flows.generation import Generation
 from flows.progress import Display
-from made_core import files, output, shards
+from made_core import files, leftovers, output, shards
 from made_core.data import RunState
 from made_core.errors import MadeError
 from made_core.place import claim_output, keep_apart, located
@@ -91,6 +91,7 @@ def curate(
                     summary.histogram(paired),
                     told,
                 ).result()
+            _sweep(engine)
             _end(ledger, run, RunState(result["state"]), result, None)
             return dict(result)
 
@@ -142,6 +143,21 @@ def _standing(place: str, plan: str) -> dict[str, Any] | None:
         return None
     result: dict[str, Any] = json.loads(files.read(files.join(place, output.SUMMARY)))
     return result
+
+
+def _sweep(engine: Engine) -> None:
+    """Removes what dead attempts left, and says so; where that fails, the run is what it was."""
+    ledger, job, swept = engine.ledger, engine.job, leftovers.Swept()
+    try:
+        for stage in ledger.stages.of(job.run):
+            swept += leftovers.sweep_stage(ledger, job.recipe.store_url, stage.stage, stage.scope)
+        if ledger.runs.renew(job.run, _holder(), job.recipe.work.lease_seconds):  # the output is ours
+            swept += leftovers.sweep_output(job.recipe.output)
+    except Exception as error:
+        logger.warning("run %s: not all that dead attempts left is swept", job.run, exc_info=True)
+        engine.display.say(f"not all that dead attempts left is swept: {error}")
+    if swept.files:
+        engine.display.say(f"swept {swept.files:,} files ({swept.bytes:,} bytes) that dead attempts left")
 
 
 def _end(ledger: Ledger, run: str, state: RunState, result: dict[str, Any] | None, error: str | None) -> None:

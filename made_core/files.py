@@ -5,6 +5,7 @@ A file is put whole or not at all: locally by a rename, on an object store by it
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import posixpath
@@ -24,6 +25,7 @@ from made_core.errors import DamagedFile, StorageFailed
 from made_core.settings import settings
 
 BLOCK = 1 << 20  # bytes of a stored file under one checksum
+SCRATCH = "made-scratch-"  # how names of scratch folders begin
 
 
 def is_local(url: str) -> bool:
@@ -111,6 +113,14 @@ def names(url: str) -> dict[str, int]:
     return {posixpath.basename(r["name"]): int(r["size"]) for r in rows if r["type"] == "file"}
 
 
+def measure(url: str) -> tuple[int, int]:
+    """(files, bytes) in a folder and all below; nothing there is (0, 0). Raises StorageFailed."""
+    fs, path = _now(url)
+    with _storage(url):
+        sizes = [int(row["size"] or 0) for row in fs.find(path, detail=True).values()]
+    return len(sizes), sum(sizes)
+
+
 def glob(url: str) -> list[str]:
     """The URLs that match a pattern. Raises StorageFailed."""
     fs, path = _now(url)
@@ -161,12 +171,21 @@ def put_bytes(url: str, data: bytes) -> FileRef:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder that is gone afterwards, in MADE_SCRATCH or the system's place."""
+    """A folder that is gone afterwards, in MADE_SCRATCH or the system's place.
+
+    While its process lives it is locked: leftovers.sweep_scratch removes those that are not.
+    """
     base = settings().scratch
     if base is not None:
         base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="made-", dir=base) as folder:
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=base) as folder:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # where folders cannot be locked, nobody sweeps either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

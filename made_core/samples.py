@@ -11,7 +11,7 @@ import os
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 
 from webdataset.tariterators import base_plus_ext
@@ -20,6 +20,7 @@ from made_core.errors import CorruptShard
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 BLOCK = 512  # bytes, tar's
+LONGEST = 1 << 20  # bytes of a header that holds a long name or PAX records
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Index:
     """What a tar holds."""
 
     entries: tuple[Entry, ...]  # in the order of their first members
-    stray: int  # members that belong to no sample: folders, links, names without a dot
+    stray: int  # members that belong to no sample: folders, links, names without a dot or with a zero byte
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,15 @@ class Sample:
         return state.digest()
 
 
+class _Headers(FileIO):
+    """A tar of which only headers are read: what one claims to be long takes no memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= LONGEST:
+            raise tarfile.ReadError(f"a header claims {size} bytes, allowed: {LONGEST}")
+        return super().read(size)
+
+
 def index(path: Path) -> Index:
     """The samples of a tar, by its headers.
 
@@ -90,7 +100,7 @@ def index(path: Path) -> Index:
     latest: dict[str, Entry] = {}
     stray = 0
     try:
-        with tarfile.open(path, "r:") as tar:
+        with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             at = -1
             while (info := tar.next()) is not None:
                 if info.offset_data <= at:
@@ -98,7 +108,8 @@ def index(path: Path) -> Index:
                 at = info.offset_data
                 vars(tar)["members"].clear()  # tarfile keeps each header otherwise
                 key, suffix = base_plus_ext(info.name)
-                if not info.isreg() or info.issparse() or key is None or suffix is None:
+                nul = "\0" in info.name  # PAX can hold it, the headers that we write cannot
+                if not info.isreg() or info.issparse() or nul or key is None or suffix is None:
                     stray += 1
                     continue
                 if not 0 <= info.size <= size - info.offset_data:
@@ -109,11 +120,19 @@ def index(path: Path) -> Index:
                     entries.append(entry)
                 entry.members.append(Member(suffix, info.offset_data, info.size))
             end = tar.offset
-    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, RecursionError) as error:
+    except (
+        tarfile.TarError,
+        OSError,
+        ValueError,
+        LookupError,
+        OverflowError,
+        EOFError,
+        RecursionError,
+    ) as error:
         raise CorruptShard(f"{path.name}: {error}") from None
-    with open(path, "rb") as file:
-        file.seek(end)
-        marker = file.read(BLOCK)
+    with open(path, "rb") as tail:
+        tail.seek(end)
+        marker = tail.read(BLOCK)
     if marker != bytes(BLOCK):
         what = "garbage" if len(marker) == BLOCK else "no end-of-archive marker"
         raise CorruptShard(f"{path.name}: {what} at byte {end} of {size}: truncated or damaged")

@@ -9,12 +9,14 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from prefect.logging import get_run_logger
 from prefect.logging.handlers import APILogHandler
 
+from made_core import leftovers
 from made_core.data import Encoding, FileRef, Stage, Unit, UnitState
 from made_core.errors import LeaseLost
 from made_core.recipe import Recipe
@@ -60,6 +62,7 @@ def work(
     An error is the unit's, not the task's: it goes to the ledger, which decides on a retry.
     """
     open_log(job.log_folder)
+    _sweep_scratch()
     logger = get_run_logger()
     ledger = Ledger(job.database_url)
     host = f"{socket.gethostname()}:{os.getpid()}"
@@ -83,6 +86,12 @@ def work(
     finally:
         ledger.close()
         APILogHandler().flush()  # Prefect loses a Ray worker's last lines otherwise
+
+
+@cache
+def _sweep_scratch() -> None:
+    """Once in a process: what workers that died on this machine left there."""
+    leftovers.sweep_scratch()
 
 
 class _Lease:

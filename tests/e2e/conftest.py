@@ -39,9 +39,11 @@ def curate(servers: str) -> Curate:
     """Runs the flow: curate(source, ..., output=..., dedup={...}) -> the summary."""
     from flows.curate import curate as flow
 
-    def run(*sources: Path, output: Path, replace: bool = False, **parts: Any) -> dict[str, Any]:
+    def run(
+        *sources: Path, output: Path, replace: bool = False, quiet: bool = True, **parts: Any
+    ) -> dict[str, Any]:
         values = {"sources": [str(s) for s in sources], "output": str(output), **parts}
-        return flow(validate(values, "the test"), replace)
+        return flow(validate(values, "the test"), replace, quiet=quiet)
 
     return run
 

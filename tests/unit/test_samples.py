@@ -346,3 +346,43 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
             samples.load(descriptor, entries[1], str(tar))
     finally:
         os.close(descriptor)
+
+
+def header(name: bytes, kind: bytes, size: bytes) -> bytes:
+    """A header block with these fields and a checksum that fits."""
+    block = bytearray(name.ljust(100, b"\0") + b"0000644\0" * 3 + size.ljust(12, b"\0")).ljust(BLOCK, b"\0")
+    block[148:156] = b" " * 8
+    block[156:157] = kind
+    block[257:265] = b"ustar\x0000"
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+@pytest.mark.parametrize(
+    "size", [b"77777777777", b"\x80" + b"\0" * 7 + b"\x7f\xff\xff\xff", b"\xff" * 10 + b"\xfe\0"]
+)
+def test_a_long_header_takes_no_memory(tar: Path, kind: bytes, size: bytes) -> None:
+    """One that claims gigabytes, or less than nothing, is refused before a buffer is made for it."""
+    tar.write_bytes(header(b"@long", kind, size) + tar_bytes([("0.jpg", b"0")]))
+    with pytest.raises(CorruptShard, match="a header claims"):
+        samples.index(tar)
+
+
+def test_a_sparse_map_beyond_the_end(tar: Path) -> None:
+    """tarfile's own IndexError."""
+    old = bytearray(header(b"0.jpg", b"S", b"00000000000"))
+    old[482] = 1  # the map goes on in another block
+    old[148:156] = b" " * 8
+    old[148:156] = b"%06o\0 " % sum(old)
+    tar.write_bytes(old)
+    with pytest.raises(CorruptShard):
+        samples.index(tar)
+
+
+def test_a_name_with_a_zero_byte_is_no_sample(tar: Path) -> None:
+    """Written again, it would end there: another name, perhaps another member's."""
+    files = [("ü.jpg", b"a"), ("ü.jpg\0x", b"b"), ("ü\0.txt", b"c"), ("ü.txt", b"d")]
+    tar.write_bytes(tar_bytes(files, tarfile.PAX_FORMAT))
+    assert samples.index(tar).stray == 2
+    assert as_pairs(held(tar)) == [("ü", {"jpg": b"a", "txt": b"d"})]

@@ -1,0 +1,138 @@
+"""Two runs at once over one cluster, ledger and Prefect server, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import ray
+from prefect.settings import get_current_settings
+
+from made_core.data import RunState, Stage
+from made_core.errors import OutputError
+from made_core.records import Run
+from made_core.state import Ledger
+from tests import checks
+from tests.e2e.conftest import Curate
+from tests.e2e.test_curate import outcome, tars
+from tests.factories import make_shard, members
+
+MADE = str(Path(sys.executable).parent / "made")
+SHARDS = 8
+SHARED = [s for s in Stage if s not in (Stage.DECIDE, Stage.WRITE)]  # these two are an output's own
+
+
+@pytest.fixture
+def ledger(servers: str) -> Iterator[Ledger]:
+    """What the runs share."""
+    with closing(Ledger.open(servers)) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Shards with some pictures twice."""
+    for n in range(SHARDS):
+        numbers = range(20 * n, 20 * n + 25)  # five of them are in the next shard too
+        found = [(f"{i:08d}", members(i, f"caption {i}", uid=f"{32 * n:016x}{i:016x}")) for i in numbers]
+        make_shard(tmp_path / "in", f"{n:05d}", found)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def start(servers: str, tmp_path: Path, source: Path) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Starts `made curate` on an output, all over one store."""
+    started = []
+    environ = {
+        **os.environ, "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "PREFECT_API_URL": str(get_current_settings().api.url),
+    }  # fmt: skip
+
+    def start(output: Path) -> subprocess.Popen[str]:
+        command = [MADE, "curate", "--source", str(source), "--output", str(output)]
+        command += ["--store", str(tmp_path / "store"), "--set", "clusters.k=4"]
+        made = subprocess.Popen(
+            command, env=environ, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        started.append(made)
+        return made
+
+    yield start
+    for made in started:
+        made.kill()
+        made.communicate()
+
+
+def wait(until: Callable[[], Run | None], rivals: list[subprocess.Popen[str]]) -> Run:
+    """What holds at last, unless all processes have ended before."""
+    deadline = time.monotonic() + 200
+    while (found := until()) is None:
+        assert any(made.poll() is None for made in rivals) and time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def live(ledger: Ledger, output: Path) -> Run | None:
+    """The run that is at work on an output."""
+    run = ledger.runs.of_output(str(output))
+    return run if run is not None and run.held and run.state is RunState.RUNNING else None
+
+
+def test_two_runs_at_once(
+    ledger: Ledger,
+    curate: Curate,
+    start: Callable[[Path], subprocess.Popen[str]],
+    source: Path,
+    tmp_path: Path,
+) -> None:
+    """Two processes want one output: one has it. A third run shares all but the output with that."""
+    outs = [tmp_path / "one", tmp_path / "two"]
+    same = {"store": str(tmp_path / "store"), "clusters": {"k": 4}}
+    rivals = [start(outs[0]), start(outs[0])]
+    first = wait(lambda: live(ledger, outs[0]), rivals)
+    told = rf"{outs[0]} is being written by run {first.id}, held by {first.holder} until"
+    with pytest.raises(OutputError, match=told):
+        curate(source, output=outs[0], **same)
+    with pytest.raises(OutputError, match=told):
+        curate(source, output=outs[0], replace=True, dedup={"eps": 0.02})
+    curate(source, output=outs[1], **same)
+
+    ended = {made.pid: (made.communicate(timeout=300)[1], made.returncode) for made in rivals}
+    stderr, code = ended.pop(int(str(first.holder).rsplit(":", 1)[1]))
+    assert code == 0, stderr
+    [(stderr, code)] = ended.values()
+    assert code == 2, stderr
+    last = stderr.splitlines()[-1]
+    assert last.startswith("made: ") and f"run {first.id}, held by {first.holder}" in last
+    assert "Traceback" not in stderr
+
+    runs = [run for out in outs if (run := ledger.runs.of_output(str(out)))]
+    assert runs[0].created_at < runs[1].created_at < runs[0].updated_at  # at once
+    assert [run.state for run in runs] == [RunState.COMPLETED] * 2 and runs[0].id == first.id
+    for out in outs:
+        checks.accounts_balance(out, tars(source))
+        assert checks.bytes_equal(out, tars(source)) == checks.summary(out)["samples"]["kept"]
+        checks.representatives_stand(out, tmp_path / "store")
+    assert outcome(outs[0]) == outcome(outs[1])
+    nothing_twice(ledger, runs)
+
+
+def nothing_twice(ledger: Ledger, runs: list[Run]) -> None:
+    """Each unit that the runs share was claimed once and done once."""
+    scopes = [{s.stage: s.scope for s in ledger.stages.of(run.id)} for run in runs]
+    for stage in SHARED:
+        assert scopes[0][stage] == scopes[1][stage]
+        units = ledger.units.results(stage, scopes[0][stage], None)
+        assert len(units) == SHARDS or stage is not Stage.EMBED
+        for key in units:
+            events = ledger.units.events(stage, scopes[0][stage], key)
+            assert Counter(e.kind for e in events) == {"claimed": 1, "done": 1}, (stage, key)
+    for stage in (Stage.DECIDE, Stage.WRITE):
+        assert scopes[0][stage] != scopes[1][stage]

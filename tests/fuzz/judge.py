@@ -1,0 +1,134 @@
+"""One case through reading, embedding and writing again, as the product does it, and what is wrong."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from made_core import embeddings, encoder, recipe, samples
+from made_core.errors import CorruptShard
+from made_core.samples import Sample
+from tests.factories import shard_of, tar_bytes
+from tests.fuzz.cases import SAMPLES, Case, base, make
+
+Row = tuple[bytes, dict[str, Any]]  # the embedding's bytes, the record
+Outcome = dict[str, int]  # embedded, unreadable, refused -> how many
+
+DEPENDS_ON_PLACE = ("row", "uid")  # of a record: the rest follows from key and members alone
+
+
+class Wrong(AssertionError):
+    """what made may not do"""
+
+
+@cache
+def loaded() -> encoder.Encoder:
+    """The encoder of the cases, with small batches."""
+    return encoder.load(encoder.resolve(recipe.Encoder(model="perceptual", device="cpu", batch_size=8)))
+
+
+def judged(seed: int, number: int, folder: Path) -> Outcome:
+    """`judge` for a box: of a case's number; below 0 it is an undamaged tar. One core is enough."""
+    torch.set_num_threads(1)
+    if number < 0:
+        return {"embedded": len(_expected(0, folder))}
+    return judge(make(seed, number), folder)
+
+
+def judge(case: Case, folder: Path) -> Outcome:
+    """Embeds the case's tar in `folder`.
+
+    Raises:
+        Wrong: a sample without its row, a row that is neither a unit vector nor explained, an
+            undamaged sample with another row than in the undamaged tar.
+    """
+    try:
+        found = _embedded(case.tar, case.max_pixels, folder)
+    except CorruptShard as error:
+        _must(not case.readable, f"a readable tar is refused: {error}")
+        return {"refused": 1}
+    _must(case.readable is not False, "a tar that is not whole is read")
+    known = _expected(case.base, folder)
+    by_key = {record["key"]: (vector, record) for vector, record in known.values()}
+    seen = {record["key"]: (vector, record) for vector, record in found}
+    for key in case.intact:
+        _must(key in seen, f"{key} is not damaged, and missing")
+        _same(seen[key], by_key[key], less=("row",))
+    for row in found:  # whatever happened around it: equal members, equal row
+        expected = known.get((row[1]["key"], row[1]["content"]))
+        if expected is not None:
+            _same(row, expected, less=DEPENDS_ON_PLACE)
+    if case.family == "pictures":
+        _must([r["key"] for _, r in found] == list(by_key), "another order, or other keys")
+    unreadable = sum(record["error"] is not None for _, record in found)
+    return {"embedded": len(found) - unreadable, "unreadable": unreadable}
+
+
+@cache
+def _expected(number: int, folder: Path) -> dict[tuple[str, bytes], Row]:
+    rows = _embedded(tar_bytes(base(number)), 10**6, folder)
+    _must(len(rows) == SAMPLES and all(r["error"] is None for _, r in rows), "the undamaged tar is not read")
+    return {(record["key"], record["content"]): (vector, record) for vector, record in rows}
+
+
+def _embedded(data: bytes, max_pixels: int, folder: Path) -> list[Row]:
+    path = folder / "00000.tar"
+    path.write_bytes(data)
+    rows, table, _ = embeddings.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
+    at_rows, at_table = embeddings.put(str(folder / "embedded"), rows, table)
+    _must((embeddings.read_rows(at_rows) == rows).all(), "the rows read are not those written")
+    _must(
+        embeddings.read_table(at_table, table.column_names) == table, "the records read are not those written"
+    )
+    records = table.to_pylist()
+    _must(rows.shape == (len(records), loaded().encoding.dim) and rows.dtype == np.float16, "rows amiss")
+    for vector, record in zip(rows, records, strict=True):
+        _explained(vector, record, max_pixels)
+    _written_again(path, records)
+    return [(vector.tobytes(), record) for vector, record in zip(rows, records, strict=True)]
+
+
+def _explained(vector: Any, record: dict[str, Any], max_pixels: int) -> None:
+    if record["error"] is None:
+        length = float(np.linalg.norm(vector.astype(np.float64)))
+        _must(abs(length - 1) < 1e-2, f"{record['key']}: a row of length {length}")
+        pixels = record["width"] * record["height"]
+        _must(pixels <= max_pixels, f"{record['key']}: {pixels} pixels, allowed: {max_pixels}")
+    else:
+        _must(not vector.any(), f"{record['key']}: an error ({record['error']}), and a row")
+
+
+def _written_again(path: Path, records: list[dict[str, Any]]) -> None:
+    """Every sample has its row, and goes into an output shard byte for byte."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        held = [samples.load(descriptor, e, "") for e in samples.index(path).entries]
+    finally:
+        os.close(descriptor)
+    _must([s.content for s in held] == [r["content"] for r in records], "rows and samples do not match")
+    copy = path.with_name("copy.tar")
+    renamed = [Sample(f"{n:08d}", "", s.members) for n, s in enumerate(held)]
+    samples.write(copy, renamed)
+    descriptor = os.open(copy, os.O_RDONLY)
+    try:
+        again = [samples.load(descriptor, e, "") for e in samples.index(copy).entries]
+    finally:
+        os.close(descriptor)
+    _must(again == renamed, "written again, the samples are others")
+
+
+def _same(row: Row, expected: Row, less: tuple[str, ...]) -> None:
+    key = expected[1]["key"]
+    _must(row[0] == expected[0], f"{key} is not damaged, and has another embedding")
+    for name in expected[1].keys() - set(less):
+        _must(row[1][name] == expected[1][name], f"{key} is not damaged, and has another {name}")
+
+
+def _must(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Wrong(otherwise)
