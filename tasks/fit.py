@@ -29,9 +29,11 @@ def fit(job: Job, scope: str, corpus_ref: FileRef, catalog_refs: tuple[FileRef, 
             gids = catalogs.training_sample(catalog, k * part.samples_per_centroid, part.seed)
         rows = corpus.gather(gids)
         fitted = centroids.fit(rows, k, part.iterations, part.seed)
-        nearness = 1 - centroids.assign(rows, fitted, 1).distance
+        assignment = centroids.assign(rows, fitted, 1)
+        fitted = centroids.inhabited(fitted, assignment)
         url = files.join(job.recipe.store_url, "centroids", scope, f"{unit.name}.npy")
-        counts = {"k": k, "trained_on": len(gids), "mean_cosine": float(np.mean(nearness))}
+        nearness = float(np.mean(1 - assignment.distance))
+        counts = {"k": len(fitted), "trained_on": len(gids), "mean_cosine": nearness}
         return Made([corpora.put_array(url, fitted)], len(gids), counts)
 
     work(job, Stage.FIT, scope, ["centroids"], one)
