@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.engine import Engine
 from made_core import corpus as corpora
-from made_core import files, groups, output, recall
+from made_core import files, groups, output, recall, spans
 from made_core.corpus import Corpus
 from made_core.data import FileRef, Shard, Stage, UnitState
 from made_core.errors import Permanent, TooManyFailures
@@ -55,6 +55,8 @@ class Paired:
 
     scope: str
     results: list[Result]
+    files: list[FileRef]  # of the clusters that are not dense
+    dense: list[int]  # clusters with too many pairs to store
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,17 @@ def pair(engine: Engine, clustered: Clustered) -> Paired:
     scope = digest([clustered.scope, job.bound, job.recipe.work.pairs_per_sample])
     sizes = groups.sizes(clustered.batches)
     cost = float((sizes.astype(float) ** 2).sum())
-    keys = [f"{a}-{b}" for a, b in groups.pack(sizes, max(1, round(cost / PAIRS_COST)))]
+    work = spans.pack(sizes, max(1, round(cost / PAIRS_COST)))
     results = engine.units(
-        Stage.PAIRS, scope, keys,
+        Stage.PAIRS, scope, [span.key for span in work],
         lambda some: pairs_task.submit(job, scope, clustered.batches, some),
     )  # fmt: skip
-    return Paired(scope, engine.all_done(Stage.PAIRS, results))
+    done = engine.all_done(Stage.PAIRS, results)
+    pairs, found = ([r.counts[name] for r in done] for name in ("pairs", "dense"))
+    dense = spans.crowded(work, pairs, found, sizes * job.recipe.work.pairs_per_sample)
+    # A slice's pairs are of no use where its cluster is dense: they are compared again.
+    whole = [r.files[0] for s, r in zip(work, done, strict=True) if s.parts == 1 or s.start not in dense]
+    return Paired(scope, done, whole, dense)
 
 
 def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Recall | None:
@@ -171,12 +178,10 @@ def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Pai
     recipe, ref, catalog = job.recipe, embedded.ref, clustered.catalog.files
     parts = [recipe.dedup.model_dump(exclude={"eps", "eps_max"}), recipe.filters.model_dump()]
     resolve_scope = digest([paired.scope, job.encoding.eps, *parts])
-    pair_refs = [r.files[0] for r in paired.results]
-    dense = [c for r in paired.results for c in r.counts["dense"]]
     resolved = engine.one(
         Stage.RESOLVE, resolve_scope, "decisions",
         lambda: resolve_task.submit(
-            job, resolve_scope, ref, catalog, clustered.batches, pair_refs, dense
+            job, resolve_scope, ref, catalog, clustered.batches, paired.files, paired.dense
         ),
     )  # fmt: skip
     cut = recipe.work.shards_per_task

@@ -40,18 +40,21 @@ class Candidates:
         return mine
 
 
-def near(rows: Rows, bound: float, block: int) -> Iterator[tuple[
+def near(rows: Rows, bound: float, block: int, some: tuple[int, int] | None = None) -> Iterator[tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:  # fmt: skip
-    """All i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block.
+    """All i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block; of `some`:
+    those with i in this range.
 
     Yields (i, j, similarity); memory is a few blocks of (block, block) float32, whatever n.
     The similarity is the float64 product of the stored rows, normalised in float64.
     """
     n = len(rows)
-    for a in range(0, n, block):
-        left = products.prepare(rows[a : a + block])
+    first_row, stop = some or (0, n)
+    for a in range(first_row, stop, block):
+        left = products.prepare(rows[a : min(a + block, stop)])
         for b in range(a, n, block):
-            right = left if a == b else products.prepare(rows[b : b + block])
+            same = a == b and len(left.unit) == min(block, n - a)
+            right = left if same else products.prepare(rows[b : b + block])
             first, second = products.candidates(left, right, bound)
             first, second = first + a, second + b
             if a == b:
@@ -65,12 +68,17 @@ def near(rows: Rows, bound: float, block: int) -> Iterator[tuple[
 
 
 def of_cluster(
-    cluster: int, rows: Rows, members: npt.NDArray[np.void], bound: float, block: int
+    cluster: int,
+    rows: Rows,
+    members: npt.NDArray[np.void],
+    bound: float,
+    block: int,
+    some: tuple[int, int] | None = None,
 ) -> Iterator[Pairs]:
-    """The near pairs that this cluster reports, by gid, block by block."""
+    """The near pairs that this cluster reports, by gid, block by block; see `near`."""
     candidates = Candidates(cluster, members["probes"])
     gids = members["gid"]
-    for i, j, value in near(rows, bound, block):
+    for i, j, value in near(rows, bound, block, some):
         mine = candidates.allowed(i, j)
         a, b = gids[i[mine]], gids[j[mine]]
         pairs = np.empty(len(a), PAIR)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from made_core import catalog, centroids, decisions, embeddings, groups, order, pairs
+from made_core import catalog, centroids, decisions, embeddings, groups, order, pairs, spans
 from made_core import corpus as corpora
 from made_core.data import FileRef, Reason, Shard
 from made_core.filters import KEPT, REASONS
@@ -194,10 +194,11 @@ def prepare(
         batches.append(groups.Batch(*groups.put(url, gids, rows, assignment, k)))
     cluster, distance = groups.homes(batches, built.first)
     found = [np.zeros(0, pairs.PAIR)]
-    for start, stop in groups.pack(groups.sizes(batches), tasks):
-        with groups.gathered(batches, start, stop) as clusters:
+    for span in spans.pack(groups.sizes(batches), tasks):
+        with groups.gathered(batches, span.start, span.stop) as clusters:
             for c in clusters:
-                found += pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, block)
+                some = span.rows(len(c.members))
+                found += pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, block, some)
     return Core(corpus, built, means, cluster, distance, np.concatenate(found))
 
 
