@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from made_core import corpus as corpora
-from made_core import files, groups, output
+from made_core import files, groups, output, spans
 from made_core.corpus import Corpus
 from made_core.data import Encoding, FileRef, RunState, Stage, UnitState
 from made_core.errors import OutputError, RecipeError, SourceError, UserError
@@ -14,9 +19,32 @@ from made_core.evidence import Sources
 from made_core.recipe import Recipe, validate
 from made_core.records import Result, Run
 from made_core.shards import Discovery
+from made_core.spans import Span
 from made_core.state import Ledger
 
 ENDED = (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The near pairs that one run found: those with an end among its new samples."""
+
+    scope: str
+    results: tuple[Result, ...]
+    files: tuple[FileRef, ...]
+    dense: tuple[int, ...]  # clusters with too many pairs to store
+
+    @classmethod
+    def of(cls, scope: str, results: Sequence[Result], most: npt.NDArray[np.int64]) -> Paired:
+        """From the units' results; `most`: (k,) near pairs that may be stored of each cluster."""
+        cut = [Span.of(r.key) for r in results]
+        pairs, found = ([r.counts[name] for r in results] for name in ("pairs", "dense"))
+        dense = spans.crowded(cut, pairs, found, most)
+        # A slice's pairs are of no use where its cluster is dense: they are compared again.
+        whole = [
+            r.files[0] for s, r in zip(cut, results, strict=True) if s.parts == 1 or s.start not in dense
+        ]
+        return cls(scope, tuple(results), tuple(whole), tuple(dense))
 
 
 @dataclass(frozen=True)
@@ -34,25 +62,19 @@ class Generation:
     scope: str  # of its assignment
     batches: dict[str, groups.Batch]  # by the range of parts
     assigned: tuple[Result, ...]  # of these
-    paired: tuple[Result, ...]
+    paired: tuple[Paired, ...]  # by each generation
     resolved: Result
-    standing: tuple[FileRef, ...]  # decisions of the generation before; (): there is none
+    before: Generation | None
 
     @property
     def bound(self) -> float:
         """Stored pairs have a similarity above this."""
-        return float(self.paired[0].counts["bound"])
+        return float(self.paired[0].results[0].counts["bound"])
 
     @property
     def sources(self) -> Sources:
         """All that decided who stays."""
-        return Sources(
-            self.catalog.files,
-            tuple(self.batches.values()),
-            tuple(r.files[0] for r in self.paired),
-            tuple(sorted({c for r in self.paired for c in r.counts["dense"]})),
-            self.standing,
-        )
+        return sources(self.catalog, self.batches, self.paired, self.before)
 
 
 def of(ledger: Ledger, run_id: str) -> Generation:
@@ -77,12 +99,15 @@ def of(ledger: Ledger, run_id: str) -> Generation:
         found = list(ledger.units.results(stage, scopes[stage], None).values())
         if any(r.state is not UnitState.DONE for r in found) or not found:
             raise UserError(f"run {run_id}: its stage {stage.value} is not done any more; run it again")
-        return sorted(found, key=lambda r: int(r.key.split("-")[0]) if r.key[0].isdigit() else 0)
+        return sorted(found, key=lambda r: _number(r.key))
 
     (catalog,), (resolved,) = results(Stage.CATALOG), results(Stage.RESOLVE)
     (fit,) = results(Stage.FIT)
-    assigned, paired = results(Stage.ASSIGN), results(Stage.PAIRS)
-    batches = {r.key: groups.Batch(*r.files) for r in assigned}
+    assigned = results(Stage.ASSIGN)
+    batches = before.batches if before else {}
+    batches = batches | {r.key: groups.Batch(*r.files) for r in assigned}
+    most = groups.sizes(tuple(batches.values())) * recipe.work.pairs_per_sample
+    paired = Paired.of(scopes[Stage.PAIRS], results(Stage.PAIRS), most)
     return Generation(
         run,
         before.number + 1 if before else 1,
@@ -93,11 +118,27 @@ def of(ledger: Ledger, run_id: str) -> Generation:
         fit,
         scopes[Stage.FIT],
         scopes[Stage.ASSIGN],
-        {**before.batches, **batches} if before else batches,
+        batches,
         (*(before.assigned if before else ()), *assigned),
-        (*(before.paired if before else ()), *paired),
+        (*(before.paired if before else ()), paired),
         resolved,
-        before.resolved.files if before else (),
+        before,
+    )
+
+
+def sources(
+    catalog: Result,
+    batches: Mapping[str, groups.Batch],
+    paired: Sequence[Paired],
+    earlier: Generation | None,
+) -> Sources:
+    """All that decides who stays in a corpus that extends `earlier`'s."""
+    return Sources(
+        catalog.files,
+        tuple(batches.values()),
+        tuple(ref for p in paired for ref in p.files),
+        tuple(sorted({c for p in paired for c in p.dense})),
+        earlier.resolved.files if earlier else (),
     )
 
 
@@ -116,6 +157,12 @@ def merged(recipe: Recipe, earlier: Generation) -> Recipe:
     if result.clusters != earlier.recipe.clusters:
         raise RecipeError(f"clusters are those of run {earlier.run.id}, which is extended: leave them out")
     return result
+
+
+def _number(key: str) -> int:
+    """What a range's key begins with: ledgers sort keys as text."""
+    digits = "".join(takewhile(str.isdigit, key))
+    return int(digits or 0)
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

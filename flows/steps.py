@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flows import generation
 from flows.engine import Engine
-from flows.generation import Generation
+from flows.generation import Generation, Paired
 from made_core import corpus as corpora
-from made_core import evidence, files, groups, output, recall
+from made_core import files, groups, output, recall, spans
 from made_core.arrays import read_array
 from made_core.corpus import Corpus
 from made_core.data import FileRef, Shard, Stage, UnitState
@@ -52,14 +53,6 @@ class Clustered:
     scope: str
     batches: dict[str, groups.Batch]  # by the range of parts, those of earlier generations first
     results: list[Result]  # of this run's
-
-
-@dataclass(frozen=True)
-class Paired:
-    """All near pairs but those that earlier generations found."""
-
-    scope: str
-    results: list[Result]
 
 
 @dataclass(frozen=True)
@@ -148,12 +141,13 @@ def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> Paired:
     scope = digest([clustered.scope, job.bound, job.recipe.work.pairs_per_sample])
     sizes = groups.sizes(batches)
     cost = float((sizes.astype(float) ** 2).sum())
-    keys = [f"{a}-{b}" for a, b in groups.pack(sizes, max(1, round(cost / PAIRS_COST)))]
+    work = spans.pack(sizes, max(1, round(cost / PAIRS_COST)))
     results = engine.units(
-        Stage.PAIRS, scope, keys,
+        Stage.PAIRS, scope, [span.key for span in work],
         lambda some: pairs_task.submit(job, scope, batches, begin, some),
     )  # fmt: skip
-    return Paired(scope, engine.all_done(Stage.PAIRS, results))
+    done = engine.all_done(Stage.PAIRS, results)
+    return Paired.of(scope, done, sizes * job.recipe.work.pairs_per_sample)
 
 
 def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Recall | None:
@@ -185,13 +179,8 @@ def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Pai
     """Who stays, globally; then a row for every sample, by input shard."""
     job, corpus, earlier = engine.job, embedded.corpus, embedded.earlier
     recipe, ref, catalog = job.recipe, embedded.ref, clustered.catalog.files
-    results = (*(earlier.paired if earlier else ()), *paired.results)
-    sources = evidence.Sources(
-        catalog,
-        tuple(clustered.batches.values()),
-        tuple(r.files[0] for r in results),
-        tuple(sorted({c for r in results for c in r.counts["dense"]})),
-        earlier.resolved.files if earlier else (),
+    sources = generation.sources(
+        clustered.catalog, clustered.batches, (*(earlier.paired if earlier else ()), paired), earlier
     )
     parts = [recipe.dedup.model_dump(exclude={"eps", "eps_max"}), recipe.filters.model_dump()]
     before = [f.digest for f in sources.earlier]

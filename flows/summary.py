@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from flows.engine import Engine
-from flows.steps import Clustered, Decided, Embedded, Paired
+from flows.generation import Paired
+from flows.steps import Clustered, Decided, Embedded
 from made_core import __version__, centroids, decisions, groups
 from made_core.centroids import Drift
 from made_core.data import Account, Reason, RunState, Shard

@@ -122,24 +122,6 @@ class _Slice:
     offsets: npt.NDArray[np.int64]  # of these clusters' rows, from 0
 
 
-def pack(sizes: npt.NDArray[np.int64], tasks: int) -> list[tuple[int, int]]:
-    """Ranges [start, stop) of clusters, at most 2 x tasks - 1, that cost about the same: n^2 + n.
-
-    No range costs more than 1 / tasks of the whole, except a single cluster that does by itself.
-    """
-    cost = sizes.astype(np.float64) ** 2 + sizes
-    limit = cost.sum() / max(1, tasks)
-    ranges: list[tuple[int, int]] = []
-    start, spent = 0, 0.0
-    for c, value in enumerate(cost.tolist()):
-        if c > start and spent + value > limit:
-            ranges.append((start, c))
-            start, spent = c, 0.0
-        spent += value
-    ranges.append((start, len(sizes)))
-    return ranges
-
-
 def homes(batches: Sequence[Batch], first: Gids) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """((n,) home cluster, (n,) distance to its centroid) of every sample, its class's first's.
 

@@ -40,19 +40,25 @@ class Candidates:
         return mine
 
 
-def near(rows: Rows, bound: float, block: int, known: int = 0) -> Iterator[tuple[
+def near(
+    rows: Rows, bound: float, block: int, some: tuple[int, int] | None = None, known: int = 0
+) -> Iterator[tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:  # fmt: skip
-    """All i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block.
+    """All i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block; of `some`:
+    those with i in this range.
 
     Pairs among the first `known` rows are left out: an earlier run has them. Yields (i, j, similarity);
     memory is a few blocks of (block, block) float32, whatever n. The similarity is the float64 product
     of the stored rows, normalised in float64.
     """
     n = len(rows)
-    for a in (*range(0, known, block), *range(known, n, block)):
-        left = products.prepare(rows[a : min(a + block, known if a < known else n)])
+    first_row, stop = some or (0, n)
+    old, new = range(first_row, min(known, stop), block), range(max(known, first_row), stop, block)
+    for a in (*old, *new):
+        left = products.prepare(rows[a : min(a + block, stop, known if a < known else n)])
         for b in range(max(a, known), n, block):
-            right = left if a == b else products.prepare(rows[b : b + block])
+            same = a == b and len(left.unit) == min(block, n - a)
+            right = left if same else products.prepare(rows[b : b + block])
             first, second = products.candidates(left, right, bound)
             first, second = first + a, second + b
             if a == b:
@@ -66,15 +72,21 @@ def near(rows: Rows, bound: float, block: int, known: int = 0) -> Iterator[tuple
 
 
 def of_cluster(
-    cluster: int, rows: Rows, members: npt.NDArray[np.void], bound: float, block: int, begin: int = 0
+    cluster: int,
+    rows: Rows,
+    members: npt.NDArray[np.void],
+    bound: float,
+    block: int,
+    some: tuple[int, int] | None = None,
+    begin: int = 0,
 ) -> Iterator[Pairs]:
-    """The near pairs that this cluster reports, by gid, block by block.
+    """The near pairs that this cluster reports, by gid, block by block; `some`: see `near`.
 
     Those of two samples before the gid `begin`, which stand first among the rows, are left out.
     """
     candidates = Candidates(cluster, members["probes"])
     gids = members["gid"]
-    for i, j, value in near(rows, bound, block, int((gids < begin).sum())):
+    for i, j, value in near(rows, bound, block, some, int((gids < begin).sum())):
         mine = candidates.allowed(i, j)
         a, b = gids[i[mine]], gids[j[mine]]
         pairs = np.empty(len(a), PAIR)

@@ -30,13 +30,14 @@ def fit(job: Job, scope: str, corpus_ref: FileRef, catalog_refs: tuple[FileRef, 
         gids = catalogs.training_sample(catalog, k * part.samples_per_centroid, part.seed)
         rows = corpus.gather(gids)
         fitted = centroids.fit(rows, k, part.iterations, part.seed)
-        nearness = 1 - centroids.assign(rows, fitted, 1).distance
+        assignment = centroids.assign(rows, fitted, 1)
+        fitted = centroids.inhabited(fitted, assignment)
         url = files.join(job.recipe.store_url, "centroids", scope, f"{unit.name}.npy")
         counts = {
-            "k": k,
+            "k": len(fitted),
             "pictures": pictures,
             "trained_on": len(gids),
-            "mean_cosine": float(np.mean(nearness)),
+            "mean_cosine": float(np.mean(1 - assignment.distance)),
         }
         return Made([put_array(url, fitted)], len(gids), counts)
 

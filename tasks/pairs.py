@@ -1,4 +1,4 @@
-"""pairs: a range of clusters -> their near pairs."""
+"""pairs: a range of clusters, or a slice of a large one -> their near pairs."""
 
 from __future__ import annotations
 
@@ -12,42 +12,44 @@ from prefect.cache_policies import NO_CACHE
 from made_core import files, groups
 from made_core import pairs as near_pairs
 from made_core.data import Stage, Unit
+from made_core.spans import Span
 from tasks.units import Job, Made, Progress, work
 
 
 @task(name="pairs", cache_policy=NO_CACHE, persist_result=False)
 def pairs(job: Job, scope: str, batches: Sequence[groups.Batch], begin: int, keys: Sequence[str]) -> None:
-    """Finds the pairs of ranges of clusters; a key is `<first cluster>-<last cluster + 1>`.
+    """Finds the pairs of spans of clusters, named by their keys.
 
     Pairs of two samples before the gid `begin` are left out: an earlier run has them.
     """
     block = job.recipe.work.block_rows
 
     def one(unit: Unit, progress: Progress) -> Made:
-        start, stop = (int(n) for n in unit.key.split("-"))
+        span = Span.of(unit.key)
         found = np.zeros(near_pairs.BINS, np.int64)
         dense: list[int] = []
         rows = 0
 
         def write(path: Path) -> None:
             nonlocal rows
-            with open(path, "wb") as file, groups.gathered(batches, start, stop) as clusters:
+            with open(path, "wb") as file, groups.gathered(batches, span.start, span.stop) as clusters:
                 for cluster in clusters:
-                    begin, most = file.tell(), job.recipe.work.pairs_per_sample * len(cluster.members)
+                    place, most = file.tell(), job.recipe.work.pairs_per_sample * len(cluster.members)
+                    first, last = span.rows(len(cluster.members))
                     counts = np.zeros(near_pairs.BINS, np.int64)
                     for some in near_pairs.of_cluster(
-                        cluster.id, cluster.rows, cluster.members, job.bound, block, begin
+                        cluster.id, cluster.rows, cluster.members, job.bound, block, (first, last), begin
                     ):
                         file.write(some.tobytes())
                         counts += near_pairs.histogram(some["similarity"], job.bound)
                         progress(rows)
                         if counts.sum() > most:  # too many to keep: compared when samples are walked
                             dense.append(cluster.id)
-                            file.seek(begin)
+                            file.seek(place)
                             file.truncate()
                             break
                     found[:] += counts
-                    rows += len(cluster.members)
+                    rows += last - first
                     progress(rows)
 
         url = files.join(job.recipe.store_url, "pairs", scope, f"{unit.name}.pairs")

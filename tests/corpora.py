@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from made_core import catalog, centroids, embeddings, groups, pairs
+from made_core import catalog, centroids, embeddings, groups, pairs, spans
 from made_core import corpus as corpora
 from made_core.data import FileRef, Shard
 from tests import oracle
@@ -192,8 +192,9 @@ def prepare(
         batches.append(groups.Batch(*groups.put(url, gids, rows, assignment, len(means))))
     cluster, distance = groups.homes(batches, built.first)
     found = [earlier.pairs if earlier else np.zeros(0, pairs.PAIR)]
-    for start, stop in groups.pack(groups.sizes(batches), tasks):
-        with groups.gathered(batches, start, stop) as clusters:
+    for span in spans.pack(groups.sizes(batches), tasks):
+        with groups.gathered(batches, span.start, span.stop) as clusters:
             for c in clusters:
-                found += pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, block, corpus.begin)
+                some = span.rows(len(c.members))
+                found += pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, block, some, corpus.begin)
     return Core(corpus, built, means, tuple(batches), cluster, distance, np.concatenate(found))

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from flows import steps
 from made_core import planted
 from made_core.data import RunState, Stage, UnitState
 from made_core.errors import EncoderError, OutputError, SourceError, TooManyFailures
@@ -102,11 +103,28 @@ def test_second_run_does_nothing(servers: str, curate: Curate, sample: Path, fir
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == stamps
 
 
+@pytest.mark.parametrize(
+    ("cost", "work"),
+    [
+        (steps.PAIRS_COST, {"shards_per_task": 1, "pairs_per_sample": 0}),
+        (1e4, {"block_rows": 50}),  # its one cluster is cut into slices
+        (1e4, {"pairs_per_sample": 0}),
+    ],
+)
 def test_same_recipe_elsewhere_gives_identical_files(
-    curate: Curate, sample: Path, first: First, tmp_path: Path
+    curate: Curate,
+    sample: Path,
+    first: First,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cost: float,
+    work: dict[str, int],
 ) -> None:
-    curate(sample / "shards", output=tmp_path / "twin", work={"shards_per_task": 1, "pairs_per_sample": 0})
+    monkeypatch.setattr(steps, "PAIRS_COST", cost)
+    curate(sample / "shards", output=tmp_path / "twin", work=work)
     assert outcome(tmp_path / "twin") == outcome(first[0])
+    cut = list((tmp_path / "twin" / "store" / "pairs").glob("*/0.*of*.pairs"))
+    assert (len(cut) > 2) == (cost == 1e4)
 
 
 def test_shards_in_another_order_change_nothing(

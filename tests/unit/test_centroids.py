@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from made_core import centroids
+from made_core import centroids, products
 from made_core.embeddings import unit64
 from tests import oracle
 
@@ -61,12 +62,73 @@ def test_fit_repeats(k: int) -> None:
 
 
 def test_fit_finds_clumps() -> None:
-    """Four tight clumps far apart: whoever is in one is with all of it."""
+    """Four tight clumps far apart: no cluster holds rows of two of them."""
     clump = np.random.default_rng(0).integers(0, 4, 200)
     noise = 0.01 * np.random.default_rng(1).normal(size=(200, 16))
     rows = oracle.unit(np.eye(16)[clump] + noise).astype(np.float16)
-    homes = centroids.assign(rows, centroids.fit(rows, 4, 20, 0), 1).probes[:, 0]
-    assert len(set(zip(clump.tolist(), homes.tolist(), strict=True))) == 4
+    homes = centroids.assign(rows, centroids.fit(rows, 12, 20, 0), 1).probes[:, 0]
+    assert len(set(zip(clump.tolist(), homes.tolist(), strict=True))) == len(set(homes.tolist())) > 4
+
+
+def test_threads_and_products_change_no_centroid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor the parts in which rows are summed, but for last bits."""
+    rows, found = stored(3, 3000), []
+    for threads, int8 in ((1, True), (2, True), (2, False)):
+        monkeypatch.setattr(centroids, "FIT_THREADS", threads)
+        monkeypatch.setattr(products, "int8_is_faster", lambda int8=int8: int8)
+        found.append(centroids.fit(rows, 20, 5, 0).tobytes())
+    assert found[0] == found[1] == found[2]
+    whole = centroids.lloyd(rows, 20, 1, 0)
+    monkeypatch.setattr(centroids, "SUMMED", 700)
+    assert np.abs(centroids.lloyd(rows, 20, 1, 0) - whole).max() < 1e-6
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 3.0])
+def test_as_good_as_faiss(spread: float) -> None:
+    """From the same first rows, the same mean cosine; on random rows and in clumps."""
+    generator = np.random.default_rng(5)
+    centres = generator.normal(size=(60, 32))[generator.integers(0, 60, 4000)]
+    rows = oracle.unit(spread * centres + generator.normal(size=(4000, 32))).astype(np.float16)
+    data = unit64(rows).astype(np.float32)
+    chosen = np.random.default_rng(0).choice(len(rows), 40, replace=False)
+    kmeans = faiss.Kmeans(32, 40, niter=20, spherical=True)
+    kmeans.train(data, init_centroids=data[chosen])
+    theirs, ours = (
+        1 - centroids.assign(rows, some, 1).distance.mean()
+        for some in (kmeans.centroids, centroids.lloyd(rows, 40, 20, 0))
+    )
+    assert ours > theirs - 1e-3
+
+
+def test_by_faiss() -> None:
+    """What a GPU would be asked for, on the CPU: it repeats, and every row has a near centroid."""
+    rows = stored(3, 400)
+    one = centroids.by_faiss(rows, 16, 5, 0, gpu=False)
+    assert one.shape == (16, 16) and one.dtype == np.float32
+    assert one.tobytes() == centroids.by_faiss(rows, 16, 5, 0, gpu=False).tobytes()
+    ours = centroids.assign(rows, centroids.lloyd(rows, 16, 5, 0), 1).distance.mean()
+    assert abs(centroids.assign(rows, one, 1).distance.mean() - ours) < 0.02
+
+
+def test_no_cluster_stays_empty() -> None:
+    """Nine of ten rows are equal, so most of the first centroids are: they start again elsewhere."""
+    rows = stored(6, 500)
+    rows[50:] = rows[50]
+    found = centroids.fit(rows, 40, 20, 0)
+    home = centroids.assign(rows, found, 1).probes[:, 0]
+    assert np.bincount(home, minlength=40).min() > 0
+    assert (home[50:] == home[50]).all()
+
+
+def test_inhabited() -> None:
+    """Three different rows cannot fill eight clusters: the others are left out, and nobody moves."""
+    rows = np.repeat(stored(7, 3), 30, axis=0)
+    found = centroids.fit(rows, 8, 5, 0)
+    before = centroids.assign(rows, found, 1)
+    some = centroids.inhabited(found, before)
+    after = centroids.assign(rows, some, 1)
+    assert len(some) == 3
+    assert np.array_equal(some[after.probes[:, 0]], found[before.probes[:, 0]])
 
 
 @pytest.mark.parametrize(

@@ -116,26 +116,3 @@ def test_a_damaged_file_is_refused(place: str) -> None:
     files.remove(rows)
     with pytest.raises(DamagedFile), groups.gathered(batches, 0, 2):
         pass
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.integers(0, 2000), min_size=1, max_size=40), st.integers(0, 50))
-@example([0, 0, 0], 4)
-@example([5], 3)
-@example([0, 9, 0, 0, 9, 0], 2)
-def test_pack(sizes: list[int], tasks: int) -> None:
-    """All clusters, in order, each once; no range above its share but a single cluster."""
-    ranges = groups.pack(np.array(sizes, np.int64), tasks)
-    assert [c for start, stop in ranges for c in range(start, stop)] == list(range(len(sizes)))
-    assert all(start < stop for start, stop in ranges)
-    cost = [n * n + n for n in sizes]
-    limit = sum(cost) / max(1, tasks)
-    assert all(sum(cost[a:b]) <= limit * (1 + 1e-12) or b - a == 1 for a, b in ranges)
-    assert len(ranges) <= max(1, 2 * tasks - 1)
-
-
-def test_pack_spreads_equal_clusters() -> None:
-    """Work for everyone."""
-    assert len(groups.pack(np.full(64, 100), 16)) == 16
-    assert groups.pack(np.array([100, 1, 1, 100]), 2) == [(0, 2), (2, 4)]
-    assert groups.pack(np.array([1, 100, 1, 1]), 2) == [(0, 1), (1, 2), (2, 4)]

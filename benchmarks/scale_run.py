@@ -1,0 +1,206 @@
+"""One run of `benchmarks.scale`: a store's rows through the core, as the tasks do it, in 4 GiB.
+
+python -m benchmarks.scale_run FOLDER [--crowd] [--curve]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from made_core import catalog, centroids, decisions, embeddings, files, groups, order, pairs, products, recall
+from made_core import corpus as corpora
+from made_core.data import Shard
+from made_core.filters import KEPT
+from made_core.recipe import Recipe
+from made_core.spans import pack
+
+LIMIT = 4 << 30  # bytes of data
+THREADS = 2
+EPS, EPS_MAX = 0.05, 0.1
+PARTS = 16  # shards of a batch
+PAIRS_COST = 4e9  # as flows.steps has it
+QUERIES = 1000
+
+Seconds = dict[str, float]
+
+
+def operations(n: int, k: int, dim: int, squares: float) -> Seconds:
+    """Of the products, a multiplication and an addition each; `squares`: sum of the clusters' rows^2."""
+    sample = min(n, 256 * k)
+    return {"fit": 2.0 * 21 * sample * k * dim, "assign": 2.0 * n * k * dim, "pairs": 1.0 * squares * dim}
+
+
+def limit() -> None:
+    """Has the kernel refuse memory beyond LIMIT, and sees that it does."""
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+    try:
+        np.ones(LIMIT // 8 + 1)
+    except MemoryError:
+        return
+    raise SystemExit("the limit on memory does not hold here")
+
+
+def corpus_of(folder: Path) -> corpora.Corpus:
+    """The store's shards."""
+    found = []
+    for path in sorted((folder / "embeddings").glob("*.parquet")):
+        samples = pq.read_metadata(path).num_rows
+        shard = Shard(path.stem, str(path), path.stem, 0, samples)
+        refs = [files.reference(str(p)) for p in (path.with_suffix(".npy"), path)]
+        found.append((shard, samples, *refs))
+    return corpora.build(found)
+
+
+def crowded(means: centroids.Centroids) -> centroids.Centroids:
+    """One centroid for all that are near the first axis: k-means would cut the crowd, this is the worst."""
+    away = means[:, 0] < 0.5
+    return np.concatenate([means[away], np.eye(1, means.shape[1], dtype=np.float32)])
+
+
+def fit(corpus: corpora.Corpus, built: catalog.Catalog, k: int) -> centroids.Centroids:
+    """As tasks/fit."""
+    rows = corpus.gather(catalog.training_sample(built, 256 * k, 0))
+    means = centroids.fit(rows, k, 20, 0)
+    return centroids.inhabited(means, centroids.assign(rows, means, 1))
+
+
+def assign(folder: Path, corpus: corpora.Corpus, means: centroids.Centroids) -> list[groups.Batch]:
+    """As tasks/assign."""
+    batches = []
+    for number in range(0, len(corpus.parts), PARTS):
+        parts = corpus.parts[number : number + PARTS]
+        rows = np.concatenate([embeddings.read_rows(p.rows) for p in parts])
+        gids = np.arange(parts[0].start, parts[-1].stop)
+        assignment = centroids.assign(rows, means, 1)
+        url = str(folder / "groups" / f"{len(means)}-{number}")
+        batches.append(groups.Batch(*groups.put(url, gids, rows, assignment, len(means))))
+    return batches
+
+
+def pair(folder: Path, batches: list[groups.Batch]) -> list[files.FileRef]:
+    """As tasks/pairs, the units that flows/steps would make."""
+    sizes = groups.sizes(batches)
+    refs = []
+    for span in pack(sizes, max(1, round(float((sizes.astype(float) ** 2).sum()) / PAIRS_COST))):
+
+        def write(path: Path, span: Any = span) -> None:
+            with open(path, "wb") as file, groups.gathered(batches, span.start, span.stop) as clusters:
+                for c in clusters:
+                    some = span.rows(len(c.members))
+                    for found in pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, 2048, some):
+                        file.write(found.tobytes())
+
+        refs.append(files.put(str(folder / "pairs" / f"{len(sizes)}-{span.key}.pairs"), write))
+    return refs
+
+
+def resolve(
+    corpus: corpora.Corpus, built: catalog.Catalog, batches: list[groups.Batch], refs: list[files.FileRef]
+) -> decisions.Decisions:
+    """As tasks/resolve."""
+    recipe = Recipe(sources=("in",), output="out")
+    cluster, distance = groups.homes(batches, built.first)
+    dropped, values = decisions.survey(corpus, recipe)
+    by_distance = order.of_distance(recipe.dedup, distance, built.uids)
+    values = values if by_distance is None else by_distance
+    return decisions.decide(built, dropped, values, cluster, pairs.read(refs), recipe.dedup, EPS)
+
+
+def whole(folder: Path, crowd: bool) -> dict[str, Any]:
+    """Every stage once."""
+    seconds: Seconds = {}
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        seconds[stage] = round(time.monotonic() - started, 3)
+
+    corpus = corpus_of(folder)
+    n, dim = corpus.samples, corpus.gather(np.zeros(1, np.int64)).shape[1]
+    k = centroids.choose_k("auto", n)
+    products.int8_is_faster()  # its trial is of no stage
+    with timed("catalog"):
+        built = catalog.build(corpus)
+    with timed("fit"):
+        means = fit(corpus, built, k)
+    means = crowded(means) if crowd else means
+    with timed("assign"):
+        batches = assign(folder, corpus, means)
+    sizes = groups.sizes(batches)
+    with timed("pairs"):
+        refs = pair(folder, batches)
+    with timed("resolve"):
+        decided = resolve(corpus, built, batches, refs)
+    squares = float((sizes.astype(float) ** 2).sum())
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    return {
+        "k": len(means),
+        "largest": int(sizes.max()),
+        "skew": round(squares * len(means) / n**2, 3),  # 1 + cv^2 of the clusters' sizes
+        "seconds": seconds,
+        "flop": operations(n, k, dim, squares),
+        "threads": THREADS,
+        "pairs": sum(ref.size for ref in refs) // pairs.PAIR.itemsize,
+        "kept": int((decided.reason == KEPT).sum()),
+        "peak_mib": round(peak),
+    }
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """Cost and recall at k around auto."""
+    corpus = corpus_of(folder)
+    built = catalog.build(corpus)
+    n = corpus.samples
+    auto = centroids.choose_k("auto", n)
+    rows = corpus.gather(np.arange(n))
+    drawn = np.sort(np.random.default_rng(0).choice(n, min(n, QUERIES), replace=False))
+    found = []
+    for k in (max(1, auto // 4), max(1, auto // 2), auto, 2 * auto, 4 * auto):
+        times = [time.monotonic()]
+        means = fit(corpus, built, k)
+        times.append(time.monotonic())
+        batches = assign(folder, corpus, means)
+        times.append(time.monotonic())
+        pair(folder, batches)
+        times.append(time.monotonic())
+        sizes = groups.sizes(batches).astype(float)
+        probes = recall.probes_of(batches, np.arange(n))
+        some = recall.Pictures(drawn, rows[drawn], probes[drawn])
+        d, f = recall.count(some, recall.Pictures(np.arange(n), rows, probes), 1 - EPS, 2048).sum(axis=0)
+        spent = [round(b - a, 2) for a, b in pairwise(times)]
+        found.append({
+            "k": k, "fit": spent[0], "assign": spent[1], "pairs": spent[2],
+            "products": round((n * k + float((sizes**2).sum()) / 2) / 1e9, 3),
+            "recall": round(float(f / d), 4),
+        })  # fmt: skip
+    return found
+
+
+def main() -> None:
+    """Prints one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--crowd", action="store_true")
+    parser.add_argument("--curve", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    limit()
+    print(json.dumps({"curve": curve(args.folder)} if args.curve else whole(args.folder, args.crowd)))
+
+
+if __name__ == "__main__":
+    main()
