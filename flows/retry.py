@@ -1,4 +1,4 @@
-"""The flow `retry`: what failed in a run is done again, and what depends on it; nothing else is."""
+"""The flow of `made/retry`: what failed in a run is done again, and what depends on it; nothing else is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from made_core.records import Run
 from made_core.state import Ledger
 
 
-@flow(name="retry", persist_result=False)
+@flow(name="made", persist_result=False)
 def retry(
     run_id: str, names: Sequence[str] = (), log_folder: str | None = None, quiet: bool = True
 ) -> dict[str, Any]:
