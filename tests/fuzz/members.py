@@ -47,7 +47,11 @@ def bad_json(dice: random.Random, files: Files) -> Damaged:
     left, right = dice.choice([(b"[", b"]"), (b'{"a":', b"}")])
     nested = left * depth + b"1" + right * depth
     some = [nested, b'{"uid": ' + nested + b"}", b'{"caption": ' + nested + b"}"]
-    return _changed(files, _of_kind(dice, files, ".json"), dice.choice([*JSON, *some * 3]))
+    at, data = _of_kind(dice, files, ".json"), dice.choice([*JSON, *some * 3])
+    if dice.random() < 0.5:  # without a txt, whose place the json's caption then takes
+        less = files[at][0].replace(".json", ".txt")
+        files = [f for f in files if f[0] != less]  # it stood behind: `at` holds
+    return _changed(files, at, data)
 
 
 def bad_caption(dice: random.Random, files: Files) -> Damaged:
