@@ -6,6 +6,7 @@ webdataset, members of a sample need not be adjacent, and a key met twice is two
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tarfile
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from webdataset.tariterators import base_plus_ext
 
-from made_core.errors import CorruptShard
+from made_core.errors import CorruptShard, StorageFailed
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 BLOCK = 512  # bytes, tar's
@@ -92,6 +93,7 @@ def index(path: Path) -> Index:
     Raises:
         CorruptShard: empty, no tar, a partial member, or no end-of-archive marker (5-7 % of
             truncated tars read as a clean end of file otherwise).
+        StorageFailed: the disk or its network failed: that may pass.
     """
     size = path.stat().st_size
     if size == 0:
@@ -120,9 +122,12 @@ def index(path: Path) -> Index:
                     entries.append(entry)
                 entry.members.append(Member(suffix, info.offset_data, info.size))
             end = tar.offset
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):  # these: a header that lies
+            raise StorageFailed(f"{path}: {error}") from error
+        raise CorruptShard(f"{path.name}: {error}") from None
     except (
         tarfile.TarError,
-        OSError,
         ValueError,
         LookupError,
         OverflowError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from made_core import samples
-from made_core.errors import CorruptShard
+from made_core.errors import CorruptShard, StorageFailed
 from made_core.samples import BLOCK, Sample
 from tests.factories import make_shard, members, tar_bytes
 
@@ -386,3 +387,21 @@ def test_a_name_with_a_zero_byte_is_no_sample(tar: Path) -> None:
     tar.write_bytes(tar_bytes(files, tarfile.PAX_FORMAT))
     assert samples.index(tar).stray == 2
     assert as_pairs(held(tar)) == [("ü", {"jpg": b"a", "txt": b"d"})]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(errno.EIO, StorageFailed), (errno.ESTALE, StorageFailed), (errno.EINVAL, CorruptShard)],
+)
+def test_a_disk_that_fails_is_no_corrupt_shard(
+    code: int, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again; what tarfile's own seeks refuse is a header that lies."""
+    tar = make_shard(tmp_path, "00000", [("a", members(1))])
+
+    def fail(_: object) -> None:
+        raise OSError(code, "failed")
+
+    monkeypatch.setattr(tarfile.TarFile, "next", fail)
+    with pytest.raises(expected, match=r"00000\.tar"):
+        samples.index(tar)
