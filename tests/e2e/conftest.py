@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from made_core import planted, postgres
@@ -32,6 +33,16 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ray.shutdown()
         del os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"]
         settings.cache_clear()
+
+
+@pytest.fixture
+def elsewhere(servers: str) -> dict[str, str]:
+    """The environment of a process that uses the session's servers and Ray."""
+    return {
+        **os.environ,
+        "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "PREFECT_API_URL": str(get_current_settings().api.url),
+    }
 
 
 @pytest.fixture

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-
-import ray
-from prefect.settings import PREFECT_API_URL
 
 from made_core import planted
 from made_core.data import RunState
@@ -23,34 +19,33 @@ Curate = Callable[..., dict[str, Any]]
 PREFECT = Path(sys.executable).with_name("prefect")
 
 
-def prefect(servers: str, *args: str) -> str:
+def prefect(environ: dict[str, str], *args: str) -> str:
     """Prefect's command line, against the tests' server, database and Ray."""
-    place = {"MADE_DATABASE_URL": servers, "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     done = subprocess.run(
         [str(PREFECT), "--no-prompt", *args], cwd=checks.ROOT, capture_output=True, text=True, timeout=300,
-        env=os.environ | place | {"PREFECT_API_URL": str(PREFECT_API_URL.value())},
+        env=environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
 
-def test_curate_and_retry(servers: str, tmp_path: Path) -> None:
+def test_curate_and_retry(servers: str, elsewhere: dict[str, str], tmp_path: Path) -> None:
     """A run with a broken shard, then its retry after that was mended."""
     planted.write(tmp_path, samples=60, shards=2, seed=8)
     tar, output = tmp_path / "shards" / "00001.tar", tmp_path / "out"
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])
-    prefect(servers, "work-pool", "create", "made", "--type", "process")
-    prefect(servers, "deploy", "--all")
+    prefect(elsewhere, "work-pool", "create", "made", "--type", "process")
+    prefect(elsewhere, "deploy", "--all")
     recipe = {"sources": [str(tmp_path / "shards")], "output": str(output), "audit": {"queries": 0}}
-    prefect(servers, "deployment", "run", "made/curate", "--param", f"recipe={json.dumps(recipe)}")
-    prefect(servers, "worker", "start", "--pool", "made", "--run-once")
+    prefect(elsewhere, "deployment", "run", "made/curate", "--param", f"recipe={json.dumps(recipe)}")
+    prefect(elsewhere, "worker", "start", "--pool", "made", "--run-once")
     first = checks.summary(output)
     assert first["state"] == RunState.COMPLETED_WITH_FAILURES.value
 
     tar.write_bytes(whole)
-    prefect(servers, "deployment", "run", "made/retry", "--param", f"run_id={first['run']}")
-    prefect(servers, "worker", "start", "--pool", "made", "--run-once")
+    prefect(elsewhere, "deployment", "run", "made/retry", "--param", f"run_id={first['run']}")
+    prefect(elsewhere, "worker", "start", "--pool", "made", "--run-once")
     second = checks.summary(output)
     assert (second["run"], second["state"]) == (first["run"], RunState.COMPLETED.value)
     checks.accounts_balance(output, {t.stem: t for t in (tmp_path / "shards").glob("*.tar")})

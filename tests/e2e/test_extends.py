@@ -111,14 +111,14 @@ def promised(outputs: list[Path], store: Path) -> tuple[int, int]:
     return checked, across
 
 
-def test_the_command_line(servers: str, curate: Curate, shards: Path, tmp_path: Path) -> None:
+def test_the_command_line(elsewhere: dict[str, str], curate: Curate, shards: Path, tmp_path: Path) -> None:
     """`--extends` with nothing else said takes the earlier recipe; `made why` finds who stands where."""
     one = curate(some(shards, tmp_path / "a", range(3)), output=tmp_path / "one", dedup={"keep": "easy"})
     made = [str(Path(sys.executable).with_name("made"))]
     new, out = some(shards, tmp_path / "b", range(3, 5)), tmp_path / "two"
     done = subprocess.run(
         [*made, "curate", "--extends", one["run"], "--source", str(new), "--output", str(out)],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=300, env=elsewhere,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     summary = checks.summary(out)

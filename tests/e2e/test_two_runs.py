@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -12,8 +11,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import ray
-from prefect.settings import get_current_settings
 
 from made_core.data import RunState, Stage
 from made_core.errors import OutputError
@@ -47,19 +44,17 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(servers: str, tmp_path: Path, source: Path) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+def start(
+    elsewhere: dict[str, str], tmp_path: Path, source: Path
+) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
     """Starts `made curate` on an output, all over one store."""
     started = []
-    environ = {
-        **os.environ, "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
-        "PREFECT_API_URL": str(get_current_settings().api.url),
-    }  # fmt: skip
 
     def start(output: Path) -> subprocess.Popen[str]:
         command = [MADE, "curate", "--source", str(source), "--output", str(output)]
         command += ["--store", str(tmp_path / "store"), "--set", "clusters.k=4"]
         made = subprocess.Popen(
-            command, env=environ, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            command, env=elsewhere, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         started.append(made)
         return made
