@@ -45,17 +45,17 @@ class Kill:
         return f"{self.stage}.{self.when}.{self.kind}"
 
 
-# A kill of every kind in one round. The only one in embed is of a worker in mid-shard, so that the
-# events of this round show what a failure costs.
+# The first round: a kill of every kind, the dearest last. The only one in embed is of a worker in
+# mid-shard, so that the events of this round show what a failure costs.
 FIRST = (
     Kill("worker", "embed", "mid-shard"),
     Kill("postgres", "assign", "before-row"),
     Kill("disk", "pairs", "before-file"),
     Kill("cut", "audit", "before-row"),
-    Kill("head", "resolve", "before-row"),
     Kill("raylet", "decide", "before-file"),
     Kill("flow", "write", "mid-shard"),
     Kill("worker", "publish", "amid-moves"),
+    Kill("head", "resolve", "before-row"),
 )
 
 
@@ -65,7 +65,7 @@ def plan(kills: int, seed: int, kinds: tuple[str, ...] = KINDS) -> list[Kill]:
     workers = [Kill("worker", *point) for point in dice.sample(POINTS, len(POINTS))]
     others = _others(dice, [kind for kind in kinds if kind != "worker"])
     strewn = (Kill(kind, *ANY) for kind in cycle(kinds))
-    turns = cycle((workers, others, others, strewn))
+    turns = cycle((workers, others, others, workers, others, strewn))
     found = [kill for kill in FIRST if kill.kind in kinds]
     worker = iter(kill for kill in workers if kill not in found)
     while len(found) < kills:
@@ -82,11 +82,11 @@ def _others(dice: random.Random, kinds: list[str]) -> Iterator[Kill]:
         yield Kill(kind, *next(points[kind]))
 
 
-def deal(waiting: list[Kill]) -> list[Kill]:
-    """Takes a round's kills out of `waiting`: no two at one point."""
+def deal(waiting: list[Kill], most: int) -> list[Kill]:
+    """Takes the kills of a round out of `waiting`: `most`, no two at one point."""
     taken: list[Kill] = []
     for kill in list(waiting):
-        if len(taken) < ROUND and (kill.point == ANY or all(kill.point != k.point for k in taken)):
+        if len(taken) < most and (kill.point == ANY or all(kill.point != k.point for k in taken)):
             taken.append(kill)
             waiting.remove(kill)
     return taken
