@@ -15,6 +15,7 @@ from made_core.data import FileRef, Shard, Stage, UnitState
 from made_core.errors import Permanent, TooManyFailures
 from made_core.recipe import digest
 from made_core.records import Result
+from made_core.retries import retrying
 from tasks.assign import assign as assign_task
 from tasks.audit import QUERIES
 from tasks.audit import audit as audit_task
@@ -98,7 +99,8 @@ def embed(engine: Engine, shards: Sequence[Shard]) -> Embedded:
             if s.id not in failed and (result := results[s.fingerprint])
         ]
     )
-    ref = corpora.put(files.join(recipe.store_url, "corpora"), corpus)
+    folder = files.join(recipe.store_url, "corpora")
+    ref = retrying(recipe.work.attempts)(corpora.put, folder, corpus)
     return Embedded(corpus, ref, results, failed)
 
 

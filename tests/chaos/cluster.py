@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -140,7 +140,8 @@ class Disk:
         """Takes every free byte."""
         state = os.statvfs(self.path)
         if state.f_bavail:
-            with self._filler.open("ab") as file:
+            # An error: others took some of it meanwhile; the next call takes the rest.
+            with suppress(OSError), self._filler.open("ab") as file:
                 os.posix_fallocate(file.fileno(), file.tell(), state.f_bavail * state.f_frsize)
 
     def free(self) -> None:

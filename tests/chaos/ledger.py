@@ -26,7 +26,7 @@ class Story:
         for row in rows:
             self._units.setdefault((row.stage, row.key), []).append(row.kind)
             if row.kind == "retry":
-                self.errors[" ".join(str(row.error).split())[:100]] += 1
+                self.errors[str(row.error).rsplit(":", 1)[-1].strip()[:100]] += 1
 
     def kinds(self, stage: str) -> Counter[str]:
         """How often each kind of event happened in a stage."""

@@ -55,6 +55,7 @@ FIRST = (
     Kill("raylet", "decide", "before-file"),
     Kill("flow", "write", "mid-shard"),
     Kill("worker", "publish", "amid-moves"),
+    Kill("disk", "publish", "after-moves"),
     Kill("head", "resolve", "before-row"),
 )
 
