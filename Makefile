@@ -1,6 +1,6 @@
 # Two commands do all set-up on a machine with Python 3.10 to 3.12, make and git.
 
-.PHONY: demo test acceptance bench-dedup bench-ledger bench-recall fuzz lint lock setup clean
+.PHONY: demo test acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -15,6 +15,7 @@ help:
 	@echo "make demo    a sample of 400 pictures, curated; prints precision and recall"
 	@echo "make test    all tests"
 	@echo "make acceptance REAL=folder   curate real photographs and check the output"
+	@echo "make chaos   runs while workers, nodes, PostgreSQL and the flow are killed: 100 kills, half an hour"
 	@echo "make bench-dedup    pairs and decisions of one cluster, against a full matrix"
 	@echo "make bench-ledger   100,000 units, 64 workers"
 	@echo "make bench-recall   what borders between clusters lose, and whether the interval says so"
@@ -49,6 +50,10 @@ test: setup
 acceptance: setup
 	@test -d "$(REAL)/shards" || { echo "REAL=$(REAL) has no shards folder" >&2; exit 2; }
 	$(BIN)/python -m tests.acceptance $(REAL) build/acceptance
+
+# KILLS=8 is one round, of a kill of each kind. As root, the disk is filled too.
+chaos: setup
+	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),100) --seed $(or $(SEED),0)
 
 bench-dedup: setup
 	$(BIN)/python -m benchmarks.dedup

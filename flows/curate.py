@@ -25,6 +25,7 @@ from made_core.data import RunState
 from made_core.errors import MadeError
 from made_core.place import claim_output, keep_apart, located
 from made_core.recipe import Recipe
+from made_core.retries import retrying
 from made_core.state import Ledger
 from tasks.prepare import prepare
 from tasks.publish import publish
@@ -60,7 +61,8 @@ def curate(
         with _held(url, recipe, replace, log_folder) as (ledger, run):
             display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
             ledger.runs.put_shards(run, found.shards)
-            recipe, encoding = prepare.submit(recipe).result()
+            patiently = retrying(recipe.work.attempts)
+            recipe, encoding = patiently(lambda: prepare.submit(recipe).result())
             job = Job(run, url, recipe, encoding, log_folder)
             if earlier:
                 generation.check(earlier, encoding, job.bound)
@@ -81,16 +83,10 @@ def curate(
             if result is not None and summary.equal(result, told):
                 display.say("nothing was left to do: the output stands as it is")
             else:
-                result = publish.submit(
-                    job,
-                    embedded.ref,
-                    clustered.catalog.files,
-                    decided.resolved.files,
-                    [ref for r in (*decided.by_shard, *written) for ref in r.files],
-                    rows,
-                    summary.histogram(paired),
-                    told,
-                ).result()
+                parts = [ref for r in (*decided.by_shard, *written) for ref in r.files]
+                refs = embedded.ref, clustered.catalog.files, decided.resolved.files, parts
+                histogram = summary.histogram(paired)
+                result = patiently(lambda: publish.submit(job, *refs, rows, histogram, told).result())
             _sweep(engine)
             _end(ledger, run, RunState(result["state"]), result, None)
             return dict(result)
@@ -124,7 +120,7 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
     try:
-        claim_output(recipe, run, replace, log_folder)
+        retrying(recipe.work.attempts)(claim_output, recipe, run, replace, log_folder)
         yield ledger, run
     except BaseException as error:
         logger.info("run %s failed", run, exc_info=True)

@@ -18,6 +18,7 @@ from made_core.data import FileRef, Shard, Stage, UnitState
 from made_core.errors import Permanent, TooManyFailures
 from made_core.recipe import digest
 from made_core.records import Result
+from made_core.retries import retrying
 from tasks.assign import assign as assign_task
 from tasks.audit import QUERIES
 from tasks.audit import audit as audit_task
@@ -101,7 +102,8 @@ def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = 
     )
     if not corpus.new:
         raise Permanent(f"{len(shards)} shards hold no sample")
-    ref = corpora.put(files.join(recipe.store_url, "corpora"), corpus)
+    folder = files.join(recipe.store_url, "corpora")
+    ref = retrying(recipe.work.attempts)(corpora.put, folder, corpus)
     return Embedded(corpus, ref, earlier, results, failed)
 
 

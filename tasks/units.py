@@ -20,9 +20,8 @@ from made_core import leftovers
 from made_core.data import Encoding, FileRef, Stage, Unit, UnitState
 from made_core.errors import LeaseLost
 from made_core.recipe import Recipe
+from made_core.retries import backoff
 from made_core.state import Ledger
-
-BACKOFF_SECONDS = 2.0  # before the second attempt; doubled for each further one
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ def work(
             except LeaseLost as error:
                 logger.warning("%s %s: %s", stage.value, unit.key, error)
             except Exception as error:
-                backoff = BACKOFF_SECONDS * 2 ** (unit.attempt - 1)
-                state = ledger.units.fail(unit, error, backoff)
+                state = ledger.units.fail(unit, error, backoff(unit.attempt))
                 ends = "set aside" if state is UnitState.FAILED else "will be tried again"
                 logger.error("%s %s: %s: %s", stage.value, unit.key, ends, error)
                 logger.debug("%s", traceback.format_exc())

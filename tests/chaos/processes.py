@@ -1,0 +1,96 @@
+"""Processes that are started to be killed, each found again with all that it started itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+MARK = "MADE_CHAOS_PART"  # inherited by all that a part starts, orphans too
+
+
+class Part:
+    """A command that may be started again and again; its output goes to one log."""
+
+    def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
+        self.name, self.log = name, folder / f"{name}.log"
+        self._mark = f"{MARK}={folder}/{name}"
+        self._environment = {**environment, MARK: f"{folder}/{name}"}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.started = 0.0
+
+    def start(self, command: Sequence[str]) -> None:
+        """Starts the command, whatever else of this part still lives."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self.started = time.monotonic()
+
+    @property
+    def ended(self) -> int | None:
+        """The exit code; None: it runs, or was never started."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        """Of the command itself."""
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Ends all processes of this part, and waits until they have."""
+        end = time.monotonic() + 20
+        while pids := list(marked(self._mark)):
+            for pid in pids:
+                strike(pid)
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.name}: {pids} do not die")
+            time.sleep(0.05)
+        if self._process is not None:
+            self._process.wait(20)
+            self._process = None
+
+    def find(self, *titles: str) -> list[int]:
+        """The processes of this part whose command line begins so."""
+        return [pid for pid, line in marked(self._mark).items() if line.startswith(titles)]
+
+
+def marked(mark: str) -> dict[int, str]:
+    """The command line of each process that has the mark in its environment, by id."""
+    found, wanted = {}, mark.encode()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(folder.name)] = line
+            except OSError:  # gone, or another user's
+                continue
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether the process runs; a dead one whose parent did not look yet does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def strike(pid: int) -> None:
+    """SIGKILL; a process that is gone is fine."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The end of a log."""
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
