@@ -4,8 +4,8 @@
     python -m benchmarks.scale --sizes 5000 20000 --curve 20000 --dim 64
 
 Seeded clustered rows with planted near-duplicates are put in a store; a process of its own, whose
-memory is limited, takes them through catalog, fit, assign, pairs and resolve as the tasks do, one
-unit after the other. The last size again with a crowd: one cluster holds a tenth of all rows,
+memory is limited, takes them through catalog, fit, assign, pairs and resolve as the tasks do, two
+units at a time. The last size again with a crowd: one cluster holds a tenth of all rows,
 most of them no near-duplicates of each other. Prints tables and one JSON line; exits 0 only where
 everything ran within the limit, in the time, and with the exponent of the goals.
 """
@@ -119,7 +119,7 @@ def main() -> int:
     console = Console(width=150)
     runs = [measure(n, args.dim, args.seed, False, []) for n in args.sizes]
     runs.append(measure(args.sizes[-1], args.dim, args.seed, True, []))
-    table = Table(title=f"{args.dim} dimensions, {scale_run.THREADS} threads, memory limited to 4 GiB")
+    table = Table(title=f"{args.dim} dimensions, {scale_run.THREADS} workers, memory limited to 4 GiB")
     stages = ("catalog", "fit", "assign", "pairs", "resolve")
     for name in ("rows", "k", "largest", *stages, "seconds", "us a sample", "kept", "peak MiB"):
         table.add_column(name, justify="right")

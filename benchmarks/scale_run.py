@@ -10,6 +10,7 @@ import json
 import resource
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +25,10 @@ from made_core import corpus as corpora
 from made_core.data import Shard
 from made_core.filters import KEPT
 from made_core.recipe import Recipe
-from made_core.spans import pack
+from made_core.spans import Span, pack
 
 LIMIT = 4 << 30  # bytes of data
-THREADS = 2
+THREADS = 2  # workers
 EPS, EPS_MAX = 0.05, 0.1
 PARTS = 16  # shards of a batch
 PAIRS_COST = 4e9  # as flows.steps has it
@@ -78,32 +79,36 @@ def fit(corpus: corpora.Corpus, built: catalog.Catalog, k: int) -> centroids.Cen
 
 def assign(folder: Path, corpus: corpora.Corpus, means: centroids.Centroids) -> list[groups.Batch]:
     """As tasks/assign."""
-    batches = []
-    for number in range(0, len(corpus.parts), PARTS):
+
+    def one(number: int) -> groups.Batch:
         parts = corpus.parts[number : number + PARTS]
         rows = np.concatenate([embeddings.read_rows(p.rows) for p in parts])
         gids = np.arange(parts[0].start, parts[-1].stop)
         assignment = centroids.assign(rows, means, 1)
         url = str(folder / "groups" / f"{len(means)}-{number}")
-        batches.append(groups.Batch(*groups.put(url, gids, rows, assignment, len(means))))
-    return batches
+        return groups.Batch(*groups.put(url, gids, rows, assignment, len(means)))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(one, range(0, len(corpus.parts), PARTS)))
 
 
 def pair(folder: Path, batches: list[groups.Batch]) -> list[files.FileRef]:
     """As tasks/pairs, the units that flows/steps would make."""
     sizes = groups.sizes(batches)
-    refs = []
-    for span in pack(sizes, max(1, round(float((sizes.astype(float) ** 2).sum()) / PAIRS_COST))):
 
-        def write(path: Path, span: Any = span) -> None:
+    def one(span: Span) -> files.FileRef:
+        def write(path: Path) -> None:
             with open(path, "wb") as file, groups.gathered(batches, span.start, span.stop) as clusters:
                 for c in clusters:
                     some = span.rows(len(c.members))
                     for found in pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, 2048, some):
                         file.write(found.tobytes())
 
-        refs.append(files.put(str(folder / "pairs" / f"{len(sizes)}-{span.key}.pairs"), write))
-    return refs
+        return files.put(str(folder / "pairs" / f"{len(sizes)}-{span.key}.pairs"), write)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        units = pack(sizes, max(1, round(float((sizes.astype(float) ** 2).sum()) / PAIRS_COST)))
+        return list(pool.map(one, units))
 
 
 def resolve(
@@ -145,6 +150,7 @@ def whole(folder: Path, crowd: bool) -> dict[str, Any]:
     with timed("resolve"):
         decided = resolve(corpus, built, batches, refs)
     squares = float((sizes.astype(float) ** 2).sum())
+    spent = resource.getrusage(resource.RUSAGE_SELF)
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
     return {
@@ -152,6 +158,7 @@ def whole(folder: Path, crowd: bool) -> dict[str, Any]:
         "largest": int(sizes.max()),
         "skew": round(squares * len(means) / n**2, 3),  # 1 + cv^2 of the clusters' sizes
         "seconds": seconds,
+        "cpu_seconds": round(spent.ru_utime + spent.ru_stime, 1),
         "flop": operations(n, k, dim, squares),
         "threads": THREADS,
         "pairs": sum(ref.size for ref in refs) // pairs.PAIR.itemsize,
@@ -197,7 +204,7 @@ def main() -> None:
     parser.add_argument("--crowd", action="store_true")
     parser.add_argument("--curve", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(1)  # as a worker has; two work at a time
     limit()
     print(json.dumps({"curve": curve(args.folder)} if args.curve else whole(args.folder, args.crowd)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import faiss
@@ -17,7 +18,7 @@ from made_core.products import unit32
 PICTURES_PER_CLUSTER = 1024  # of k: auto below 2^20 pictures: a block of the pair search
 FIT_THREADS = 2  # fixed: FAISS's sums depend on the number of threads
 BLOCK = 4096  # rows of a product
-SUMMED = 1 << 16  # rows summed at a time: 128 MB at 512 dimensions
+PART = 1 << 14  # rows that a thread takes at a time
 
 FARTHER = 1.2  # mean distance to the centroids, against that when they were trained: they fit no more
 GROWN = 4.0  # pictures, against then: sqrt(pictures) has doubled, and comparing costs n^2 / k
@@ -70,7 +71,7 @@ def fit(rows: Rows, k: int, iterations: int, seed: int) -> Centroids:
     if getattr(faiss, "get_num_gpus", int)():
         return by_faiss(rows, k, iterations, seed, gpu=True)
     threads = torch.get_num_threads()
-    torch.set_num_threads(FIT_THREADS)  # nothing else runs beside it
+    torch.set_num_threads(1)  # threads of our own: they meet once an iteration, not in every operation
     try:
         return lloyd(rows, k, iterations, seed)
     finally:
@@ -100,32 +101,43 @@ def lloyd(rows: Rows, k: int, iterations: int, seed: int) -> Centroids:
     """
     chosen = np.random.default_rng(seed).choice(len(rows), k, replace=False)
     centroids: Centroids = unit32(rows[chosen]).numpy()
-    for _ in range(iterations):
-        table = Table(centroids)
-        home = table.nearest(rows, 1)[:, 0]
-        sums = _sums(rows, home, k)
-        length = np.linalg.norm(sums, axis=1)
-        some = length > 0  # no rows, or opposite ones (a picture and its negative): nowhere to go
-        centroids[some] = sums[some] / length[some, None]
-        empty = np.flatnonzero(np.bincount(home, minlength=k) == 0)
-        if len(empty):
-            _, far = np.unique(-_distance(rows, table.exact, home), return_index=True)
-            far = far[: len(empty)]
+    with ThreadPoolExecutor(FIT_THREADS) as pool:
+        for _ in range(iterations):
+            home, sums = _homes(pool, rows, centroids)
+            length = np.linalg.norm(sums, axis=1)
+            some = length > 0  # no rows, or opposite ones (a picture and its negative): nowhere to go
+            empty = np.flatnonzero(np.bincount(home, minlength=k) == 0)
+            far = _farthest(rows, centroids, home)[: len(empty)] if len(empty) else empty
+            centroids[some] = sums[some] / length[some, None]
             centroids[empty[: len(far)]] = unit32(rows[far]).numpy()
     return centroids
 
 
-def _sums(rows: Rows, home: npt.NDArray[np.int32], k: int) -> npt.NDArray[np.float64]:
-    """(k, dim) sums of each cluster's unit rows, in the rows' order whatever the threads."""
-    total = np.zeros((k, rows.shape[1]))
-    for start in range(0, len(rows), SUMMED):
-        part = home[start : start + SUMMED]
-        order = np.argsort(part, kind="stable")
-        bags = np.searchsorted(part[order], np.arange(k))
-        total += torch.nn.functional.embedding_bag(
-            torch.from_numpy(order), unit32(rows[start : start + SUMMED]), torch.from_numpy(bags), mode="sum"
-        ).numpy()
-    return total
+def _homes(
+    pool: ThreadPoolExecutor, rows: Rows, centroids: Centroids
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """((n,) nearest centroid, (k, dim) sums of each cluster's unit rows), whatever the threads."""
+    k = len(centroids)
+
+    def of(start: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        part = rows[start : start + PART]
+        home = Table(centroids).nearest(part, 1)[:, 0]
+        order = np.argsort(home, kind="stable")
+        bags = torch.from_numpy(np.searchsorted(home[order], np.arange(k)))
+        total = torch.nn.functional.embedding_bag(torch.from_numpy(order), unit32(part), bags, mode="sum")
+        return home, total.numpy()
+
+    homes, sums = [], np.zeros(centroids.shape)
+    for home, total in pool.map(of, range(0, len(rows), PART)):  # in order: sums of floats depend on it
+        homes.append(home)
+        sums += total
+    return np.concatenate(homes), sums
+
+
+def _farthest(rows: Rows, centroids: Centroids, home: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """Rows of different distances to their centroids, the farthest first."""
+    far: npt.NDArray[np.int64] = np.unique(-_distance(rows, unit64(centroids), home), return_index=True)[1]
+    return far
 
 
 def inhabited(centroids: Centroids, assignment: Assignment) -> Centroids:

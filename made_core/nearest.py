@@ -12,7 +12,7 @@ steps: high x high + high x low + low x high. Where int8 is not faster, float32 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ class Table:
         self._middle = self._unit.mean(dim=0)
         away = self._unit - self._middle
         self._shift = (away.double() @ self._middle.double()).numpy()  # <m, c - m>
-        self._parts = _Parts.of(away)
+        self._parts = _Parts(away)
         self._turned = {  # the right sides of the products
             "unit": self._unit.T.contiguous(),
             "high": self._parts.high.steps.T.contiguous(),
@@ -77,10 +77,10 @@ class Table:
 
     def _candidates(self, unit: torch.Tensor, p: int) -> tuple[Ints, Ints]:
         """(row, column) of all that may be among each row's p nearest, by row: at least p of each."""
-        parts = _Parts.of(unit - self._middle) if self._int8 else None
+        parts = _Parts(unit - self._middle) if self._int8 else None
         if parts is None or not self._countable(parts):
             return _above(self._times(unit, "unit"), p, 2 * MARGIN)
-        mine, step = self._parts, parts.low.scale * self._parts.high.scale
+        mine, step = self._parts, parts.step * self._parts.high.scale
         error = parts.high.residual * mine.high.length + mine.high.residual * parts.longest
         shift = torch.from_numpy(np.rint(self._shift / (LOWER * step)).astype(np.int32))
         score = self._times(parts.high.steps, "high")
@@ -96,7 +96,7 @@ class Table:
 
     def _countable(self, parts: _Parts) -> bool:
         """Whether no sum of steps can leave int32."""
-        step = parts.low.scale * self._parts.high.scale
+        step = parts.step * self._parts.high.scale
         most = 2 * parts.longest * self._parts.longest + float(np.abs(self._shift).max()) + MARGIN
         return most / step < COUNTABLE
 
@@ -110,20 +110,19 @@ class Table:
         return result
 
 
-@dataclass(frozen=True)
 class _Parts:
-    """Rows as high + low + rest, the low steps LOWER times as fine."""
+    """(n, dim) float32 rows as high + low + rest, the low steps LOWER times as fine."""
 
-    high: products.Quantised
-    low: products.Quantised
-    longest: float  # no sum of some of a row's parts is longer
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.high = products.quantise(rows)
+        self.step = self.high.scale / LOWER
+        # No sum of some of a row's parts is longer: each rest is at most as long as the one before.
+        self.longest = self.high.length + 2 * self.high.residual
 
-    @classmethod
-    def of(cls, rows: torch.Tensor) -> _Parts:
-        """Of (n, dim) float32."""
-        high = products.quantise(rows)
-        low = products.quantise(high.rest, high.scale / LOWER)
-        return cls(high, low, high.length + high.residual + low.residual)
+    @cached_property
+    def low(self) -> products.Quantised:
+        """Often not needed."""
+        return products.quantise(self.high.rest, self.step)
 
 
 def _above(score: torch.Tensor, p: int, slack: float) -> tuple[Ints, Ints]:

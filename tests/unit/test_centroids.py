@@ -79,7 +79,7 @@ def test_threads_and_products_change_no_centroid(monkeypatch: pytest.MonkeyPatch
         found.append(centroids.fit(rows, 20, 5, 0).tobytes())
     assert found[0] == found[1] == found[2]
     whole = centroids.lloyd(rows, 20, 1, 0)
-    monkeypatch.setattr(centroids, "SUMMED", 700)
+    monkeypatch.setattr(centroids, "PART", 700)
     assert np.abs(centroids.lloyd(rows, 20, 1, 0) - whole).max() < 1e-6
 
 
