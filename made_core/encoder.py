@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
@@ -105,6 +104,8 @@ def _builtin(part: recipe.Encoder, describe: Callable[[Tensor], Tensor], eps: fl
 
 
 def _open_clip(part: recipe.Encoder) -> Encoder:
+    import open_clip  # here: it takes seconds, which each new worker would wait for the built-in ones
+
     config = _config(part)
     vision = config.get("vision_cfg", {})
     size, patch = vision.get("image_size"), vision.get("patch_size")
@@ -156,6 +157,8 @@ def _middle(picture: Image.Image) -> Image.Image:
 
 
 def _config(part: recipe.Encoder) -> dict[str, Any]:
+    import open_clip
+
     if part.config is not None:
         path = Path(part.config).expanduser()
         if not path.is_file():

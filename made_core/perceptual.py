@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 VERSION = 1  # of the rows: to be raised whenever the same pixels would give another row
 SIZE = 48  # pixels, side of the square that is described
@@ -32,8 +32,7 @@ def to_pixels(image: Image.Image) -> Tensor:
     cost of a big picture is one pass over it.
     """
     small = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    pixels: Tensor = pil_to_tensor(small)
-    return pixels
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
 
 def describe(pixels: Tensor) -> Tensor:

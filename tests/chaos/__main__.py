@@ -20,12 +20,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from prefect.settings import get_current_settings
-
-from flows import servers
 from made_core import planted
 from tests import checks
-from tests.chaos.cluster import Cluster, Database, Disk, environment
+from tests.chaos.cluster import Cluster, Database, Disk, Prefect, environment, wait_for
 from tests.chaos.driver import Driver
 from tests.chaos.ledger import Story
 from tests.chaos.plan import ANY, FIRST, KINDS, POINTS, ROUND, Kill, deal, plan
@@ -69,13 +66,15 @@ def main() -> int:
 def raise_stand(folder: Path, stack: ExitStack) -> Stand:
     """Starts everything."""
     database, disk = Database(folder / "home", stack), Disk(folder / "disk", stack)
-    stack.enter_context(servers.prefect())
-    own = environment(folder, disk.path / "scratch", database.url, str(get_current_settings().api.url))
-    cluster = Cluster(folder, own)
+    prefect = Prefect(folder)
+    stack.callback(prefect.server.kill)
+    prefect.start()
+    cluster = Cluster(folder, environment(folder, disk.path / "scratch", database.url, prefect.url))
     stack.callback(cluster.stop)
+    cluster.start()
     driver = Driver(folder, cluster.environment, cluster.address)
     stack.callback(driver.stop)
-    cluster.start()
+    wait_for(prefect.answers, 120, "Prefect's server")
     return Stand(folder, database, cluster, driver, disk)
 
 
@@ -154,7 +153,7 @@ class Chaos:
             and (kills < ALL or len(points) == len(POINTS))
         )  # fmt: skip
         figures = {
-            "chaos": "kills", "kills": len(struck), "by_kind": by_kind,
+            "benchmark": "chaos", "kills": len(struck), "by_kind": by_kind,
             "by_point": Counter(f"{kill.stage} {kill.when}" for kill in struck),
             "points_met_by_a_workers_death": len(points), "points": len(POINTS),
             "rounds": len(self.rounds) - 1, "equal": self.equal,

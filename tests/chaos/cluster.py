@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 from sqlalchemy import make_url
 
 from made_core import postgres
 from made_core.errors import DatabaseError
-from tests.chaos.killer import FOLDER
-from tests.chaos.processes import Part, lives
+from tests.chaos.processes import FOLDER, Part, lives
 from tests.chaos.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +149,31 @@ class Disk:
         self._filler.unlink(missing_ok=True)
 
 
+class Prefect:
+    """Prefect's server, which nobody kills."""
+
+    def __init__(self, folder: Path) -> None:
+        self._port = free_port()
+        self.url = f"http://{HEAD}:{self._port}/api"
+        own = {"PREFECT_HOME": f"{folder}/prefect", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        self.server = Part("prefect-server", folder, {**os.environ, **own})
+
+    def start(self) -> None:
+        """Starts it; it answers later."""
+        self.server.start(
+            [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
+             f"--host={HEAD}", f"--port={self._port}", "--log-level=error"]
+        )  # fmt: skip
+
+    def answers(self) -> bool:
+        """Whether it does."""
+        try:
+            with urlopen(f"{self.url}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
 def environment(folder: Path, scratch: Path, database_url: str, api_url: str) -> dict[str, str]:
     """What all processes of a chaos run have in common."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MADE_", "RAY_"))}
@@ -158,6 +183,7 @@ def environment(folder: Path, scratch: Path, database_url: str, api_url: str) ->
         "MADE_DATABASE_URL": database_url,
         "MADE_SCRATCH": str(scratch),
         "PREFECT_API_URL": api_url,
+        "PREFECT_HOME": f"{folder}/prefect",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PYTHONPATH": str(ROOT),
     }

@@ -18,8 +18,8 @@ from typing import Any
 from made_core import files, output
 from made_core.units import Units
 from tasks import units
+from tests.chaos.processes import FOLDER
 
-FOLDER = "MADE_CHAOS_FOLDER"  # in the environment; holds armed/, struck/ and done/
 PATIENCE = 30.0  # seconds to wait at a point for the controller
 DYING = 15.0  # seconds that a worker stays there whose own end should follow
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+FOLDER = "MADE_CHAOS_FOLDER"  # in the environment of workers; holds armed/, struck/ and done/
 MARK = "MADE_CHAOS_PART"  # inherited by all that a part starts, orphans too
 
 

@@ -1,4 +1,4 @@
-"""The bounded form of `make chaos`: one run, a kill of each kind but of Ray's head, the bytes the same."""
+"""The bounded form of `make chaos`: one run, a kill of each kind but of Ray's head, and the same bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.chaos.plan import FIRST
 from tests.checks import ROOT
 
-KILLS = [kill for kill in FIRST if kill.kind != "head"]  # whose death costs a new cluster: make chaos
+KILLS = FIRST[:-2]  # without the head, whose death costs a new cluster: that is for make chaos
 
 
 @pytest.fixture(scope="module")
