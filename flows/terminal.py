@@ -11,8 +11,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from made_core.recall import sentence
-
 WITH_FAILURES = 3  # exit code
 
 
@@ -42,6 +40,8 @@ def run(flow: Callable[[], dict[str, Any]], log_folder: str | None) -> None:
 
 def table(summary: dict[str, Any]) -> None:
     """Prints what became of the samples, and where it lies."""
+    from made_core.recall import sentence  # it imports torch, which `made --help` need not
+
     console = Console()
     samples, total = summary["samples"], max(1, summary["samples"]["in"])
     shown = Table(title=f"run {summary['run']}: {summary['state'].replace('_', ' ')}")
