@@ -14,7 +14,10 @@ import torch
 
 from made_core.embeddings import Rows
 from made_core.pairs import similarity
-from made_core.products import MARGIN, unit32
+from made_core.products import MARGIN, Block, candidates, prepare, unit32
+
+STEP = 256  # rows of the walk that are compared at a time
+KEPT_BLOCK = 4096  # kept rows of a product: 4 MB of scores a step
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -31,30 +34,63 @@ class Dense:
 
 
 class Field:
-    """The kept rows of a dense cluster, as far as the walk has come."""
+    """The kept rows of a dense cluster, as far as the walk has come.
 
-    def __init__(self, dense: Dense) -> None:
-        self._dense = dense
-        self._kept = torch.empty((64, dense.rows.shape[1]))
-        self._places: list[int] = []  # of the kept rows
+    STEP rows of the walk at a time are compared with all that were kept before them, by matrix
+    products; what is kept among the STEP themselves is compared row by row.
+    """
 
-    def near(self, place: int, bound: float) -> tuple[Ints, Floats]:
-        """The kept nodes whose similarity to row `place` exceeds `bound`, and the similarities."""
-        dense, count = self._dense, len(self._places)
-        score = (self._kept[:count] @ unit32(dense.rows[place : place + 1])[0]).numpy()
-        close = np.flatnonzero(score > bound - MARGIN)
-        places = np.array(self._places, np.int64)[close]
+    def __init__(self, dense: Dense, rank: Ints, bound: float) -> None:
+        """Args: rank: (nodes,) the order of the walk; bound: similarities count above it."""
+        self._dense, self._bound = dense, bound
+        self._order = np.argsort(rank[dense.nodes])  # places, first to last
+        self._turn = np.argsort(self._order)
+        self._end = 0  # turns before it have been compared with `_kept`
+        self._kept: list[int] = []  # places of the rows kept before this step
+        self._blocks: list[Block] = []  # the same rows, KEPT_BLOCK in each but the last
+        self._near: dict[int, Ints] = {}  # place of this step -> places of `_kept` that may be near
+        self._recent: list[int] = []  # places of the rows kept in this step
+        self._units = torch.empty((STEP, dense.rows.shape[1]))  # their rows
+
+    def near(self, place: int) -> tuple[Ints, Floats]:
+        """The kept nodes whose similarity to row `place` exceeds the bound, and the similarities.
+
+        Places are asked for in the order of the walk, every one.
+        """
+        dense = self._dense
+        if self._turn[place] >= self._end:
+            self._advance(int(self._turn[place]))
+        score = (self._units[: len(self._recent)] @ unit32(dense.rows[place : place + 1])[0]).numpy()
+        recent = np.array(self._recent, np.int64)[score > self._bound - MARGIN]
+        places = np.concatenate([self._near.get(place, recent[:0]), recent])
         places = places[dense.at_home[places] | dense.at_home[place]]
         value = similarity(dense.rows[places], np.repeat(dense.rows[place : place + 1], len(places), 0))
-        return dense.nodes[places[value > bound]], value[value > bound]
+        return dense.nodes[places[value > self._bound]], value[value > self._bound]
 
     def keep(self, place: int) -> None:
         """Takes row `place` in."""
-        count = len(self._places)
-        if count == len(self._kept):
-            self._kept = torch.cat([self._kept, torch.empty_like(self._kept)])
-        self._kept[count] = unit32(self._dense.rows[place : place + 1])[0]
-        self._places.append(place)
+        self._units[len(self._recent)] = unit32(self._dense.rows[place : place + 1])[0]
+        self._recent.append(place)
+
+    def _advance(self, turn: int) -> None:
+        """Begins the next STEP rows: what was kept so far is compared with all of them."""
+        del self._blocks[len(self._kept) // KEPT_BLOCK :]  # the last one, which was not full
+        self._kept += self._recent
+        self._recent.clear()
+        for start in range(len(self._blocks) * KEPT_BLOCK, len(self._kept), KEPT_BLOCK):
+            self._blocks.append(prepare(self._dense.rows[self._kept[start : start + KEPT_BLOCK]]))
+        self._end = turn + STEP
+        step = self._order[turn : self._end]
+        left = prepare(self._dense.rows[step])
+        found = [np.zeros((0, 2), np.int64)]
+        for number, block in enumerate(self._blocks):
+            first, second = candidates(left, block, self._bound)
+            found.append(np.stack([first, second + number * KEPT_BLOCK], axis=1))
+        pairs = np.concatenate(found)
+        pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+        rows, starts = np.unique(pairs[:, 0], return_index=True)
+        kept = np.array(self._kept, np.int64)[pairs[:, 1]]
+        self._near = dict(zip(step[rows].tolist(), np.split(kept, starts[1:]), strict=False))
 
 
 def reference_edges(dense: Dense, rank: Ints, bound: float, block: int = 2048) -> Edges:

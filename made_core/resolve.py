@@ -62,13 +62,13 @@ def cover(
     edges = np.flatnonzero(np.diff(later, prepend=-1, append=-1))  # of each later node's slice
     slices = {int(later[start]): (start, stop) for start, stop in pairwise(edges.tolist())}
     places = _places(dense)
-    fields = [Field(d) for d in dense]
+    fields = [Field(d, rank, bound) for d in dense]
     more: list[Edges] = [(earlier, later, value)]
     for node in sorted(slices.keys() | places.keys(), key=rank.__getitem__):
         start, stop = slices.get(node, (0, 0))
         kept[node] = settled[node] or not kept[earlier[start:stop]].any()
         for number, place in places.get(node, ()):
-            others, close = fields[number].near(place, bound)
+            others, close = fields[number].near(place)
             if len(others) and not settled[node]:
                 kept[node] = False
                 more.append((others, np.full(len(others), node), close))

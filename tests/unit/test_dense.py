@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made_core import dense as dense_module
 from made_core import resolve
-from made_core.dense import Dense, Field, reference_edges
+from made_core.dense import STEP, Dense, Field, reference_edges
 from made_core.embeddings import Rows
 from tests import oracle
 
@@ -88,10 +89,45 @@ def test_thousands_of_near_equal_pictures_cost_their_rows() -> None:
     assert found.kept.sum() == 1 and (found.representative == 0).all()
 
 
-def test_field_grows() -> None:
-    rows = np.eye(200, dtype=np.float16)
-    field = Field(Dense(np.arange(200), np.ones(200, bool), rows))
-    for place in range(200):
-        assert len(field.near(place, 0.5)[0]) == 0
-        field.keep(place)
-    assert field.near(77, 0.5)[0].tolist() == [77]
+@pytest.mark.parametrize("n", [1, STEP, STEP + 1, 2 * STEP + 3])
+def test_field_grows(n: int) -> None:
+    """Over several steps: rows in pairs, walked backwards, so that each second one has a kept one."""
+    rows = np.repeat(np.eye(n // 2 + 1, dtype=np.float16), 2, axis=0)[:n]
+    field = Field(Dense(np.arange(n) + 7, np.ones(n, bool), rows), np.arange(n + 7)[::-1], 0.5)
+    kept: list[int] = []
+    for place in range(n - 1, -1, -1):
+        nodes, value = field.near(place)
+        assert nodes.tolist() == [node for node in kept if (node - 7) // 2 == place // 2]
+        assert np.allclose(value, 1)
+        if not len(nodes):
+            field.keep(place)
+            kept.append(place + 7)
+
+
+@pytest.mark.parametrize("step", [1, 3, 16])
+def test_steps_change_no_decision(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows are compared at a time, and however the kept ones are cut."""
+    monkeypatch.setattr(dense_module, "STEP", step)
+    monkeypatch.setattr(dense_module, "KEPT_BLOCK", 2 * step + 1)
+    for seed, spread in ((0, 0.02), (1, 0.1), (2, 0.4), (3, 1.5)):
+        rows, n = clumped(seed, 120, 8, spread), 120
+        if spread > 1:  # many kept ones, each of which some later row needs
+            rows[60:] = rows[:60]
+        rank = np.random.default_rng(seed).permutation(n)
+        none = np.zeros(0, np.int64)
+        crowd = Dense(np.arange(n), np.ones(n, bool), rows)
+        got = resolve.cover(rank, none, none, np.zeros(0), 0.95, [crowd])
+        x = oracle.unit(rows)
+        walk = np.argsort(rank).tolist()
+        score = oracle.products(x, x)[np.ix_(walk, walk)]
+        expected = oracle.cover(score, np.ones((n, n), bool), range(n), 0.95)
+        assert got.kept[walk].tolist() == [expected[place] == {place} for place in range(n)]
+
+
+def test_every_row_kept() -> None:
+    """4,000 rows that are far from each other: each is compared with all before it, and stays."""
+    n = 4_000
+    rows = np.random.default_rng(0).normal(size=(n, 64)).astype(np.float16)
+    none = np.zeros(0, np.int64)
+    crowd = Dense(np.arange(n), np.ones(n, bool), rows)
+    assert resolve.cover(np.arange(n), none, none, np.zeros(0), 0.9, [crowd]).kept.all()
