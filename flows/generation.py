@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
@@ -12,16 +13,17 @@ import numpy.typing as npt
 
 from made_core import corpus as corpora
 from made_core import files, groups, output, spans
-from made_core.corpus import Corpus
+from made_core.corpus import Corpus, Part
 from made_core.data import Encoding, FileRef, RunState, Stage, UnitState
-from made_core.errors import OutputError, RecipeError, SourceError, UserError
+from made_core.errors import DamagedFile, OutputError, RecipeError, SourceError, UserError
 from made_core.evidence import Sources
-from made_core.recipe import Recipe, validate
+from made_core.recipe import Recipe, digest, validate
 from made_core.records import Result, Run
 from made_core.shards import Discovery
 from made_core.spans import Span
 from made_core.state import Ledger
 
+LOOKERS = 16  # threads that look whether files are there
 ENDED = (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES)
 
 
@@ -61,7 +63,7 @@ class Generation:
     fit_scope: str
     scope: str  # of its assignment
     batches: dict[str, groups.Batch]  # by the range of parts
-    assigned: tuple[Result, ...]  # of these
+    assigned: tuple[Result, ...]  # of its own parts
     paired: tuple[Paired, ...]  # by each generation
     resolved: Result
     before: Generation | None
@@ -76,23 +78,36 @@ class Generation:
         """All that decided who stays."""
         return sources(self.catalog, self.batches, self.paired, self.before)
 
+    @property
+    def mark(self) -> str:
+        """A digest of what later generations build on: the corpus, its catalog and its decisions."""
+        return digest([self.corpus.key, [f.digest for f in (*self.catalog.files, *self.resolved.files)]])
+
+    @property
+    def line(self) -> list[Generation]:
+        """This one and those before it, the latest first."""
+        return [self, *(self.before.line if self.before else ())]
+
 
 def of(ledger: Ledger, run_id: str) -> Generation:
     """The generation that a run made.
 
     Raises:
-        UserError: no such run, or one that did not end well, or whose output another run has taken.
+        UserError: no such run, or one that did not end well, or whose output another run has taken, or
+            that extends a run which was changed since.
         DamagedFile: its corpus is not in the store any more.
     """
     run = ledger.runs.get(run_id)
     if run is None:
         latest = ", ".join(r.id for r in ledger.runs.all()[:5]) or "none"
         raise UserError(f"no run {run_id} in the ledger; the latest are: {latest}")
-    if run.state not in ENDED or run.replaced or run.summary is None:
+    if run.state not in ENDED or run.replaced or run.summary is None or run.corpus is None:
         state = "replaced" if run.replaced else run.state.value
         raise UserError(f"run {run_id} is {state}: only a completed one that holds its output will do")
     recipe = validate(run.recipe, f"run {run_id}")
     before = of(ledger, recipe.extends) if recipe.extends else None
+    if before and run.summary["extends"]["mark"] != before.mark:
+        raise UserError(f"run {before.run.id} was changed since run {run_id} extended it: run that again")
     scopes = {s.stage: s.scope for s in ledger.stages.of(run_id)}
 
     def results(stage: Stage) -> list[Result]:
@@ -108,18 +123,24 @@ def of(ledger: Ledger, run_id: str) -> Generation:
     batches = batches | {r.key: groups.Batch(*r.files) for r in assigned}
     most = groups.sizes(tuple(batches.values())) * recipe.work.pairs_per_sample
     paired = Paired.of(scopes[Stage.PAIRS], results(Stage.PAIRS), most)
+    corpus = corpora.read(run.corpus)
+    embedded = ledger.units.results(
+        Stage.EMBED, scopes[Stage.EMBED], [part.shard.fingerprint for part in corpus.new]
+    )
+    parts = before.corpus.parts if before else ()
+    parts = (*parts, *(_as_now(part, embedded.get(part.shard.fingerprint)) for part in corpus.new))
     return Generation(
         run,
         before.number + 1 if before else 1,
         recipe,
         run.summary,
-        corpora.read(FileRef(**catalog.counts["corpus"])),
+        Corpus(parts, corpus.known),
         catalog,
         fit,
         scopes[Stage.FIT],
         scopes[Stage.ASSIGN],
         batches,
-        (*(before.assigned if before else ()), *assigned),
+        tuple(assigned),
         (*(before.paired if before else ()), paired),
         resolved,
         before,
@@ -149,14 +170,23 @@ def merged(recipe: Recipe, earlier: Generation) -> Recipe:
         RecipeError: it asks for other clusters.
         OutputError: it asks for that run's output.
     """
-    if files.absolute(recipe.output) == earlier.run.output:
-        raise OutputError(f"{recipe.output} is that of run {earlier.run.id}, which stays: name another")
+    for one in earlier.line:
+        if files.absolute(recipe.output) == one.run.output:
+            raise OutputError(f"{recipe.output} is that of run {one.run.id}, which stays: name another")
     values = _laid_over(earlier.recipe.model_dump(), recipe.model_dump(exclude_unset=True))
     values |= {"sources": recipe.sources, "output": recipe.output, "extends": recipe.extends}
     result = validate(values, f"a run that extends {earlier.run.id}")
     if result.clusters != earlier.recipe.clusters:
         raise RecipeError(f"clusters are those of run {earlier.run.id}, which is extended: leave them out")
     return result
+
+
+def _as_now(part: Part, result: Result | None) -> Part:
+    """The part with the ledger's pointers, if they are to the same content: a file that was lost and
+    made again has another name."""
+    if result is None or [f.digest for f in result.files] != [part.rows.digest, part.table.digest]:
+        return part
+    return replace(part, rows=result.files[0], table=result.files[1])
 
 
 def _number(key: str) -> int:
@@ -192,7 +222,7 @@ def check(earlier: Generation, encoding: Encoding, bound: float) -> None:
 
     Raises:
         RecipeError: another encoder, or pairs stored down to another similarity.
-        OutputError: the earlier output does not stand as it was made.
+        OutputError: an earlier output or a file in the store does not stand as it was made.
     """
     name = f"run {earlier.run.id}, which is extended,"
     if encoding.key != (key := earlier.summary["encoder"]["key"]):
@@ -201,5 +231,23 @@ def check(earlier: Generation, encoding: Encoding, bound: float) -> None:
         raise RecipeError(
             f"{name} stored pairs down to eps_max {1 - earlier.bound:g}, this recipe asks for {1 - bound:g}"
         )
-    if output.plan_of(earlier.run.output) != earlier.summary["plan"]:
-        raise OutputError(f"{name} has no finished output in {earlier.run.output} any more")
+    for one in earlier.line:
+        if output.plan_of(one.run.output) != one.summary["plan"]:
+            raise OutputError(f"run {one.run.id} has no finished output in {one.run.output} any more")
+        own = (one.catalog, one.fit, *one.assigned, *one.paired[-1].results, one.resolved)
+        if lost := gone([ref for result in own for ref in result.files]):
+            raise OutputError(f"{lost[0]} is gone: `made retry {one.run.id}` makes it again")
+
+
+def gone(refs: Sequence[FileRef]) -> list[str]:
+    """The files that are not there, or not in their size. Raises StorageFailed."""
+
+    def there(ref: FileRef) -> bool:
+        try:
+            files.check_size(ref)
+        except DamagedFile:
+            return False
+        return True
+
+    with ThreadPoolExecutor(LOOKERS) as pool:  # the wait is for storage
+        return [r.path for r, stands in zip(refs, pool.map(there, refs), strict=True) if not stands]

@@ -8,11 +8,11 @@ from typing import Any
 
 from prefect import flow
 
-from flows import servers
+from flows import generation, servers
 from flows.curate import curate
 from flows.status import known, state_of
-from made_core import files, shards
-from made_core.data import RunState, Shard, Stage, UnitState
+from made_core import files, leftovers, output, shards
+from made_core.data import FileRef, RunState, Shard, Stage, UnitState
 from made_core.errors import UserError
 from made_core.recipe import Recipe, validate
 from made_core.records import Run
@@ -48,7 +48,7 @@ def retry(
 
 
 def wanted(ledger: Ledger, run: Run, names: Sequence[str]) -> Recipe | None:
-    """The recipe to go on with; None where there is nothing to retry. It changes nothing.
+    """The recipe to go on with; None where nothing failed and no file is gone. It changes nothing.
 
     Raises:
         UserError: a live or a replaced run, or a shard that did not fail.
@@ -66,9 +66,24 @@ def wanted(ledger: Ledger, run: Run, names: Sequence[str]) -> Recipe | None:
         if name not in failed:
             some = ", ".join(sorted(failed)[:5]) or "none"
             raise UserError(f"shard {name} is none that failed in run {run.id} ({len(failed)}: {some})")
-    if run.state is RunState.COMPLETED:
+    if run.state is RunState.COMPLETED and _whole(ledger, run):
         return None
     return validate(run.recipe, f"run {run.id}")
+
+
+def _whole(ledger: Ledger, run: Run) -> bool:
+    """Whether a completed run's output stands, and its files in the store."""
+    if run.summary is None or output.plan_of(run.output) != run.summary["plan"]:
+        return False
+    refs: list[FileRef] = []
+    for stage in ledger.stages.of(run.id):
+        if stage.stage in leftovers.FOLDERS:  # the others' files are the output's
+            keys = None
+            if stage.stage is Stage.EMBED:  # which runs share
+                keys = [s.fingerprint for s in ledger.runs.shards(run.id)]
+            found = ledger.units.results(stage.stage, stage.scope, keys)
+            refs += [ref for result in found.values() for ref in result.files]
+    return not generation.gone(refs)
 
 
 def _failed(ledger: Ledger, run: Run) -> list[Shard]:

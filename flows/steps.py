@@ -104,6 +104,7 @@ def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = 
         raise Permanent(f"{len(shards)} shards hold no sample")
     folder = files.join(recipe.store_url, "corpora")
     ref = retrying(recipe.work.attempts)(corpora.put, folder, corpus)
+    engine.ledger.runs.put_corpus(engine.job.run, ref)
     return Embedded(corpus, ref, earlier, results, failed)
 
 
@@ -192,7 +193,8 @@ def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Pai
         lambda: resolve_task.submit(job, resolve_scope, ref, sources),
     )  # fmt: skip
     cut = recipe.work.shards_per_task
-    scope = digest([resolve_scope, recipe.output, recipe.writing.model_dump(), cut])
+    urls = [part.shard.url for part in corpus.new]  # they stand in what is written
+    scope = digest([resolve_scope, recipe.output, recipe.writing.model_dump(), cut, urls])
     finished = output.plan_of(recipe.output) == scope
     by_batch = engine.units(
         Stage.DECIDE,

@@ -173,6 +173,7 @@ def _extends(embedded: Embedded, clustered: Clustered, decided: Decided) -> dict
         "generation": earlier.number + 1,
         "samples": embedded.corpus.begin,
         "kept": decided.resolved.counts["kept_before"],
+        "mark": earlier.mark,
         "drift": asdict(_drift(clustered)),
     }
 

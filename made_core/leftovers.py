@@ -6,7 +6,8 @@ Where the ledger then says that the unit is done, and by other files, that attem
 tokens are drawn anew for every attempt, so no later commit can name the file either. Units that are
 open, running, set aside or unknown are left alone: a live attempt may have put the file and be about
 to commit it. A worker that lost its lease and still writes will find its part file gone, which is
-one more error that the ledger drops; what it puts afterwards waits for the next sweep.
+one more error that the ledger drops; what it puts afterwards waits for the next sweep. Files of
+attempts that this ledger did not make are another ledger's over the same store: left alone.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ FOLDERS = {  # of the store; decide and write put theirs into the output
     Stage.AUDIT: "audits",
     Stage.RESOLVE: "decisions",
 }
-OF_ATTEMPT = re.compile(r"\.?(.+?)\.\d+-[0-9a-f]{6}\..+")  # Unit.name and a suffix; hidden: a part
+# Unit.name, of which the first part is the key, and a suffix; hidden: a part.
+OF_ATTEMPT = re.compile(r"\.?((.+?)\.\d+-[0-9a-f]{6})\..+")
 PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # of files.put
 SCRATCH = re.compile(re.escape(files.SCRATCH) + r"[a-z0-9_]{8}")
 YOUNG = 60.0  # seconds in which a scratch folder may be there and not yet be held
@@ -70,11 +72,12 @@ def sweep_stage(ledger: Ledger, store: str, stage: Stage, scope: str) -> Swept:
     done = {key for key, r in results.items() if r.state is UnitState.DONE}
     named = {posixpath.basename(ref.path) for key in done for ref in results[key].files}
     dead = {
-        name: size
-        for name, size in found.items()
-        if (match := OF_ATTEMPT.fullmatch(name)) and match[1] in done and name not in named
+        name: (match[1], match[2])
+        for name in found.keys() - named
+        if (match := OF_ATTEMPT.fullmatch(name)) and match[2] in done
     }
-    return _removed(folder, dead)
+    ours = ledger.units.names(stage, scope, sorted({key for _, key in dead.values()})) if dead else set()
+    return _removed(folder, {name: found[name] for name, (attempt, _) in dead.items() if attempt in ours})
 
 
 def sweep_output(output: str) -> Swept:

@@ -76,11 +76,13 @@ class Run:
     updated_at: datetime
     summary: dict[str, Any] | None
     error: str | None
+    corpus: FileRef | None  # None: nothing was embedded yet
 
     @classmethod
     def of(cls, row: Row[Any]) -> Run:
         """From the columns of `run`, and `held`."""
-        return cls(**{**row._asdict(), "state": RunState(row.state)})
+        corpus = FileRef(**row.corpus) if row.corpus else None
+        return cls(**{**row._asdict(), "state": RunState(row.state), "corpus": corpus})
 
 
 @dataclass(frozen=True)

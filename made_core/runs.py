@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from made_core.data import RunState, Shard
+from made_core.data import FileRef, RunState, Shard
 from made_core.database import LEASE, Database, clean
 from made_core.errors import LeaseLost, OutputError
 from made_core.records import Run
@@ -153,6 +154,11 @@ class Runs:
             """,
             {"run_id": run_id, "shards": json.dumps([vars(shard) for shard in shards])},
         )
+
+    def put_corpus(self, run_id: str, corpus: FileRef) -> None:
+        """Say what the run's corpus is, in place of what it was."""
+        values = {"run_id": run_id, "corpus": json.dumps(asdict(corpus))}
+        self._all("UPDATE run SET corpus = CAST(:corpus AS jsonb) WHERE id = :run_id", values)
 
     def shards(self, run_id: str) -> list[Shard]:
         """The run's input, by id."""

@@ -50,6 +50,7 @@ run = Table(
     Column("updated_at", TIME, nullable=False, server_default=func.now()),
     Column("summary", JSONB),
     Column("error", Text),
+    Column("corpus", JSONB),  # pointer to its table in the store
     CheckConstraint(_in("state", RunState), name="run_state_known"),
     CheckConstraint("(holder IS NULL) = (lease_until IS NULL)", name="run_holder_has_lease"),
     CheckConstraint("(state = 'running') = (holder IS NOT NULL)", name="run_running_is_held"),
@@ -149,6 +150,7 @@ event = Table(
     Column("kind", Text, nullable=False),
     Column("error", Text),
     Column("traceback", Text),
+    Column("token", Text),  # of a claim
     CheckConstraint(f"kind IN ({', '.join(map(repr, EVENTS))})", name="event_kind_known"),
     Index("event_of_unit", "unit_id", "id"),
 )

@@ -96,10 +96,10 @@ class Units:
                 FROM due WHERE unit.id = due.id AND NOT last
                 RETURNING unit.id, unit.key, unit.host, unit.attempts
             ), told AS (
-                INSERT INTO event (unit_id, host, attempt, kind, error)
-                SELECT id, host, attempts, 'lost', NULL FROM due WHERE state = 'running' UNION ALL
-                SELECT id, host, attempts, 'failed', '{LOST}' FROM failed UNION ALL
-                SELECT id, host, attempts, 'claimed', NULL FROM taken
+                INSERT INTO event (unit_id, host, attempt, kind, error, token)
+                SELECT id, host, attempts, 'lost', NULL, NULL FROM due WHERE state = 'running' UNION ALL
+                SELECT id, host, attempts, 'failed', '{LOST}', NULL FROM failed UNION ALL
+                SELECT id, host, attempts, 'claimed', NULL, :token FROM taken
             )
             SELECT id, key, attempts FROM taken UNION ALL SELECT * FROM held ORDER BY key
             """,
@@ -259,6 +259,15 @@ class Units:
         """How far the units are (None: all of the scope)."""
         sql = f"SELECT {TALLY} FROM unit WHERE {HERE_OR_ALL}"
         return Tally.of(self._one(sql, _here(stage, scope, keys)))
+
+    def names(self, stage: Stage, scope: str, keys: Sequence[str]) -> set[str]:
+        """The names (`Unit.name`) of all attempts that were ever made at the units."""
+        rows = self._all(
+            f"""SELECT unit.id, key, attempt, event.token FROM event JOIN unit ON unit.id = unit_id
+            WHERE {HERE} AND event.token IS NOT NULL""",
+            _here(stage, scope, keys),
+        )
+        return {Unit(row.id, stage, scope, row.key, row.attempt, row.token).name for row in rows}
 
     def events(self, stage: Stage, scope: str, key: str) -> list[Event]:
         """What happened to a unit, the oldest first."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -25,7 +23,6 @@ def catalog(job: Job, scope: str, corpus_ref: FileRef, earlier: tuple[FileRef, .
         counts = {
             "pictures": len(built.pictures),
             "readable": int((built.first >= 0).sum()),
-            "corpus": asdict(corpus_ref),
         }
         return Made(catalogs.put(url, built), len(built.uids), counts)
 

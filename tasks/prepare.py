@@ -7,12 +7,24 @@ from prefect.cache_policies import NO_CACHE
 
 from made_core import encoder
 from made_core.data import Encoding
+from made_core.errors import RecipeError
 from made_core.recipe import Recipe
 
 
 @task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
 def prepare(recipe: Recipe) -> tuple[Recipe, Encoding]:
-    """The recipe with its encoder's device, precision and batch size settled, and the encoding."""
+    """The recipe with its encoder's device, precision and batch size settled, and the encoding.
+
+    Raises:
+        EncoderError: the encoder does not fit.
+        RecipeError: pairs would be stored only above the similarity at which they count.
+    """
     resolved = encoder.resolve(recipe.encoder)
     encoding = encoder.with_eps(encoder.load(resolved).encoding, recipe.dedup.eps)
+    eps_max = recipe.dedup.eps_max
+    if eps_max is not None and eps_max < encoding.eps:
+        raise RecipeError(
+            f"dedup.eps_max is {eps_max:g}, below eps, {encoding.eps:g} (the encoder's default): pairs "
+            "between them would be lost; allowed: eps or more"
+        )
     return recipe.model_copy(update={"encoder": resolved}), encoding

@@ -21,7 +21,6 @@ class Part:
         self._mark = f"{MARK}={folder}/{name}"
         self._environment = {**environment, MARK: f"{folder}/{name}"}
         self._process: subprocess.Popen[bytes] | None = None
-        self.started = 0.0
 
     def start(self, command: Sequence[str]) -> None:
         """Starts the command, whatever else of this part still lives."""
@@ -30,7 +29,6 @@ class Part:
                 command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        self.started = time.monotonic()
 
     @property
     def ended(self) -> int | None:

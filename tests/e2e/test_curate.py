@@ -15,7 +15,7 @@ import pytest
 from flows import steps
 from made_core import planted
 from made_core.data import RunState, Stage, UnitState
-from made_core.errors import EncoderError, OutputError, SourceError, TooManyFailures
+from made_core.errors import EncoderError, OutputError, RecipeError, SourceError, TooManyFailures
 from made_core.state import Ledger
 from tests import checks, oracle
 from tests.factories import make_shard, members, stats, tiny_open_clip
@@ -307,3 +307,9 @@ def test_no_readable_shard(curate: Curate, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(SourceError, match="no shard"):
         curate(tmp_path / "in", output=tmp_path / "out")
+
+
+def test_pairs_that_would_be_lost(curate: Curate, sample: Path, tmp_path: Path) -> None:
+    """Stored only above the similarity at which they count: refused, by the encoder's default eps too."""
+    with pytest.raises(RecipeError, match=r"eps_max is 0.02, below eps, 0.1 \(the encoder's default\)"):
+        curate(sample / "shards", output=tmp_path / "out", dedup={"eps_max": 0.02})

@@ -5,13 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from made_core import leftovers
 from tests.e2e.conftest import Curate
 from tests.factories import make_shard, members
 
 
-def test_a_run_sweeps(curate: Curate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def attempted(url: str) -> None:
+    """Says of every unit that it was once claimed with a token of zeros."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO event (unit_id, attempt, kind, token) "
+                "SELECT id, 1, 'claimed', '000000' FROM unit"
+            )
+        )
+    engine.dispose()
+
+
+def test_a_run_sweeps(
+    servers: str, curate: Curate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for shard in range(2):
         make_shard(
             tmp_path / "in", f"{shard:05d}", [(f"{n:08d}", members(40 * shard + n)) for n in range(40)]
@@ -21,9 +37,13 @@ def test_a_run_sweeps(curate: Curate, tmp_path: Path, capsys: pytest.CaptureFixt
     summary = curate(tmp_path / "in", output=out, **parts)
     folders = {p.name for p in (out / "store").iterdir()}
     assert folders == {*leftovers.FOLDERS.values(), "corpora"}
+    attempted(servers)
+    stranger = next(out.glob("store/embeddings/*/*.npy"))  # of another ledger over the same store
+    stranger = stranger.with_name(stranger.name.split(".")[0] + ".1-ffffff.npy")
+    stranger.write_bytes(b"theirs")
     before = {p for p in out.rglob("*") if p.is_file()}
     dead = set()
-    for path in before:
+    for path in before - {stranger}:
         if (out / "store") in path.parents and path.parent.parent.name in leftovers.FOLDERS.values():
             key, _, rest = path.name.split(".", 2)
             dead |= {path.with_name(f"{key}.1-000000.{rest}"), path.with_name(f".{path.name}.0123abcd.part")}

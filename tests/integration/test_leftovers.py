@@ -73,7 +73,7 @@ def test_a_dead_attempts_files_are_swept(ledger: Ledger, store: str) -> None:
     assert held(store) == names(ref) and files.read(ref.path) == b"rows"
     assert sweep_stage(ledger, store, STAGE, SCOPE) == Swept()
     with pytest.raises(LeaseLost):
-        ledger.units.finish(dead, [FileRef("gone", 1, "")], 1, {})
+        ledger.units.finish(dead, [FileRef("gone", 1, "", "")], 1, {})
 
 
 def test_all_else_stays(ledger: Ledger, store: str) -> None:
@@ -173,3 +173,13 @@ def test_scratch_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     finally:
         holders[0].communicate("")
     assert not alive.exists()
+
+
+def test_another_ledgers_files_stay(ledger: Ledger, store: str) -> None:
+    """Two ledgers may name the same units over one store: each sweeps what its own attempts left."""
+    unit = claim(ledger, KEYS[0])
+    ref = put(store, unit)
+    theirs = files.put_bytes(files.join(store, "embeddings", SCOPE, f"{KEYS[0]}.1-abcdef.npy"), b"theirs")
+    ledger.units.finish(unit, [ref], 1, {})
+    assert sweep_stage(ledger, store, STAGE, SCOPE) == Swept()
+    assert held(store) == names(ref, theirs)

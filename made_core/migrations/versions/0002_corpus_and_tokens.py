@@ -1,0 +1,20 @@
+"""A run's corpus; the token of each claim, by which an attempt's files are known as this ledger's."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Adds the columns."""
+    op.execute("ALTER TABLE run ADD COLUMN corpus jsonb")
+    op.execute("ALTER TABLE event ADD COLUMN token text")
+
+
+def downgrade() -> None:
+    """Drops them."""
+    op.execute("ALTER TABLE run DROP COLUMN corpus")
+    op.execute("ALTER TABLE event DROP COLUMN token")
