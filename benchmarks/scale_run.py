@@ -20,7 +20,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from made_core import catalog, centroids, decisions, embeddings, files, groups, order, pairs, products, recall
+from made_core import (
+    catalog,
+    centroids,
+    decisions,
+    embeddings,
+    evidence,
+    files,
+    groups,
+    pairs,
+    products,
+    recall,
+)
 from made_core import corpus as corpora
 from made_core.data import Shard
 from made_core.filters import KEPT
@@ -111,16 +122,9 @@ def pair(folder: Path, batches: list[groups.Batch]) -> list[files.FileRef]:
         return list(pool.map(one, units))
 
 
-def resolve(
-    corpus: corpora.Corpus, built: catalog.Catalog, batches: list[groups.Batch], refs: list[files.FileRef]
-) -> decisions.Decisions:
+def resolve(corpus: corpora.Corpus, sources: evidence.Sources) -> decisions.Decisions:
     """As tasks/resolve."""
-    recipe = Recipe(sources=("in",), output="out")
-    cluster, distance = groups.homes(batches, built.first)
-    dropped, values = decisions.survey(corpus, recipe)
-    by_distance = order.of_distance(recipe.dedup, distance, built.uids)
-    values = values if by_distance is None else by_distance
-    return decisions.decide(built, dropped, values, cluster, pairs.read(refs), recipe.dedup, EPS)
+    return evidence.opened(corpus, sources, Recipe(sources=("in",), output="out")).decide(EPS)
 
 
 def whole(folder: Path, crowd: bool) -> dict[str, Any]:
@@ -139,6 +143,7 @@ def whole(folder: Path, crowd: bool) -> dict[str, Any]:
     products.int8_is_faster()  # its trial is of no stage
     with timed("catalog"):
         built = catalog.build(corpus)
+        catalog_refs = catalog.put(str(folder / "catalogs" / "catalog"), built)
     with timed("fit"):
         means = fit(corpus, built, k)
     means = crowded(means) if crowd else means
@@ -148,7 +153,7 @@ def whole(folder: Path, crowd: bool) -> dict[str, Any]:
     with timed("pairs"):
         refs = pair(folder, batches)
     with timed("resolve"):
-        decided = resolve(corpus, built, batches, refs)
+        decided = resolve(corpus, evidence.Sources(catalog_refs, tuple(batches), tuple(refs), ()))
     squares = float((sizes.astype(float) ** 2).sum())
     spent = resource.getrusage(resource.RUSAGE_SELF)
     status = Path("/proc/self/status").read_text().splitlines()

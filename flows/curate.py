@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
@@ -22,7 +22,7 @@ from flows.generation import Generation
 from flows.progress import Display
 from made_core import files, leftovers, output, shards
 from made_core.data import RunState
-from made_core.errors import MadeError
+from made_core.errors import LeaseLost, MadeError
 from made_core.place import claim_output, keep_apart, located
 from made_core.recipe import Recipe
 from made_core.retries import retrying
@@ -86,7 +86,12 @@ def curate(
                 parts = [ref for r in (*decided.by_shard, *written) for ref in r.files]
                 refs = embedded.ref, clustered.catalog.files, decided.resolved.files, parts
                 histogram = summary.histogram(paired)
-                result = patiently(lambda: publish.submit(job, *refs, rows, histogram, told).result())
+
+                def published() -> dict[str, Any]:
+                    _still_ours(ledger, run, recipe)
+                    return dict(publish.submit(job, *refs, rows, histogram, told).result())
+
+                result = patiently(published)
             _sweep(engine)
             _end(ledger, run, RunState(result["state"]), result, None)
             return dict(result)
@@ -115,7 +120,13 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
 
     def renew() -> None:
         while not stop.wait(seconds / 3):
-            ledger.runs.renew(run, _holder(), seconds)
+            try:
+                _still_ours(ledger, run, recipe)
+            except LeaseLost as error:  # the flow meets it too, before it publishes or ends
+                logger.error("%s", error)
+                return
+            except Exception:
+                logger.warning("run %s: its lease is not renewed, another try follows", run, exc_info=True)
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -125,12 +136,19 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
     except BaseException as error:
         logger.info("run %s failed", run, exc_info=True)
         text = str(error) if isinstance(error, MadeError) else repr(error)
-        _end(ledger, run, RunState.FAILED, None, text)
+        with suppress(LeaseLost):  # the run is another's: it says itself how it ends
+            _end(ledger, run, RunState.FAILED, None, text)
         raise
     finally:
         stop.set()
         thread.join()
         ledger.close()
+
+
+def _still_ours(ledger: Ledger, run: str, recipe: Recipe) -> None:
+    """Renews the run's lease; raises LeaseLost where this process, suspended perhaps, has it no longer."""
+    if not ledger.runs.renew(run, _holder(), recipe.work.lease_seconds):
+        raise LeaseLost(f"run {run} is no longer held by {_holder()}, nor is its output {recipe.output}")
 
 
 def _standing(place: str, plan: str) -> dict[str, Any] | None:

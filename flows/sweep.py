@@ -30,8 +30,8 @@ def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> dict[str, Any]:
     """
     found = generation.of(ledger, run_id)
     every = sweeps.every(eps, round(1 - found.bound, 12))
-    with evidence.opened(found.corpus, found.sources, found.recipe) as known:
-        steps = sweeps.sweep(found.corpus, known, every)
+    known = evidence.opened(found.corpus, found.sources, found.recipe)
+    steps = sweeps.sweep(found.corpus, known, every)
     result = {"run": run_id, "plan": found.summary["plan"], "steps": sweeps.document(steps)}
     page, table = (files.join(found.run.output, name) for name in output.SWEEP)
     files.put_bytes(page, sweeps.render(found.summary, steps).encode())

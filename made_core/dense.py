@@ -21,6 +21,7 @@ KEPT_BLOCK = 4096  # kept rows of a product: 4 MB of scores a step
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Edges = tuple[Ints, Ints, Floats]  # (earlier nodes, later nodes, similarities above the bound)
 
 
@@ -29,7 +30,7 @@ class Dense:
     """A cluster that is compared as the walk goes."""
 
     nodes: Ints  # (m,) the node of each row
-    at_home: npt.NDArray[np.bool_]  # (m,) two rows are compared here if one of them is at home
+    at_home: Flags  # (m,) two rows are compared here if one of them is at home
     rows: Rows  # (m, dim) float16 stored rows
 
 
@@ -93,9 +94,9 @@ class Field:
         self._near = dict(zip(step[rows].tolist(), np.split(kept, starts[1:]), strict=False))
 
 
-def reference_edges(dense: Dense, rank: Ints, bound: float, block: int = 2048) -> Edges:
+def reference_edges(dense: Dense, rank: Ints, stays: Flags, bound: float, block: int = 2048) -> Edges:
     """For each row at home with an earlier near one: the nearest of those, and the nearest of those
-    that have none themselves. These decide as all pairs would.
+    that are kept: they have none themselves, or `stays` (nodes,) says so. These decide as all pairs would.
 
     Nearest is by the float32 product here; whether there is one, by the float64 product.
     """
@@ -104,7 +105,7 @@ def reference_edges(dense: Dense, rank: Ints, bound: float, block: int = 2048) -
     nodes, rows = dense.nodes[home], dense.rows[home]
     every = np.ones(len(home), bool)
     nearest = _nearest_earlier(rows, every, bound, block)
-    chief = _nearest_earlier(rows, nearest < 0, bound, block)
+    chief = _nearest_earlier(rows, (nearest < 0) | stays[nodes], bound, block)
     edges = []
     for found in (nearest, chief):
         later = np.flatnonzero(found >= 0)
@@ -114,7 +115,7 @@ def reference_edges(dense: Dense, rank: Ints, bound: float, block: int = 2048) -
     return earlier, later, value
 
 
-def _nearest_earlier(rows: Rows, use: npt.NDArray[np.bool_], bound: float, block: int) -> Ints:
+def _nearest_earlier(rows: Rows, use: Flags, bound: float, block: int) -> Ints:
     """(n,) for each row the nearest earlier one among `use` above the bound, or -1."""
     n = len(rows)
     best = np.full(n, -np.inf, np.float32)

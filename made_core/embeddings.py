@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
     ]
 )
 Rows = npt.NDArray[np.float16]
+MAX_UID = 128  # bytes of UTF-8: the catalog holds all uids at the width of the longest
 
 
 @dataclass
@@ -141,12 +142,12 @@ def _record(sample: samples.Sample, entry: samples.Entry, shard: Shard) -> dict[
     caption = _text(sample.get("txt"), "txt", warnings)
     if caption is None and isinstance(fields.get("caption"), str):
         caption = fields["caption"]
-    uid = fields.get("uid")
+    uid = _uid(fields.get("uid"), warnings) or derived_uid(shard.fingerprint, entry)
     url = fields.get("url")
     return {
         "row": entry.row,
         "key": _valid(entry.key),
-        "uid": _valid(str(uid)) if uid not in (None, "") else derived_uid(shard.fingerprint, entry),
+        "uid": uid,
         "error": None,
         "warning": "; ".join(warnings)[:500] or None,
         "picture": None,
@@ -157,6 +158,19 @@ def _record(sample: samples.Sample, entry: samples.Entry, shard: Shard) -> dict[
         "url": _valid(url) if isinstance(url, str) else None,
         "json": text,
     }
+
+
+def _uid(found: Any, warnings: list[str]) -> str | None:
+    """The json's uid; None: it has none, or one that the catalog's byte strings cannot hold."""
+    if found in (None, ""):
+        return None
+    uid = _valid(str(found))
+    size = len(uid.encode())
+    if size > MAX_UID or "\0" in uid:
+        what = f"has {size} bytes, allowed: up to {MAX_UID}" if size > MAX_UID else "has a zero byte"
+        warnings.append(f"uid {what}: one is derived")
+        return None
+    return uid
 
 
 def derived_uid(fingerprint: str, entry: samples.Entry) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +52,7 @@ class Evidence:
         )  # fmt: skip
 
 
-@contextmanager
-def opened(corpus: Corpus, sources: Sources, recipe: Recipe) -> Iterator[Evidence]:
+def opened(corpus: Corpus, sources: Sources, recipe: Recipe) -> Evidence:
     """The evidence of a corpus; crowded clusters' rows are read as they are touched.
 
     Raises:
@@ -62,22 +60,20 @@ def opened(corpus: Corpus, sources: Sources, recipe: Recipe) -> Iterator[Evidenc
         RecipeError: the keep rule reads a field that no sample has.
     """
     catalog = catalogs.read(sources.catalog)
-    with ExitStack() as stack:
-        crowds = [
-            crowd
-            for c in sources.dense
-            for crowd in stack.enter_context(groups.gathered(sources.batches, c, c + 1))
-        ]
-        cluster, distance = groups.homes(sources.batches, catalog.first)
-        found = survey(corpus, catalog.first, recipe)
-        by_place = order.of_place(recipe.dedup, distance, catalog.uids)
-        yield Evidence(
-            recipe,
-            catalog,
-            found,
-            found.values if by_place is None else by_place,
-            cluster,
-            near_pairs.read(sources.pairs),
-            crowds,
-            decisions.read(sources.earlier) if sources.earlier else None,
-        )
+    crowds: list[groups.Cluster] = []
+    for c in sources.dense:  # all batches' files are open for one cluster at a time
+        with groups.gathered(sources.batches, c, c + 1) as clusters:
+            crowds += clusters
+    cluster, distance = groups.homes(sources.batches, catalog.first)
+    found = survey(corpus, catalog.first, recipe)
+    by_place = order.of_place(recipe.dedup, distance, catalog.uids)
+    return Evidence(
+        recipe,
+        catalog,
+        found,
+        found.values if by_place is None else by_place,
+        cluster,
+        near_pairs.read(sources.pairs),
+        crowds,
+        decisions.read(sources.earlier) if sources.earlier else None,
+    )

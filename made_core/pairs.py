@@ -109,9 +109,14 @@ def histogram(values: npt.NDArray[np.float64], bound: float) -> npt.NDArray[np.i
 
 
 def read(refs: Sequence[FileRef]) -> Pairs:
-    """All pairs of stored `.pairs` files, records of PAIR without a header. Raises DamagedFile."""
-    found = []
+    """All pairs of stored `.pairs` files, records of PAIR without a header, in memory once.
+
+    Raises DamagedFile.
+    """
+    pairs = np.empty(sum(ref.size for ref in refs) // PAIR.itemsize, PAIR)
+    rest = pairs.data.cast("B")
     for ref in refs:
-        with files.stored(ref) as path:
-            found.append(np.fromfile(path, PAIR))
-    return np.concatenate(found) if found else np.zeros(0, PAIR)
+        with files.stored(ref) as path, open(path, "rb") as file:
+            file.readinto(rest[: ref.size])
+        rest = rest[ref.size :]
+    return pairs

@@ -193,7 +193,7 @@ class Work(Part):
         2048, ge=1, le=65536, description="Rows of a block in the search for pairs: bounds memory."
     )
     pairs_per_sample: int = Field(
-        256,
+        32,
         ge=0,
         le=1_000_000,
         description="Near pairs a sample, beyond which a cluster's are not stored but found anew "

@@ -95,13 +95,13 @@ def reference(
     A removed node is represented by its nearest kept earlier neighbour; where all of those are
     removed themselves, by whoever stands for the nearest of them.
     """
+    settled = np.zeros(len(rank), bool) if stays is None else stays
     same = cluster[i] == cluster[j]
     edges = [_directed(rank, i[same], j[same], similarity[same], bound)]
-    edges += [reference_edges(d, rank, bound) for d in dense]
+    edges += [reference_edges(d, rank, settled, bound) for d in dense]
     earlier, later, value = (np.concatenate(side) for side in zip(*edges, strict=True))
-    if stays is not None:
-        free = ~stays[later]
-        earlier, later, value = earlier[free], later[free], value[free]
+    free = ~settled[later]
+    earlier, later, value = earlier[free], later[free], value[free]
     kept = np.ones(len(rank), bool)
     kept[later] = False
     direct = _nearest_kept(rank, kept, earlier, later, value)

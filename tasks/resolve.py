@@ -20,17 +20,16 @@ def resolve(job: Job, scope: str, corpus_ref: FileRef, sources: evidence.Sources
 
     def one(unit: Unit, progress: Progress) -> Made:
         corpus = corpora.read(corpus_ref)
-        with evidence.opened(corpus, sources, job.recipe) as known:
-            decided = known.decide(job.encoding.eps)
-            new = known.survey.placeholder[corpus.begin :]
-            pictures = np.unique(known.catalog.first[corpus.begin :][new])
-            cluster = known.cluster
+        known = evidence.opened(corpus, sources, job.recipe)
+        decided = known.decide(job.encoding.eps)
+        new = known.survey.placeholder[corpus.begin :]
+        pictures = np.unique(known.catalog.first[corpus.begin :][new])
         url = files.join(job.recipe.store_url, "decisions", scope, unit.name)
         kept = np.flatnonzero(decided.reason[corpus.begin :] == KEPT) + corpus.begin
         refs = [
             put_array(f"{url}.reason.npy", decided.reason),
             put_array(f"{url}.representative.npy", decided.representative),
-            put_array(f"{url}.cluster.npy", cluster),
+            put_array(f"{url}.cluster.npy", known.cluster),
             put_array(f"{url}.kept.npy", kept),
         ]
         counts = {

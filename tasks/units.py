@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import threading
 import traceback
@@ -62,6 +63,7 @@ def work(
     """
     open_log(job.log_folder)
     _sweep_scratch()
+    _open_files()
     logger = get_run_logger()
     ledger = Ledger(job.database_url)
     host = f"{socket.gethostname()}:{os.getpid()}"
@@ -90,6 +92,13 @@ def work(
 def _sweep_scratch() -> None:
     """Once in a process: what workers that died on this machine left there."""
     leftovers.sweep_scratch()
+
+
+@cache
+def _open_files() -> None:
+    """Once in a process: as many open files as it may have; a cluster's rows lie in two of each batch."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Lease:

@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
+from flows import steps
 from made_core.data import RunState, Stage
-from made_core.errors import OutputError
+from made_core.errors import LeaseLost, OutputError
 from made_core.records import Run
 from made_core.state import Ledger
 from tests import checks
@@ -131,3 +134,32 @@ def nothing_twice(ledger: Ledger, runs: list[Run]) -> None:
             assert Counter(e.kind for e in events) == {"claimed": 1, "done": 1}, (stage, key)
     for stage in (Stage.DECIDE, Stage.WRITE):
         assert scopes[0][stage] != scopes[1][stage]
+
+
+def test_an_output_given_away_is_not_published_over(
+    servers: str,
+    ledger: Ledger,
+    curate: Curate,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flow that slept beyond its lease wakes with all but publish done; the output is another's."""
+    output, write = tmp_path / "output", steps.write
+
+    def slept(*args: Any) -> Any:
+        written = write(*args)
+        engine = create_engine(servers)
+        with engine.begin() as connection:
+            late = "UPDATE run SET lease_until = now() - interval '1 second' WHERE output = :output"
+            connection.execute(text(late), {"output": str(output)})
+        engine.dispose()
+        ledger.runs.begin("other", "another", {}, str(output), "/store", "else", 60, True)
+        return written
+
+    monkeypatch.setattr(steps, "write", slept)
+    with pytest.raises(LeaseLost, match=f"its output {output}"):
+        curate(source, output=output, store=str(tmp_path / "store"), work={"attempts": 1})
+    assert not (output / "summary.json").exists() and not list(output.glob("shards/*.tar"))
+    found = ledger.runs.of_output(str(output))
+    assert found is not None and found.id == "other" and found.state is RunState.RUNNING

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_core import dense as dense_module
-from made_core import resolve
+from made_core import pairs, resolve
 from made_core.dense import STEP, Dense, Field, reference_edges
 from made_core.embeddings import Rows
 from tests import oracle
@@ -41,13 +41,13 @@ def test_decisions_are_those_of_all_pairs(seed: int, n: int, spread: float, widt
     k, bound = 3, 0.95
     probes = np.array([rng.permutation(k)[:width] for _ in range(n)])
     dense = {c for c in range(k) if rng.random() < 0.6}
-    pairs = sorted(oracle.pairs(rows, probes.tolist(), bound))
-    i, j = (np.array([p[side] for p in pairs], np.int64) for side in (0, 1))
+    every = sorted(oracle.pairs(rows, probes.tolist(), bound))
+    i, j = (np.array([p[side] for p in every], np.int64) for side in (0, 1))
     x = oracle.unit(rows)
-    value = np.array([float((x[a] * x[b]).sum()) for a, b in pairs])
+    value = np.array([float((x[a] * x[b]).sum()) for a, b in every])
     # Stored are those that a cluster outside `dense` reports: they are there whichever reports them.
     stored = np.array(
-        [any(c not in dense for c in {int(probes[a, 0]), int(probes[b, 0])}) for a, b in pairs], bool
+        [any(c not in dense for c in {int(probes[a, 0]), int(probes[b, 0])}) for a, b in every], bool
     )
     parts = crowds(rows, probes, dense)
 
@@ -67,12 +67,31 @@ def test_decisions_are_those_of_all_pairs(seed: int, n: int, spread: float, widt
     assert split.kept[split.representative].all()
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 2))
+def test_who_stays_stands_for_others_as_with_all_pairs(seed: int, n: int, width: int) -> None:
+    """Of an earlier generation's keeps some are near each other; the nearest one counts all the same."""
+    rng = np.random.default_rng(seed)
+    rows, k, bound = rng.normal(size=(n, 3)).astype(np.float16), 2, 0.8
+    stays, home = np.arange(n) < rng.integers(0, n), rng.integers(0, k, n)
+    rank = np.where(stays, 0, n) + rng.permutation(n)
+    rank = np.argsort(np.argsort(rank))
+    probes = np.stack([home, 1 - home], axis=1)[:, :width]
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), *pairs.near(rows, bound, 16)]
+    every = [np.concatenate(side) for side in zip(*found, strict=True)]
+    whole = resolve.reference(rank, home, *every, bound, (), stays)
+    none = np.zeros(0, np.int64)
+    crowd = crowds(rows, probes, set(range(k)))
+    split = resolve.reference(rank, home, none, none, np.zeros(0), bound, crowd, stays)
+    assert split.kept.tolist() == whole.kept.tolist()
+    assert split.representative.tolist() == whole.representative.tolist()
+
+
 @pytest.mark.parametrize("block", [1, 7, 64, 2048])
 def test_reference_edges_at_every_block_size(block: int) -> None:
     rows, n = clumped(1, 90, 8, 0.05), 90
     rank = np.random.default_rng(2).permutation(n)
     dense = Dense(np.arange(n), np.ones(n, bool), rows)
-    _, later, value = reference_edges(dense, rank, 0.97, block)
+    _, later, value = reference_edges(dense, rank, np.zeros(n, bool), 0.97, block)
     score = oracle.products(oracle.unit(rows), oracle.unit(rows))
     expected = {j for j in range(n) if any(rank[i] < rank[j] and score[i, j] > 0.97 for i in range(n))}
     assert set(later.tolist()) == expected and (value > 0.97).all()

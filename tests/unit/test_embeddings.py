@@ -175,6 +175,23 @@ def test_odd_uids(tmp_path: Path, builtin: encoder.Encoder, uid: object, expecte
 
 
 @pytest.mark.parametrize(
+    ("uid", "warning"),
+    [
+        ("é" * 64, None),
+        ("é" * 64 + "x", "uid has 129 bytes, allowed: up to 128: one is derived"),
+        ("x" * 20_000, "uid has 20000 bytes, allowed: up to 128: one is derived"),
+        ("a\0", "uid has a zero byte: one is derived"),
+    ],
+)
+def test_uids_that_the_catalog_cannot_hold(
+    tmp_path: Path, builtin: encoder.Encoder, uid: str, warning: str | None
+) -> None:
+    found = record(tmp_path, members(0, uid=uid), builtin)
+    derived = record(tmp_path, members(0), builtin)["uid"]
+    assert (found["uid"], found["warning"], found["error"]) == (derived if warning else uid, warning, None)
+
+
+@pytest.mark.parametrize(
     ("change", "warned", "expected"),
     [
         ({"json": b"{"}, "json: ", {"json": None, "url": None, "caption": "a caption"}),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from made_core import groups, pairs
+from made_core import files, groups, pairs
 from tests import oracle
 
 BLOCKS = (1, 3, 64, 2048)
@@ -198,3 +201,19 @@ def test_gids_need_no_order() -> None:
     (part,) = pairs.of_cluster(0, rows, members, 0.9, 8)
     assert {(int(p["i"]), int(p["j"])) for p in part} == {(2, 7), (5, 7), (2, 5)}
     assert part["similarity"].tolist() == pytest.approx([1.0] * 3)
+
+
+def test_read_holds_the_pairs_once(tmp_path: Path) -> None:
+    every = np.zeros(600_000, pairs.PAIR)
+    every["i"] = np.arange(len(every))
+    cuts = np.split(every, [1, 1, 300_000])  # an empty file too
+    refs = [files.put(str(tmp_path / f"{n}.pairs"), cut.tofile) for n, cut in enumerate(cuts)]
+    tracemalloc.start()
+    try:
+        found = pairs.read(refs)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(found, every) and found.flags.writeable
+    assert peak < every.nbytes + (4 << 20)
+    assert pairs.read([]).dtype == pairs.PAIR and len(pairs.read([])) == 0

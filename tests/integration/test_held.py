@@ -1,0 +1,63 @@
+"""A run's lease: it outlives a database that is away, and who has lost it does not publish."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from flows import curate
+from made_core.data import RunState
+from made_core.errors import LeaseLost
+from made_core.recipe import Recipe
+from made_core.state import Ledger
+
+
+def recipe_of(folder: Path, seconds: float) -> Recipe:
+    return Recipe(sources=("in",), output=str(folder / "out"), work={"lease_seconds": seconds})
+
+
+def test_renewals_go_on_after_an_error(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with curate._held(empty_url, recipe_of(tmp_path, 1), False, None) as (ledger, run):
+        renew, calls = ledger.runs.renew, []
+
+        def flaky(*args: Any) -> bool:
+            calls.append(args)
+            if len(calls) < 3:
+                raise RuntimeError("the database is away")
+            return renew(*args)
+
+        monkeypatch.setattr(ledger.runs, "renew", flaky)
+        deadline = time.monotonic() + 30
+        while len(calls) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(calls) >= 4
+        ledger.runs.end(run, curate._holder(), RunState.COMPLETED, {}, None)
+
+
+def test_an_output_given_away_meanwhile(ledger: Ledger, empty_url: str, tmp_path: Path) -> None:
+    """The process slept beyond its lease; what it then meets is said, and the other's run is untouched."""
+    recipe = recipe_of(tmp_path, 60)
+    with (
+        pytest.raises(LeaseLost, match=rf"run .* is no longer held .* its output {recipe.output}$"),
+        curate._held(empty_url, recipe, False, None) as (mine, run),
+    ):
+        curate._still_ours(mine, run, recipe)
+        take_over(empty_url, ledger, recipe)
+        curate._still_ours(mine, run, recipe)
+    found = ledger.runs.of_output(recipe.output)
+    assert found is not None and found.id == "other" and found.state is RunState.RUNNING
+
+
+def take_over(url: str, ledger: Ledger, recipe: Recipe) -> None:
+    """Another run has the output, once the lease has run out."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE run SET lease_until = now() - interval '1 second'"))
+    engine.dispose()
+    ledger.runs.begin("other", "another", {}, recipe.output, recipe.store_url, "else", 60, True)
