@@ -61,6 +61,7 @@ def curate(
         with _held(url, recipe, replace, log_folder) as (ledger, run):
             display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
             ledger.runs.put_shards(run, found.shards)
+            display.say(f"loading the encoder {recipe.encoder.model}{_source(recipe)}")
             patiently = retrying(recipe.work.attempts)
             recipe, encoding = patiently(lambda: prepare.submit(recipe).result())
             job = Job(run, url, recipe, encoding, log_folder)
@@ -81,7 +82,7 @@ def curate(
             )
             result = _standing(recipe.output, decided.scope)
             if result is not None and summary.equal(result, told):
-                display.say("nothing was left to do: the output stands as it is")
+                display.say("nothing is different: the output stands as it is")
             else:
                 parts = [ref for r in (*decided.by_shard, *written) for ref in r.files]
                 refs = embedded.ref, clustered.catalog.files, decided.resolved.files, parts
@@ -149,6 +150,14 @@ def _still_ours(ledger: Ledger, run: str, recipe: Recipe) -> None:
     """Renews the run's lease; raises LeaseLost where this process, suspended perhaps, has it no longer."""
     if not ledger.runs.renew(run, _holder(), recipe.work.lease_seconds):
         raise LeaseLost(f"run {run} is no longer held by {_holder()}, nor is its output {recipe.output}")
+
+
+def _source(recipe: Recipe) -> str:
+    """Where its weights come from, where that may take a while."""
+    weights = recipe.encoder.pretrained
+    if weights is None or files.exists(weights):
+        return ""
+    return f", weights {weights!r}: downloaded where the worker does not have them"
 
 
 def _standing(place: str, plan: str) -> dict[str, Any] | None:

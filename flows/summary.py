@@ -20,6 +20,8 @@ from made_core.recall import Recall
 from made_core.records import Result
 from made_core.shards import Discovery
 
+NAMED = 3  # failed shards in the warnings; status and report name all
+
 
 def accounts(shards: Sequence[Shard], embedded: Embedded, decided: Decided) -> list[dict[str, Any]]:
     """A row per input shard: what it promised, what it held, what became of it."""
@@ -120,7 +122,7 @@ def summarise(
             "checked": sum(r.counts["checked"] for r in decided.by_shard),
             "broken": sum(r.counts["broken"] for r in decided.by_shard),
         },
-        "warnings": _warnings(found, rows, embedded, clustered),
+        "warnings": _warnings(job.run, found, rows, embedded, clustered),
         "output": recipe.output,
         "store": recipe.store_url,
     }
@@ -173,6 +175,7 @@ def _extends(embedded: Embedded, clustered: Clustered, decided: Decided) -> dict
         "generation": earlier.number + 1,
         "samples": embedded.corpus.begin,
         "kept": decided.resolved.counts["kept_before"],
+        "stand_for": decided.resolved.counts["stood_for_before"],
         "mark": earlier.mark,
         "drift": asdict(_drift(clustered)),
     }
@@ -189,7 +192,7 @@ def _drift(clustered: Clustered) -> Drift:
 
 
 def _warnings(
-    found: Discovery, rows: Sequence[dict[str, Any]], embedded: Embedded, clustered: Clustered
+    run: str, found: Discovery, rows: Sequence[dict[str, Any]], embedded: Embedded, clustered: Clustered
 ) -> list[str]:
     texts = []
     if embedded.earlier and (drift := _drift(clustered)).train_anew:
@@ -202,6 +205,10 @@ def _warnings(
         texts.append(
             f"{len(found.refused)} tars have no _stats.json and were not admitted, such as {found.refused[0]}"
         )
+    for row in [r for r in rows if r["error"]][:NAMED]:
+        texts.append(f"shard {row['shard']} failed: {row['error']}")
+    if embedded.failed:
+        texts.append(f"after the cause is mended: made retry {run} ({len(embedded.failed)} failed)")
     if short := [r for r in rows if r["shortfall"]]:
         missing = sum(r["shortfall"] for r in short)
         texts.append(

@@ -63,7 +63,8 @@ def table(summary: dict[str, Any]) -> None:
     )
     if extends := summary["extends"]:
         console.print(
-            f"extends run {extends['run']}, whose {extends['kept']:,} kept samples stay: {extends['output']}",
+            f"extends run {extends['run']}, whose {extends['kept']:,} kept samples stay and stand for "
+            f"{extends['stand_for']:,} of the new: {extends['output']}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     if summary.get("recall"):

@@ -15,7 +15,7 @@ from made_core.errors import OutputError, UserError
 MEANING = {
     "unreadable": "it could not be read",
     "repeated_uid": "an earlier sample has the same uid: the same upstream row",
-    "exact_copy": "its picture's bytes equal another's",
+    "exact_copy": "its picture's bytes equal another's; who stands for that one stands for both",
     "placeholder": "its picture stands under many captions, so it shows none of them",
     "near_duplicate": "a kept sample is within eps",
     "small_side": "its smallest side is below filters.min_side",

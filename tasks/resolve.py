@@ -22,6 +22,7 @@ def resolve(job: Job, scope: str, corpus_ref: FileRef, sources: evidence.Sources
         corpus = corpora.read(corpus_ref)
         known = evidence.opened(corpus, sources, job.recipe)
         decided = known.decide(job.encoding.eps)
+        stands = decided.representative[corpus.begin :]
         new = known.survey.placeholder[corpus.begin :]
         pictures = np.unique(known.catalog.first[corpus.begin :][new])
         url = files.join(job.recipe.store_url, "decisions", scope, unit.name)
@@ -34,6 +35,7 @@ def resolve(job: Job, scope: str, corpus_ref: FileRef, sources: evidence.Sources
         ]
         counts = {
             "kept": len(kept),
+            "stood_for_before": int(((stands >= 0) & (stands < corpus.begin)).sum()),
             "kept_before": int((decided.reason[: corpus.begin] == KEPT).sum()),
             "placeholders": {"pictures": len(pictures), "samples": int(new.sum())},
         }
