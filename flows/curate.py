@@ -17,7 +17,7 @@ from uuid import uuid4
 from prefect import flow
 
 from flows import servers, steps, summary
-from flows.engine import Engine, runner
+from flows.engine import Engine, answer, runner
 from flows.progress import Display
 from made_core import files, output, shards
 from made_core.data import RunState
@@ -58,7 +58,7 @@ def curate(
             display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
             ledger.runs.put_shards(run, found.shards)
             patiently = retrying(recipe.work.attempts)
-            recipe, encoding = patiently(lambda: prepare.submit(recipe).result())
+            recipe, encoding = patiently(answer, prepare, recipe)
             job = Job(run, url, recipe, encoding, log_folder)
             engine = Engine(ledger, job, display)
 
@@ -77,10 +77,18 @@ def curate(
             if result is not None and summary.equal(result, told):
                 display.say("nothing was left to do: the output stands as it is")
             else:
-                parts = [ref for r in (*decided.by_shard, *written) for ref in r.files]
-                refs = embedded.ref, clustered.catalog.files, decided.resolved.files, parts
-                histogram = summary.histogram(paired)
-                result = patiently(lambda: publish.submit(job, *refs, rows, histogram, told).result())
+                result = patiently(
+                    answer,
+                    publish,
+                    job,
+                    embedded.ref,
+                    clustered.catalog.files,
+                    decided.resolved.files,
+                    [ref for r in (*decided.by_shard, *written) for ref in r.files],
+                    rows,
+                    summary.histogram(paired),
+                    told,
+                )
             _end(ledger, run, RunState(result["state"]), result, None)
             return dict(result)
 
