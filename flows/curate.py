@@ -17,7 +17,7 @@ from uuid import uuid4
 from prefect import flow
 
 from flows import generation, servers, steps, summary
-from flows.engine import Engine, runner
+from flows.engine import Engine, answer, runner
 from flows.generation import Generation
 from flows.progress import Display
 from made_core import files, leftovers, output, shards
@@ -63,7 +63,7 @@ def curate(
             ledger.runs.put_shards(run, found.shards)
             display.say(f"loading the encoder {recipe.encoder.model}{_source(recipe)}")
             patiently = retrying(recipe.work.attempts)
-            recipe, encoding = patiently(lambda: prepare.submit(recipe).result())
+            recipe, encoding = patiently(answer, prepare, recipe)
             job = Job(run, url, recipe, encoding, log_folder)
             if earlier:
                 generation.check(earlier, encoding, job.bound)
@@ -90,7 +90,7 @@ def curate(
 
                 def published() -> dict[str, Any]:
                     _still_ours(ledger, run, recipe)
-                    return dict(publish.submit(job, *refs, rows, histogram, told).result())
+                    return dict(answer(publish, job, *refs, rows, histogram, told))
 
                 result = patiently(published)
             _sweep(engine)

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from prefect import Task
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from prefect_ray.task_runners import PrefectRayFuture
+from ray.exceptions import RayError
 
 from flows.progress import Display, ended
 from made_core import files
 from made_core.data import Stage, UnitState
-from made_core.errors import MadeError, Permanent, TooManyFailures
+from made_core.errors import MadeError, Permanent, TooManyFailures, WorkerLost
 from made_core.records import Result
 from made_core.settings import settings
 from made_core.state import Ledger
@@ -39,6 +41,14 @@ def runner() -> RayTaskRunner[Any]:
     return RayTaskRunner(
         init_kwargs={"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     )
+
+
+def answer(task: Task[..., Any], *args: Any) -> Any:
+    """What a task returns that is no unit of the ledger. Raises WorkerLost, and what it raises."""
+    try:
+        return task.submit(*args).result()
+    except RayError as error:  # Ray has tried it again, and lost that worker too
+        raise WorkerLost(f"{task.name}: {error}") from error
 
 
 def stand(result: Result) -> bool:

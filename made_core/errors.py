@@ -68,6 +68,10 @@ class StorageFailed(Transient):
     """storage did not answer"""
 
 
+class WorkerLost(Transient):
+    """the worker was lost"""
+
+
 class LeaseLost(Transient):
     """another worker holds this unit now"""
 

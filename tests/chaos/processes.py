@@ -89,7 +89,7 @@ def strike(pid: int) -> None:
         return
 
 
-def tail(path: Path, lines: int = 15) -> str:
+def tail(path: Path, lines: int) -> str:
     """The end of a log."""
     text = path.read_text(errors="replace") if path.exists() else ""
     return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])

@@ -198,6 +198,8 @@ class Round:
         print(f"  round {self.number}, {time.monotonic() - self._start:5.1f} s: {what}", flush=True)
 
     def _failed(self, why: str) -> Failed:
-        parts = [self.stand.driver.now, self.stand.cluster.head, *self.stand.cluster.nodes]
-        logs = [f"  {part.log}:\n{tail(part.log)}" for part in parts if part is not None]
-        return Failed("\n".join([f"round {self.number}: {why}", *logs]))
+        flow = self.stand.driver.now
+        parts = [(part, 3) for part in (self.stand.cluster.head, *self.stand.cluster.nodes)]
+        logs = [(flow, 30), *parts] if flow is not None else parts
+        ends = [f"  {part.log}:\n{tail(part.log, lines)}" for part, lines in logs]
+        return Failed("\n".join([f"round {self.number}: {why}", *ends]))

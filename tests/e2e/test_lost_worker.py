@@ -1,0 +1,38 @@
+"""A task that is no unit of the ledger, and its worker dies: it is asked again, as a unit would be."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from prefect import flow, task
+from prefect_ray.context import remote_options
+
+from flows.engine import answer, runner
+from made_core.errors import WorkerLost
+from made_core.retries import retrying
+
+
+@task
+def dies_once(note: Path) -> int:
+    """Leaves its process's id, and ends that; the next finds it."""
+    if note.exists():
+        return int(note.read_text())
+    note.write_text(str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+@flow(task_runner=runner())
+def ask(note: Path, attempts: int) -> int:
+    """What the task answers."""
+    with remote_options(max_retries=0):  # Ray's own come before ours
+        return int(retrying(attempts)(answer, dies_once, note))
+
+
+def test_a_lost_worker_is_a_transient_error(servers: str, tmp_path: Path) -> None:
+    assert ask(tmp_path / "first", 2) == int((tmp_path / "first").read_text()) != os.getpid()
+    with pytest.raises(WorkerLost, match="dies_once"):
+        ask(tmp_path / "second", 1)
