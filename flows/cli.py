@@ -41,11 +41,11 @@ def main() -> None:
     """The console script."""
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # so typer tells of Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)  # click returns what a typer.Exit holds
-    except typer.Abort:
-        sys.exit(INTERRUPTED)
-    except (KeyboardInterrupt, SystemExit) as end:
-        sys.exit(INTERRUPTED if isinstance(end, KeyboardInterrupt) else end.code)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted; a run goes on with the same command", INTERRUPTED)
     except UserError as error:
         _fail(str(error), MISTAKE)
     except MadeError as error:

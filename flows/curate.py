@@ -137,6 +137,8 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
     except BaseException as error:
         logger.info("run %s failed", run, exc_info=True)
         text = str(error) if isinstance(error, MadeError) else repr(error)
+        if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
+            text = "interrupted: the same command goes on with it"
         with suppress(LeaseLost):  # the run is another's: it says itself how it ends
             _end(ledger, run, RunState.FAILED, None, text)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,7 +41,12 @@ def prefect() -> Iterator[None]:
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{folder}/prefect.db"
         server = SubprocessASGIServer()
-        server.start(timeout=START_SECONDS)
+        # Ctrl-C is for us alone: without the server, each line of our log would wait for it in vain.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            server.start(timeout=START_SECONDS)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             with temporary_settings({PREFECT_API_URL: server.api_url}):
                 yield
