@@ -13,7 +13,7 @@ from made_core.data import FileRef
 from made_core.embeddings import Rows, unit64
 
 BINS = 60  # of the histogram of similarities
-EXACT_CHUNK = 8192  # pairs decided at a time: 64 MB at 512 dimensions
+EXACT_CHUNK = 1024  # pairs decided at a time: 8 MB at 512 dimensions
 
 PAIR = np.dtype([("i", "<i8"), ("j", "<i8"), ("similarity", "<f8")])
 Pairs = npt.NDArray[np.void]  # (n,) of PAIR: gids i < j

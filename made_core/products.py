@@ -25,6 +25,7 @@ from made_core.embeddings import Rows
 MARGIN = 1e-5  # float32 products of unit rows err by 4e-7 (measured)
 WIDEST = 0.05  # of int8's margin: beyond it float32 finds fewer candidates
 SPARSE = 1 / 200  # of a block's pairs: with more candidates than this, float32 sorts them first
+SLAB = 512  # rows of a product whose scores are held: 4 MB beside 2048 others
 TRIAL = 1024  # rows of the product that is timed
 
 Ints = npt.NDArray[np.int64]
@@ -79,13 +80,24 @@ def candidates(left: Block, right: Block, bound: float) -> tuple[Ints, Ints]:
     if left.quantised is not None and right.quantised is not None:
         margin = left.residual + right.residual + 3 * left.residual * right.residual + MARGIN
         if margin <= WIDEST:
-            steps = torch._int_mm(left.quantised, right.quantised.T.contiguous()).numpy().ravel()
-            found = np.flatnonzero(steps > int(np.floor((bound - margin) / (left.scale * right.scale))))
-            if len(found) <= SPARSE * steps.size:
+            least = int(np.floor((bound - margin) / (left.scale * right.scale)))
+            table = right.quantised.T.contiguous()
+            found = _above(left.quantised, lambda some: torch._int_mm(some, table), least)
+            if len(found) <= SPARSE * len(left.unit) * width:
                 return found // width, found % width
-    score = (left.unit @ right.unit.T).numpy().ravel()
-    found = np.flatnonzero(score > bound - MARGIN)
+    found = _above(left.unit, lambda some: some @ right.unit.T, bound - MARGIN)
     return found // width, found % width
+
+
+def _above(left: torch.Tensor, product: Callable[[torch.Tensor], torch.Tensor], least: float) -> Ints:
+    """The places, row by row, of the products with `left` that exceed `least`; SLAB rows at a time."""
+    found = [np.zeros(0, np.int64)]
+    place = 0
+    for start in range(0, len(left), SLAB):
+        score = product(left[start : start + SLAB]).numpy().ravel()
+        found.append(np.flatnonzero(score > least) + place)
+        place += score.size
+    return np.concatenate(found)
 
 
 def unit32(rows: Rows) -> torch.Tensor:

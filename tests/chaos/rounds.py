@@ -23,7 +23,7 @@ OUTAGE = (1.0, 4.0)  # seconds that a disk stays full and a database away, drawn
 RANDOM = (1.0, 12.0)  # seconds between two kills at random times
 AWAY = "cannot be reached"  # what the flow says where the database is away when it starts
 FLOW_ENDS = 60  # seconds that the flow has to notice that Ray's head is gone
-SECONDS, A_KILL = 150, 40  # bound of a round, and what each kill adds
+SECONDS, A_KILL = 300, 40  # bound of a round, and what each kill adds
 
 
 class Failed(Exception):
