@@ -73,7 +73,7 @@ def wanted(ledger: Ledger, run: Run, names: Sequence[str]) -> Recipe | None:
 
 def _whole(ledger: Ledger, run: Run) -> bool:
     """Whether a completed run's output stands, and its files in the store."""
-    if run.summary is None or output.plan_of(run.output) != run.summary["plan"]:
+    if run.summary is None or output.plan_of(run.output) != run.summary.get("plan"):
         return False
     refs: list[FileRef] = []
     for stage in ledger.stages.of(run.id):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from flows import cli
+from flows import cli, terminal
 from made_core.data import RunState, Shard, Stage
 from made_core.errors import CorruptShard
 from made_core.postgres import embedded
@@ -40,10 +40,13 @@ def made(url: str, *args: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A ledger: `whole` is completed, `partly` has a failed shard, `live` is held by another process."""
+    place = tmp_path_factory.mktemp("outputs")
+    (place / "whole").mkdir()
+    (place / "whole" / "summary.json").write_text('{"plan": "p"}')
     with embedded(tmp_path_factory.mktemp("home")) as url:
         ledger = Ledger.open(url)
         for run in ("whole", "partly", "live"):
-            ledger.runs.begin(run, run, {}, f"/{run}", "/store", "elsewhere:7", 3600, False)
+            ledger.runs.begin(run, run, {}, f"{place}/{run}", "/store", "elsewhere:7", 3600, False)
             ledger.runs.put_shards(run, [Shard("00001", "/in/00001.tar", run, 1, 5)])
             ledger.units.put(run, Stage.EMBED, run, [run], 3)
         (unit,) = ledger.units.claim(Stage.EMBED, "partly", ["partly"], 1, 60, "elsewhere:7")
@@ -51,7 +54,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (unit,) = ledger.units.claim(Stage.EMBED, "whole", ["whole"], 1, 60, "elsewhere:7")
         ledger.units.finish(unit, [], 5, {})
         ledger.runs.end("partly", "elsewhere:7", RunState.COMPLETED_WITH_FAILURES, {}, None)
-        ledger.runs.end("whole", "elsewhere:7", RunState.COMPLETED, {}, None)
+        ledger.runs.end("whole", "elsewhere:7", RunState.COMPLETED, {"plan": "p"}, None)
         ledger.close()
         yield url
 
@@ -114,11 +117,11 @@ def test_the_code_of_an_exit_is_the_process(monkeypatch: pytest.MonkeyPatch) -> 
     """3 where shards failed: click returns it, and raises nothing."""
 
     def failed(**_: object) -> None:
-        raise typer.Exit(cli.WITH_FAILURES)
+        raise typer.Exit(terminal.WITH_FAILURES)
 
     (command,) = [c for c in cli.app.registered_commands if c.callback is cli.why]
     monkeypatch.setattr(command, "callback", functools.wraps(cli.why)(failed))
     monkeypatch.setattr(sys, "argv", ["made", "why", "x", "--output", "y"])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == cli.WITH_FAILURES
+    assert end.value.code == terminal.WITH_FAILURES
