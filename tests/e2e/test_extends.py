@@ -157,7 +157,11 @@ def test_the_command_line(elsewhere: dict[str, str], curate: Curate, shards: Pat
     first = {r["uid"] for r in checks.decisions(tmp_path / "one") if r["kept"]}
     row = next(r for r in checks.decisions(out) if r["represented_by"] in first)
     said = subprocess.run(
-        [*made, "why", row["uid"], "--output", str(out)], capture_output=True, text=True, check=True
+        [*made, "why", row["uid"], "--output", str(out)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=elsewhere | {"COLUMNS": "400"},
     )
     text = "".join(said.stdout.split())
     assert row["represented_by"] in text and str(tmp_path / "one" / "shards") in text
