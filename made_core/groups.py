@@ -94,6 +94,8 @@ def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterat
             slices = list(pool.map(opened, batches))
         folder = stack.enter_context(files.scratch())
 
+        width = max(s.rows.shape[1] for s in slices)  # a batch without a picture has none
+
         def clusters() -> Iterator[Cluster]:
             for c in range(stop - start):
                 cuts = [slice(int(s.offsets[c]), int(s.offsets[c + 1])) for s in slices]
@@ -103,9 +105,9 @@ def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterat
                 path = folder / f"{start + c}.rows"
                 with open(path, "wb") as file:  # written, not mapped: a full disk is an error then
                     for cut, s in zip(cuts, slices, strict=True):
-                        s.rows[cut].tofile(file)
+                        file.write(np.ascontiguousarray(s.rows[cut]).data)  # tofile loses what finds no room
                 members = np.concatenate([s.members[cut] for cut, s in zip(cuts, slices, strict=True)])
-                rows = np.memmap(path, np.float16, "r").reshape(total, -1)
+                rows = np.memmap(path, np.float16, "r", shape=(total, width))
                 yield Cluster(start + c, rows, members)
                 del rows
                 path.unlink()

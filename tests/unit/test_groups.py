@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from made_core import files, groups
 from made_core.arrays import read_array
 from made_core.centroids import Assignment
 from made_core.errors import DamagedFile
+from made_core.settings import Settings
 
 
 def rows_of(gids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
@@ -116,3 +119,20 @@ def test_a_damaged_file_is_refused(place: str) -> None:
     files.remove(rows)
     with pytest.raises(DamagedFile), groups.gathered(batches, 0, 2):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system to fill takes root")
+@pytest.mark.parametrize("room", [0, 4096])
+def test_a_full_disk_loses_no_row(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error, however little did not fit, and not a cluster of fewer or narrower rows."""
+    batches = put(tmp_path, np.arange(1000), assigned(0, 1000, 1, 1), 1, [400, 700])
+    full = tmp_path / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(full)], check=True)
+    try:
+        (full / "filler").write_bytes(bytes((1 << 16) - room))
+        monkeypatch.setattr(files, "settings", lambda: Settings(scratch=full))
+        with pytest.raises(OSError, match="No space left"):
+            gathered(batches, 0, 1)
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
