@@ -63,6 +63,7 @@ def test_three_generations(curate: Curate, servers: str, shards: Path, tmp_path:
     settings = SETTINGS | {"audit": {"queries": 0}}
     one = curate(some(shards, tmp_path / "a", range(2)), output=outputs[0], **settings)
     before = content(outputs[0])
+    groups = sorted((outputs[0] / "store" / "groups").glob("*/*.rows.npy"))  # of the first generation
     # The second is given all shards so far: those that the first has are passed over.
     two = curate(some(shards, tmp_path / "b", range(4)), output=outputs[1], extends=one["run"])
     three = curate(some(shards, tmp_path / "c", range(3, 5)), output=outputs[2], extends=two["run"])
@@ -89,11 +90,17 @@ def test_three_generations(curate: Curate, servers: str, shards: Path, tmp_path:
         checks.keep_lists(output)
     checked, across = promised(outputs, tmp_path / "one" / "store")
     assert checked > 50 and across > 10
-    lost_and_changed(curate, servers, shards, tmp_path, one, two)
+    lost_and_changed(curate, servers, shards, tmp_path, one, two, groups[0])
 
 
 def lost_and_changed(
-    curate: Curate, url: str, shards: Path, folder: Path, one: dict[str, Any], two: dict[str, Any]
+    curate: Curate,
+    url: str,
+    shards: Path,
+    folder: Path,
+    one: dict[str, Any],
+    two: dict[str, Any],
+    lost: Path,
 ) -> None:
     """An earlier generation's lost file is made again by its own run; when that run itself changes,
     those built on it are told."""
@@ -101,7 +108,6 @@ def lost_and_changed(
     from flows.sweep import sweep
 
     outputs = [content(folder / name) for name in ("one", "two")]
-    lost = next(iter(sorted((folder / "one" / "store" / "groups").glob("*/*.rows.npy"))))
     lost.unlink()
     with pytest.raises(OutputError, match=f"{lost} is gone: `made retry {one['run']}` makes it again"):
         curate(folder / "c", output=folder / "other", extends=two["run"])
