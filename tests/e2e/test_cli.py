@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from made_core.state import Ledger
 from tests import checks
 from tests.factories import make_shard, members
 
@@ -130,3 +133,23 @@ def test_sample_writes_shards_and_truth(tmp_path: Path) -> None:
     assert done.returncode == 0 and len(list((tmp_path / "s" / "shards").glob("*.tar"))) == 2
     assert len(json.loads((tmp_path / "s" / "truth.json").read_text())["groups"]) == 40
     assert made(tmp_path, "sample", tmp_path / "s").returncode == 2
+
+
+def test_ctrl_c_ends_in_one_line(elsewhere: dict[str, str], sample: Path, tmp_path: Path) -> None:
+    """The process goes soon, says so, and the ledger says what to do."""
+    command = [MADE, "curate", "--source", str(sample / "shards"), "--output", str(tmp_path / "out")]
+    with subprocess.Popen(
+        command, env=elsewhere, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as made:  # fmt: skip
+        assert made.stdout is not None
+        while not (line := made.stdout.readline()).startswith("run "):
+            assert line, "it ended by itself"
+        os.killpg(made.pid, signal.SIGINT)
+        rest = made.stdout.read()
+    assert made.returncode == 130
+    assert rest.splitlines()[-1] == "made: interrupted; a run goes on with the same command"
+    assert "Traceback" not in rest
+    with closing(Ledger.open(elsewhere["MADE_DATABASE_URL"])) as ledger:
+        run = ledger.runs.of_output(str(tmp_path / "out"))
+    assert run is not None and run.error == "interrupted: the same command goes on with it"
