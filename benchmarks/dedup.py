@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from made_core import pairs, products, resolve
+from made_core.dedup import candidates, near_pairs, rules
 
 EPS = 0.05
 FASTER, SMALLER = 6.0, 50.0  # goals
@@ -50,17 +50,17 @@ def full_matrix(rows: np.ndarray) -> np.ndarray:
 
 def ours(rows: np.ndarray) -> np.ndarray:
     """(n,) the same by made: blocks, candidates, float64."""
-    found = list(pairs.near(rows, 1 - EPS, 2048))
+    found = list(near_pairs.near(rows, 1 - EPS, 2048))
     i, j, value = (np.concatenate(side) for side in zip(*found, strict=True))
     n = len(rows)
-    return resolve.reference(np.arange(n), np.zeros(n, np.int64), i, j, value, 1 - EPS).kept
+    return rules.reference(np.arange(n), np.zeros(n, np.int64), i, j, value, 1 - EPS).kept
 
 
 def measure(name: str, n: int, dim: int, seed: int) -> None:
     """One run of one of them, in this process; prints a JSON line."""
     torch.set_num_threads(1)
     rows = rows_of(n, dim, seed)
-    int8 = products.int8_is_faster()
+    int8 = candidates.int8_is_faster()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _memory("VmRSS")
     started = time.process_time()

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from rich.console import Console
 from rich.table import Table
 
-from made_core import planted
+from made_core.sample.score import score
 
 GOAL = 0.95  # of precision and of recall
 
@@ -20,17 +20,17 @@ def main(sample: Path, output: Path) -> int:
     """Prints the score; 0 where the goal holds."""
     truth = json.loads((sample / "truth.json").read_text(encoding="utf-8"))
     rows = ds.dataset(output / "decisions", format="parquet").to_table().to_pylist()
-    score = planted.score(truth, [(r["uid"], r["kept"], r["represented_by"]) for r in rows])
+    result = score(truth, [(r["uid"], r["kept"], r["represented_by"]) for r in rows])
     table = Table(title="planted duplicates")
     for name in ("planted", "dropped", "of these rightly", "precision", "recall", "goal"):
         table.add_column(name, justify="right")
-    counts = (score.planted, score.dropped, score.correct)
-    table.add_row(*map(str, counts), f"{score.precision:.3f}", f"{score.recall:.3f}", f">= {GOAL}")
+    counts = (result.planted, result.dropped, result.correct)
+    table.add_row(*map(str, counts), f"{result.precision:.3f}", f"{result.recall:.3f}", f">= {GOAL}")
     console = Console()
     console.print(table)
     console.print(f"look at {output / 'report.html'}", highlight=False, soft_wrap=True)
-    print(json.dumps({k: round(v, 4) for k, v in asdict(score).items()}))
-    return 0 if min(score.precision, score.recall) >= GOAL else 1
+    print(json.dumps({k: round(v, 4) for k, v in asdict(result).items()}))
+    return 0 if min(result.precision, result.recall) >= GOAL else 1
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from made_core import centroids, products
+from made_core.cluster import kmeans
+from made_core.dedup import candidates
 
 SHARE, WORSE = 0.9, 1e-3  # goals
 RUNS = 3
@@ -59,9 +60,9 @@ def gemm() -> float:
     return best
 
 
-def cosine(rows: Rows, means: centroids.Centroids) -> float:
+def cosine(rows: Rows, means: kmeans.Centroids) -> float:
     """Of rows to their centroids, the mean."""
-    return float(1 - centroids.assign(rows, means, 1).distance.mean())
+    return float(1 - kmeans.assign(rows, means, 1).distance.mean())
 
 
 def main() -> int:
@@ -74,18 +75,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    centroids.FIT_THREADS = 1
+    kmeans.FIT_THREADS = 1
     n, dim, k = args.rows, args.dim, args.clusters
     rows = rows_of(n, dim, 2 * k, args.seed)
     once = 2e-9 * n * k * dim  # GFLOP
-    means = centroids.lloyd(rows, k, 2, args.seed)
+    means = kmeans.lloyd(rows, k, 2, args.seed)
     work: dict[str, tuple[float, Callable[[], object]]] = {
         "training": (
             args.iterations * once,
-            lambda: centroids.lloyd(rows, k, args.iterations, args.seed),
+            lambda: kmeans.lloyd(rows, k, args.iterations, args.seed),
         ),
-        "assignment, probes 1": (once, lambda: centroids.assign(rows, means, 1)),
-        "assignment, probes 2": (once, lambda: centroids.assign(rows, means, 2)),
+        "assignment, probes 1": (once, lambda: kmeans.assign(rows, means, 1)),
+        "assignment, probes 2": (once, lambda: kmeans.assign(rows, means, 2)),
     }
     peaks = [gemm()]
     rates: dict[str, list[float]] = {name: [] for name in work}
@@ -96,7 +97,7 @@ def main() -> int:
     peak = statistics.median(peaks)
     middle = {name: statistics.median(some) for name, some in rates.items()}
     gflop, _ = work["training"]
-    by_faiss = seconds(lambda: centroids.by_faiss(rows, k, args.iterations, args.seed, gpu=False))
+    by_faiss = seconds(lambda: kmeans.by_faiss(rows, k, args.iterations, args.seed, gpu=False))
     middle["training by FAISS"] = gflop / by_faiss
     table = Table(title=f"{n:,} rows x {dim}, k = {k:,}, one thread; float32 product {peak:.0f} GFLOP/s")
     for name in ("", "GFLOP/s", "of the product"):
@@ -106,14 +107,14 @@ def main() -> int:
     quality = {}
     for name, clumps in (("clustered", k // 2), ("random", 0)):
         some = rows_of(n // 4, dim, clumps, args.seed + 1)
-        ours = cosine(some, centroids.lloyd(some, k // 4, args.iterations, args.seed))
-        theirs = cosine(some, centroids.by_faiss(some, k // 4, args.iterations, args.seed, gpu=False))
+        ours = cosine(some, kmeans.lloyd(some, k // 4, args.iterations, args.seed))
+        theirs = cosine(some, kmeans.by_faiss(some, k // 4, args.iterations, args.seed, gpu=False))
         quality[name] = {"ours": round(ours, 5), "faiss": round(theirs, 5)}
         table.add_row(f"mean cosine, {name}", f"{ours:.4f}", f"FAISS {theirs:.4f}")
     Console().print(table)
     shares = {name: round(rate / peak, 3) for name, rate in middle.items()}
     print(json.dumps({
-        "rows": n, "dim": dim, "clusters": k, "int8": products.int8_is_faster(), "gemm": round(peak, 1),
+        "rows": n, "dim": dim, "clusters": k, "int8": candidates.int8_is_faster(), "gemm": round(peak, 1),
         "shares": shares, "mean_cosine": quality, "goal": SHARE,
     }))  # fmt: skip
     fast = all(shares[name] >= SHARE for name in ("training", "assignment, probes 1"))

@@ -23,10 +23,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from made_core.data import FileRef, RunState, Shard, Stage
 from made_core.errors import CorruptShard
-from made_core.postgres import embedded
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.postgres import embedded
+from made_core.types import FileRef, RunState, Shard, Stage
 
 SIZES = (1_000, 10_000, 100_000)
 BATCH = 50  # units of a task

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from made_core import centroids, recall
+from made_core.cluster import kmeans
+from made_core.dedup import pair_recall
 
 PROBES = (1, 2, 4)
 DRAWS = 100
@@ -50,32 +51,32 @@ def planted(rows: int, dim: int, seed: int) -> Rows:
 
 
 def stored(store: Path) -> Rows:
-    """(n, dim) the rows of a store's pictures, each picture once."""
+    """(n, dim) the rows of a store's images, each image once."""
     rows, seen = [], set()
     for table in sorted((store / "embeddings").glob("*/*.parquet")):
-        facts = pq.read_table(table, columns=["error", "picture"]).to_pylist()
+        facts = pq.read_table(table, columns=["error", "image_digest"]).to_pylist()
         for fact, row in zip(facts, np.load(table.with_suffix(".npy")), strict=True):
-            if fact["error"] is None and fact["picture"] not in seen:
-                seen.add(fact["picture"])
+            if fact["error"] is None and fact["image_digest"] not in seen:
+                seen.add(fact["image_digest"])
                 rows.append(row)
     return np.array(rows)
 
 
-def measure(rows: Rows, fitted: centroids.Centroids, probes: int, eps: float, queries: int) -> dict[str, Any]:
+def measure(rows: Rows, fitted: kmeans.Centroids, probes: int, eps: float, queries: int) -> dict[str, Any]:
     """One p: the truth, one estimate, how often the interval holds, and the cost."""
-    assigned = centroids.assign(rows, fitted, probes).probes
-    every = recall.Pictures(np.arange(len(rows)), rows, assigned)
-    truth = recall.count(every, every, 1 - eps, BLOCK)
+    assigned = kmeans.assign(rows, fitted, probes).probes
+    every = pair_recall.Images(np.arange(len(rows)), rows, assigned)
+    truth = pair_recall.count(every, every, 1 - eps, BLOCK)
     true = float(truth[:, 1].sum() / truth[:, 0].sum())
     inside, widths = 0, []
     for draw in range(DRAWS):
-        told = recall.estimate(truth[_drawn(len(rows), queries, draw)], len(rows))
+        told = pair_recall.estimate(truth[_drawn(len(rows), queries, draw)], len(rows))
         low, high = (told.low, told.high) if told.estimate is not None else (0.0, 1.0)
         inside += low is not None and high is not None and low <= true <= high
         widths.append((high or 0) - (low or 0))
     start, drawn = time.monotonic(), _drawn(len(rows), queries, 0)
-    sample = recall.Pictures(drawn, rows[drawn], assigned[drawn])
-    told = recall.estimate(recall.count(sample, every, 1 - eps, BLOCK), len(rows))
+    sample = pair_recall.Images(drawn, rows[drawn], assigned[drawn])
+    told = pair_recall.estimate(pair_recall.count(sample, every, 1 - eps, BLOCK), len(rows))
     sizes = np.bincount(assigned.ravel(), minlength=len(fitted))
     return {
         "probes": assigned.shape[1],
@@ -112,7 +113,7 @@ def main() -> int:
     rows = stored(given.store) if given.store else planted(given.rows, given.dim, given.seed)
     queries = min(given.queries, len(rows) // 3)
     sample = np.random.default_rng(given.seed).permutation(len(rows))[: TRAINING * given.clusters]
-    fitted = centroids.fit(rows[sample], given.clusters, 20, given.seed)
+    fitted = kmeans.fit(rows[sample], given.clusters, 20, given.seed)
     results = []
     table = Table(title=f"{len(rows):,} rows x {rows.shape[1]}, k = {given.clusters}, {queries:,} queries")
     for name in ("p", "recall", "estimate", "95 % interval", "mean width", "held", "rows written",

@@ -29,14 +29,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import scale_run
-from made_core import embeddings
+from made_core.embed import metadata
 
 STEEPEST, MINUTES = 1.6, 5.0  # goals: the exponent; the largest ordinary corpus
 PART = 10_000  # rows of a shard
 COPIES = 0.1  # of the rows are near-duplicates of an earlier one
 PAPER = (12_800_000, 128_000_000, 1_280_000_000)
 GPU = 989e12 * 0.4  # products' operations a second: one H100's published dense bf16, at 40 %
-FIELDS = embeddings.SCHEMA.names
+FIELDS = metadata.SCHEMA.names
 
 
 def store(folder: Path, n: int, dim: int, seed: int, crowd: bool) -> None:
@@ -60,14 +60,14 @@ def store(folder: Path, n: int, dim: int, seed: int, crowd: bool) -> None:
             "row": np.arange(m, dtype=np.int32),
             "key": [f"{start + i:09d}" for i in range(m)],
             "uid": [r.hex() for r in raw],
-            "picture": pa.array(raw, pa.binary(16)),
-            "caption": ["a synthetic row of no picture"] * m,
+            "image_digest": pa.array(raw, pa.binary(16)),
+            "caption": ["a synthetic row of no image"] * m,
         }
         table = pa.table(
-            {name: given.get(name, pa.nulls(m, embeddings.SCHEMA.field(name).type)) for name in FIELDS},
-            schema=embeddings.SCHEMA,
+            {name: given.get(name, pa.nulls(m, metadata.SCHEMA.field(name).type)) for name in FIELDS},
+            schema=metadata.SCHEMA,
         )
-        embeddings.put(str(folder / "embeddings" / f"{number:05d}"), rows.astype(np.float16), table)
+        metadata.put(str(folder / "embeddings" / f"{number:05d}"), rows.astype(np.float16), table)
 
 
 def measure(n: int, dim: int, seed: int, crowd: bool, more: list[str]) -> dict[str, Any]:

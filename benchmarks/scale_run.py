@@ -20,23 +20,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from made_core import (
-    catalog,
-    centroids,
-    decisions,
-    embeddings,
-    evidence,
-    files,
-    groups,
-    pairs,
-    products,
-    recall,
-)
-from made_core import corpus as corpora
-from made_core.data import Shard
-from made_core.filters import KEPT
+from made_core.cluster import cluster_rows, kmeans
+from made_core.cluster.pair_tasks import PairTask, pack
+from made_core.corpus import corpus as corpora
+from made_core.corpus import identity
+from made_core.dedup import candidates, decide, inputs, near_pairs, pair_recall
+from made_core.dedup.filters import KEPT
+from made_core.embed import metadata
+from made_core.io import files
 from made_core.recipe import Recipe
-from made_core.spans import Span, pack
+from made_core.types import Shard
 
 LIMIT = 4 << 30  # bytes of data
 THREADS = 2  # workers
@@ -75,44 +68,44 @@ def corpus_of(folder: Path) -> corpora.Corpus:
     return corpora.build(found)
 
 
-def crowded(means: centroids.Centroids) -> centroids.Centroids:
+def crowded(means: kmeans.Centroids) -> kmeans.Centroids:
     """One centroid for all that are near the first axis: k-means would cut the crowd, this is the worst."""
     away = means[:, 0] < 0.5
     return np.concatenate([means[away], np.eye(1, means.shape[1], dtype=np.float32)])
 
 
-def fit(corpus: corpora.Corpus, built: catalog.Catalog, k: int) -> centroids.Centroids:
+def fit(corpus: corpora.Corpus, built: identity.Identities, k: int) -> kmeans.Centroids:
     """As tasks/fit."""
-    rows = corpus.gather(catalog.training_sample(built, 256 * k, 0))
-    means = centroids.fit(rows, k, 20, 0)
-    return centroids.inhabited(means, centroids.assign(rows, means, 1))
+    rows = corpus.gather(identity.training_sample(built, 256 * k, 0))
+    means = kmeans.fit(rows, k, 20, 0)
+    return kmeans.inhabited(means, kmeans.assign(rows, means, 1))
 
 
-def assign(folder: Path, corpus: corpora.Corpus, means: centroids.Centroids) -> list[groups.Batch]:
+def assign(folder: Path, corpus: corpora.Corpus, means: kmeans.Centroids) -> list[cluster_rows.Batch]:
     """As tasks/assign."""
 
-    def one(number: int) -> groups.Batch:
+    def one(number: int) -> cluster_rows.Batch:
         parts = corpus.parts[number : number + PARTS]
-        rows = np.concatenate([embeddings.read_rows(p.rows) for p in parts])
+        rows = np.concatenate([metadata.read_rows(p.rows) for p in parts])
         gids = np.arange(parts[0].start, parts[-1].stop)
-        assignment = centroids.assign(rows, means, 1)
+        assignment = kmeans.assign(rows, means, 1)
         url = str(folder / "groups" / f"{len(means)}-{number}")
-        return groups.Batch(*groups.put(url, gids, rows, assignment, len(means)))
+        return cluster_rows.Batch(*cluster_rows.put(url, gids, rows, assignment, len(means)))
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(one, range(0, len(corpus.parts), PARTS)))
 
 
-def pair(folder: Path, batches: list[groups.Batch]) -> list[files.FileRef]:
+def pair(folder: Path, batches: list[cluster_rows.Batch]) -> list[files.FileRef]:
     """As tasks/pairs, the units that flows/steps would make."""
-    sizes = groups.sizes(batches)
+    sizes = cluster_rows.sizes(batches)
 
-    def one(span: Span) -> files.FileRef:
+    def one(span: PairTask) -> files.FileRef:
         def write(path: Path) -> None:
-            with open(path, "wb") as file, groups.gathered(batches, span.start, span.stop) as clusters:
+            with open(path, "wb") as file, cluster_rows.gathered(batches, span.start, span.stop) as clusters:
                 for c in clusters:
                     some = span.rows(len(c.members))
-                    for found in pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, 2048, some):
+                    for found in near_pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, 2048, some):
                         file.write(found.tobytes())
 
         return files.put(str(folder / "pairs" / f"{len(sizes)}-{span.key}.pairs"), write)
@@ -122,9 +115,9 @@ def pair(folder: Path, batches: list[groups.Batch]) -> list[files.FileRef]:
         return list(pool.map(one, units))
 
 
-def resolve(corpus: corpora.Corpus, sources: evidence.Sources) -> decisions.Decisions:
+def resolve(corpus: corpora.Corpus, sources: inputs.ResolveFiles) -> decide.Decisions:
     """As tasks/resolve."""
-    return evidence.opened(corpus, sources, Recipe(sources=("in",), output="out")).decide(EPS)
+    return inputs.opened(corpus, sources, Recipe(sources=("in",), output="out")).decide(EPS)
 
 
 def whole(folder: Path, crowd: bool) -> dict[str, Any]:
@@ -139,21 +132,21 @@ def whole(folder: Path, crowd: bool) -> dict[str, Any]:
 
     corpus = corpus_of(folder)
     n, dim = corpus.samples, corpus.gather(np.zeros(1, np.int64)).shape[1]
-    k = centroids.choose_k("auto", n)
-    products.int8_is_faster()  # its trial is of no stage
+    k = kmeans.choose_k("auto", n)
+    candidates.int8_is_faster()  # its trial is of no stage
     with timed("catalog"):
-        built = catalog.build(corpus)
-        catalog_refs = catalog.put(str(folder / "catalogs" / "catalog"), built)
+        built = identity.build(corpus)
+        catalog_refs = identity.put(str(folder / "identity" / "catalog"), built)
     with timed("fit"):
         means = fit(corpus, built, k)
     means = crowded(means) if crowd else means
     with timed("assign"):
         batches = assign(folder, corpus, means)
-    sizes = groups.sizes(batches)
+    sizes = cluster_rows.sizes(batches)
     with timed("pairs"):
         refs = pair(folder, batches)
     with timed("resolve"):
-        decided = resolve(corpus, evidence.Sources(catalog_refs, tuple(batches), tuple(refs), ()))
+        decided = resolve(corpus, inputs.ResolveFiles(catalog_refs, tuple(batches), tuple(refs), ()))
     squares = float((sizes.astype(float) ** 2).sum())
     spent = resource.getrusage(resource.RUSAGE_SELF)
     status = Path("/proc/self/status").read_text().splitlines()
@@ -166,7 +159,7 @@ def whole(folder: Path, crowd: bool) -> dict[str, Any]:
         "cpu_seconds": round(spent.ru_utime + spent.ru_stime, 1),
         "flop": operations(n, k, dim, squares),
         "threads": THREADS,
-        "pairs": sum(ref.size for ref in refs) // pairs.PAIR.itemsize,
+        "pairs": sum(ref.size for ref in refs) // near_pairs.PAIR.itemsize,
         "kept": int((decided.reason == KEPT).sum()),
         "peak_mib": round(peak),
     }
@@ -175,9 +168,9 @@ def whole(folder: Path, crowd: bool) -> dict[str, Any]:
 def curve(folder: Path) -> list[dict[str, float]]:
     """Cost and recall at k around auto."""
     corpus = corpus_of(folder)
-    built = catalog.build(corpus)
+    built = identity.build(corpus)
     n = corpus.samples
-    auto = centroids.choose_k("auto", n)
+    auto = kmeans.choose_k("auto", n)
     rows = corpus.gather(np.arange(n))
     drawn = np.sort(np.random.default_rng(0).choice(n, min(n, QUERIES), replace=False))
     found = []
@@ -189,10 +182,12 @@ def curve(folder: Path) -> list[dict[str, float]]:
         times.append(time.monotonic())
         pair(folder, batches)
         times.append(time.monotonic())
-        sizes = groups.sizes(batches).astype(float)
-        probes = recall.probes_of(batches, np.arange(n))
-        some = recall.Pictures(drawn, rows[drawn], probes[drawn])
-        d, f = recall.count(some, recall.Pictures(np.arange(n), rows, probes), 1 - EPS, 2048).sum(axis=0)
+        sizes = cluster_rows.sizes(batches).astype(float)
+        probes = pair_recall.probes_of(batches, np.arange(n))
+        some = pair_recall.Images(drawn, rows[drawn], probes[drawn])
+        d, f = pair_recall.count(some, pair_recall.Images(np.arange(n), rows, probes), 1 - EPS, 2048).sum(
+            axis=0
+        )
         spent = [round(b - a, 2) for a, b in pairwise(times)]
         found.append({
             "k": k, "fit": spent[0], "assign": spent[1], "pairs": spent[2],

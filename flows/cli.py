@@ -127,17 +127,18 @@ def curate(
     Exit codes: 0 done; 1 the run failed; 2 a mistake in what was asked; 3 done, but some shards
     failed (they are named, and in the ledger). Run it again to go on where it stopped.
     """
-    from made_core import place, shards
-    from made_core import recipe as recipes
+    from made_core.ingest import discovery
+    from made_core.io import paths
+    from made_core.recipe_file import load
 
-    wanted = recipes.load(
+    wanted = load(
         recipe,
         {"sources": source or None, "output": output, "store": store, "extends": extends},
         set_ or [],
     )
-    at = place.located(wanted)
-    found = shards.expand(at.sources, at.admission.require_stats)
-    place.keep_apart(at, (*found.admitted, *found.refused), log_folder)
+    at = paths.located(wanted)
+    found = discovery.expand(at.sources, at.admission.require_stats)
+    paths.keep_apart(at, (*found.admitted, *found.refused), log_folder)
     terminal.prepare(ray_address)
     from flows.curate import curate as flow
 
@@ -165,7 +166,7 @@ def retry(
     from flows import retry as again
     from flows.servers import database
     from flows.status import known
-    from made_core.state import Ledger
+    from made_core.ledger.ledger import Ledger
 
     with database() as url, closing(Ledger.open(url)) as ledger:
         if again.wanted(ledger, known(ledger, run), shard or []) is None:
@@ -195,7 +196,7 @@ def status(
     """
     from flows import status as view
     from flows.servers import database
-    from made_core.state import Ledger
+    from made_core.ledger.ledger import Ledger
 
     if watch and (run is None or as_json):
         raise UserError("--watch: it takes a RUN, and goes without --json")
@@ -224,7 +225,7 @@ def sweep(
     """
     from flows.servers import database
     from flows.sweep import sweep as look
-    from made_core.state import Ledger
+    from made_core.ledger.ledger import Ledger
 
     try:
         every = [float(text) for text in (eps or "").split(",") if text.strip()]
@@ -248,16 +249,16 @@ def why(
 @app.command()
 def sample(
     folder: Annotated[Path, typer.Argument(help="Folder to make; must not exist or be empty.")],
-    samples: Annotated[int, typer.Option(min=20, help="Pictures to draw.")] = 400,
-    shards: Annotated[int, typer.Option(min=1, help="Shards to put them in.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other pictures.")] = 0,
+    samples: Annotated[int, typer.Option(min=20, help="Images to draw.")] = 400,
+    discovery: Annotated[int, typer.Option(min=1, help="Shards to put them in.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other images.")] = 0,
 ) -> None:
     """Write shards as img2dataset does, with planted duplicates, and the truth about them."""
-    from made_core import planted
     from made_core.errors import OutputError
+    from made_core.sample.write import write_sample
 
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty")
-    planted.write(folder, samples=samples, shards=shards, seed=seed)
-    print(f"{samples} samples in {shards} shards: {folder / 'shards'}")
+    write_sample(folder, samples=samples, shards=discovery, seed=seed)
+    print(f"{samples} samples in {discovery} shards: {folder / 'shards'}")
     print(f"the truth about them: {folder / 'truth.json'}")

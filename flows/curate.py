@@ -20,13 +20,17 @@ from flows import generation, servers, steps, summary
 from flows.engine import Engine, answer, runner
 from flows.generation import Generation
 from flows.progress import Display
-from made_core import files, leftovers, output, shards
-from made_core.data import RunState
 from made_core.errors import LeaseLost, MadeError
-from made_core.place import claim_output, keep_apart, located
+from made_core.ingest import discovery
+from made_core.io import files, paths
+from made_core.io.paths import keep_apart, located
+from made_core.ledger import cleanup
+from made_core.ledger.ledger import Ledger
+from made_core.output import publish as output
+from made_core.output.claim import claim_output
 from made_core.recipe import Recipe
 from made_core.retries import retrying
-from made_core.state import Ledger
+from made_core.types import RunState
 from tasks.prepare import prepare
 from tasks.publish import publish
 from tasks.units import Job
@@ -54,7 +58,7 @@ def curate(
     with Display(quiet) as display, servers.database() as url:
         recipe, earlier = _extended(url, recipe)
         recipe = located(recipe)
-        found = shards.discover(recipe.sources, recipe.admission.require_stats)
+        found = discovery.discover(recipe.sources, recipe.admission.require_stats)
         keep_apart(recipe, (s.url for s in found.shards), log_folder)
         if earlier:
             found = generation.new(found, earlier)
@@ -166,18 +170,18 @@ def _standing(place: str, plan: str) -> dict[str, Any] | None:
     """The summary of the finished output of these decisions; None: it is not there."""
     if output.plan_of(place) != plan:
         return None
-    result: dict[str, Any] = json.loads(files.read(files.join(place, output.SUMMARY)))
+    result: dict[str, Any] = json.loads(files.read(files.join(place, paths.SUMMARY)))
     return result
 
 
 def _sweep(engine: Engine) -> None:
     """Removes what dead attempts left, and says so; where that fails, the run is what it was."""
-    ledger, job, swept = engine.ledger, engine.job, leftovers.Swept()
+    ledger, job, swept = engine.ledger, engine.job, cleanup.Removed()
     try:
         for stage in ledger.stages.of(job.run):
-            swept += leftovers.sweep_stage(ledger, job.recipe.store_url, stage.stage, stage.scope)
+            swept += cleanup.clean_stage(ledger, job.recipe.store_url, stage.stage, stage.scope)
         if ledger.runs.renew(job.run, _holder(), job.recipe.work.lease_seconds):  # the output is ours
-            swept += leftovers.sweep_output(job.recipe.output)
+            swept += cleanup.clean_output(job.recipe.output)
     except Exception as error:
         logger.warning("run %s: not all that dead attempts left is swept", job.run, exc_info=True)
         engine.display.say(f"not all that dead attempts left is swept: {error}")

@@ -20,12 +20,12 @@ from prefect_ray.task_runners import PrefectRayFuture
 from ray.exceptions import RayError
 
 from flows.progress import Display, ended
-from made_core import files
-from made_core.data import Stage, UnitState
 from made_core.errors import MadeError, Permanent, TooManyFailures, WorkerLost
-from made_core.records import Result
+from made_core.io import files
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.records import Result
 from made_core.settings import settings
-from made_core.state import Ledger
+from made_core.types import Stage, UnitState
 from tasks.units import Job
 
 TICK = 0.25  # seconds between two looks at the tasks

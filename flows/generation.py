@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from made_core import corpus as corpora
-from made_core import files, groups, output, spans
-from made_core.corpus import Corpus, Part
-from made_core.data import Encoding, FileRef, RunState, Stage, UnitState
+from made_core.cluster import cluster_rows, pair_tasks
+from made_core.cluster.pair_tasks import PairTask
+from made_core.corpus import corpus as corpora
+from made_core.corpus.corpus import Corpus, Part
+from made_core.dedup.inputs import ResolveFiles
 from made_core.errors import DamagedFile, OutputError, RecipeError, SourceError, UserError
-from made_core.evidence import Sources
-from made_core.recipe import Recipe, digest, validate
-from made_core.records import Result, Run
-from made_core.shards import Discovery
-from made_core.spans import Span
-from made_core.state import Ledger
+from made_core.ingest.discovery import Discovery
+from made_core.io import files, stored
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.records import Result, Run
+from made_core.output import publish
+from made_core.recipe import Recipe, digest
+from made_core.recipe_file import validate
+from made_core.types import Encoding, FileRef, RunState, Stage, UnitState
 
 LOOKERS = 16  # threads that look whether files are there
 ENDED = (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES)
@@ -39,9 +42,9 @@ class Paired:
     @classmethod
     def of(cls, scope: str, results: Sequence[Result], most: npt.NDArray[np.int64]) -> Paired:
         """From the units' results; `most`: (k,) near pairs that may be stored of each cluster."""
-        cut = [Span.of(r.key) for r in results]
+        cut = [PairTask.of(r.key) for r in results]
         pairs, found = ([r.counts[name] for r in results] for name in ("pairs", "dense"))
-        dense = spans.crowded(cut, pairs, found, most)
+        dense = pair_tasks.crowded(cut, pairs, found, most)
         # A slice's pairs are of no use where its cluster is dense: they are compared again.
         whole = [
             r.files[0] for s, r in zip(cut, results, strict=True) if s.parts == 1 or s.start not in dense
@@ -62,7 +65,7 @@ class Generation:
     fit: Result  # the first generation's: all share its centroids
     fit_scope: str
     scope: str  # of its assignment
-    batches: dict[str, groups.Batch]  # by the range of parts
+    batches: dict[str, cluster_rows.Batch]  # by the range of parts
     assigned: tuple[Result, ...]  # of its own parts
     paired: tuple[Paired, ...]  # by each generation
     resolved: Result
@@ -74,7 +77,7 @@ class Generation:
         return float(self.paired[0].results[0].counts["bound"])
 
     @property
-    def sources(self) -> Sources:
+    def sources(self) -> ResolveFiles:
         """All that decided who stays."""
         return sources(self.catalog, self.batches, self.paired, self.before)
 
@@ -120,8 +123,8 @@ def of(ledger: Ledger, run_id: str) -> Generation:
     (fit,) = results(Stage.FIT)
     assigned = results(Stage.ASSIGN)
     batches = before.batches if before else {}
-    batches = batches | {r.key: groups.Batch(*r.files) for r in assigned}
-    most = groups.sizes(tuple(batches.values())) * recipe.work.pairs_per_sample
+    batches = batches | {r.key: cluster_rows.Batch(*r.files) for r in assigned}
+    most = cluster_rows.sizes(tuple(batches.values())) * recipe.work.pairs_per_sample
     paired = Paired.of(scopes[Stage.PAIRS], results(Stage.PAIRS), most)
     corpus = corpora.read(run.corpus)
     embedded = ledger.units.results(
@@ -149,12 +152,12 @@ def of(ledger: Ledger, run_id: str) -> Generation:
 
 def sources(
     catalog: Result,
-    batches: Mapping[str, groups.Batch],
+    batches: Mapping[str, cluster_rows.Batch],
     paired: Sequence[Paired],
     earlier: Generation | None,
-) -> Sources:
+) -> ResolveFiles:
     """All that decides who stays in a corpus that extends `earlier`'s."""
-    return Sources(
+    return ResolveFiles(
         catalog.files,
         tuple(batches.values()),
         tuple(ref for p in paired for ref in p.files),
@@ -232,7 +235,7 @@ def check(earlier: Generation, encoding: Encoding, bound: float) -> None:
             f"{name} stored pairs down to eps_max {1 - earlier.bound:g}, this recipe asks for {1 - bound:g}"
         )
     for one in earlier.line:
-        if output.plan_of(one.run.output) != one.summary["plan"]:
+        if publish.plan_of(one.run.output) != one.summary["plan"]:
             raise OutputError(f"run {one.run.id} has no finished output in {one.run.output} any more")
         own = (one.catalog, one.fit, *one.assigned, *one.paired[-1].results, one.resolved)
         if lost := gone([ref for result in own for ref in result.files]):
@@ -244,7 +247,7 @@ def gone(refs: Sequence[FileRef]) -> list[str]:
 
     def there(ref: FileRef) -> bool:
         try:
-            files.check_size(ref)
+            stored.check_size(ref)
         except DamagedFile:
             return False
         return True

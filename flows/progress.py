@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from made_core.data import Stage, UnitState
-from made_core.records import Tally
+from made_core.ledger.records import Tally
+from made_core.types import Stage, UnitState
 
 QUIET_SECONDS = 10.0  # between two lines where no bars can be drawn
 

@@ -11,12 +11,16 @@ from prefect import flow
 from flows import generation, servers
 from flows.curate import curate
 from flows.status import known, state_of
-from made_core import files, leftovers, output, shards
-from made_core.data import FileRef, RunState, Shard, Stage, UnitState
 from made_core.errors import UserError
-from made_core.recipe import Recipe, validate
-from made_core.records import Run
-from made_core.state import Ledger
+from made_core.ingest import discovery
+from made_core.io import files
+from made_core.ledger import cleanup
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.records import Run
+from made_core.output import publish
+from made_core.recipe import Recipe
+from made_core.recipe_file import validate
+from made_core.types import FileRef, RunState, Shard, Stage, UnitState
 
 
 @flow(name="made", persist_result=False)
@@ -73,11 +77,11 @@ def wanted(ledger: Ledger, run: Run, names: Sequence[str]) -> Recipe | None:
 
 def _whole(ledger: Ledger, run: Run) -> bool:
     """Whether a completed run's output stands, and its files in the store."""
-    if run.summary is None or output.plan_of(run.output) != run.summary.get("plan"):
+    if run.summary is None or publish.plan_of(run.output) != run.summary.get("plan"):
         return False
     refs: list[FileRef] = []
     for stage in ledger.stages.of(run.id):
-        if stage.stage in leftovers.FOLDERS:  # the others' files are the output's
+        if stage.stage in cleanup.FOLDERS:  # the others' files are the output's
             keys = None
             if stage.stage is Stage.EMBED:  # which runs share
                 keys = [s.fingerprint for s in ledger.runs.shards(run.id)]
@@ -99,7 +103,7 @@ def _reopen(ledger: Ledger, run: Run, names: Sequence[str]) -> None:
     """Opens the failed units of the shards that are still what they were, and of all later stages."""
     tried = [s for s in _failed(ledger, run) if not names or s.id in names]
     there = [s.url for s in tried if files.exists(s.url)]
-    found = shards.discover(there, require_stats=False).shards if there else ()
+    found = discovery.discover(there, require_stats=False).shards if there else ()
     marks = {shard.fingerprint for shard in found}
     failed: dict[tuple[Stage, str], list[str]] = {}
     for unit in ledger.stages.failures(run.id, None):

@@ -11,7 +11,8 @@ from prefect.logging.handlers import APILogHandler
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from made_core import files, postgres
+from made_core.io import files
+from made_core.ledger import postgres
 from made_core.settings import settings
 
 START_SECONDS = 120  # for Prefect's server: it imports for tens of seconds on a busy machine

@@ -13,10 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from made_core.data import RunState, UnitState
 from made_core.errors import UserError
-from made_core.records import Run, UnitStatus
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.records import Run, UnitStatus
+from made_core.types import RunState, UnitState
 
 SHOWN = 10  # failed units named
 SLOWEST = 5  # units shown

@@ -10,15 +10,19 @@ import numpy as np
 from flows import generation
 from flows.engine import Engine
 from flows.generation import Generation, Paired
-from made_core import corpus as corpora
-from made_core import files, groups, output, recall, spans
-from made_core.arrays import read_array
-from made_core.corpus import Corpus
-from made_core.data import FileRef, Shard, Stage, UnitState
+from made_core.cluster import cluster_rows, pair_tasks
+from made_core.corpus import corpus as corpora
+from made_core.corpus.corpus import Corpus
+from made_core.dedup import pair_recall
 from made_core.errors import Permanent, TooManyFailures
+from made_core.io import files
+from made_core.io.arrays import read_array
+from made_core.ledger.records import Result
+from made_core.output import publish
+from made_core.output.plan import Plan
 from made_core.recipe import digest
-from made_core.records import Result
 from made_core.retries import retrying
+from made_core.types import FileRef, Shard, Stage, UnitState
 from tasks.assign import assign as assign_task
 from tasks.audit import QUERIES
 from tasks.audit import audit as audit_task
@@ -52,7 +56,7 @@ class Clustered:
     catalog: Result
     fit: Result
     scope: str
-    batches: dict[str, groups.Batch]  # by the range of parts, those of earlier generations first
+    batches: dict[str, cluster_rows.Batch]  # by the range of parts, those of earlier generations first
     results: list[Result]  # of this run's
 
 
@@ -109,7 +113,7 @@ def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = 
 
 
 def cluster(engine: Engine, embedded: Embedded) -> Clustered:
-    """Classes of equal pictures, centroids, and the rows in cluster order."""
+    """Classes of equal images, centroids, and the rows in cluster order."""
     job, corpus, ref, earlier = engine.job, embedded.corpus, embedded.ref, embedded.earlier
     part, cut = job.recipe.clusters, job.recipe.work.shards_per_task
     before = earlier.catalog.files if earlier else ()
@@ -133,7 +137,7 @@ def cluster(engine: Engine, embedded: Embedded) -> Clustered:
         expect=corpus.samples - corpus.begin,
     )
     done = engine.all_done(Stage.ASSIGN, results)
-    mine = {r.key: groups.Batch(*r.files) for r in done}
+    mine = {r.key: cluster_rows.Batch(*r.files) for r in done}
     return Clustered(catalog, fit, scope, {**earlier.batches, **mine} if earlier else mine, done)
 
 
@@ -142,9 +146,9 @@ def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> Paired:
     job, begin = engine.job, embedded.corpus.begin
     batches = tuple(clustered.batches.values())
     scope = digest([clustered.scope, job.bound, job.recipe.work.pairs_per_sample])
-    sizes = groups.sizes(batches)
+    sizes = cluster_rows.sizes(batches)
     cost = float((sizes.astype(float) ** 2).sum())
-    work = spans.pack(sizes, max(1, round(cost / PAIRS_COST)))
+    work = pair_tasks.pack(sizes, max(1, round(cost / PAIRS_COST)))
     results = engine.units(
         Stage.PAIRS, scope, [span.key for span in work],
         lambda some: pairs_task.submit(job, scope, batches, begin, some),
@@ -153,14 +157,14 @@ def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> Paired:
     return Paired.of(scope, done, sizes * job.recipe.work.pairs_per_sample)
 
 
-def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Recall | None:
+def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> pair_recall.Recall | None:
     """The share of the near pairs at eps that was compared; None: the recipe does not ask."""
     job, ref, catalog = engine.job, embedded.ref, clustered.catalog.files
     part, k = job.recipe.audit, clustered.fit.counts["k"]
     if not part.queries:
         return None
     if job.recipe.clusters.probes >= k:
-        return recall.WHOLE
+        return pair_recall.WHOLE
     scope = digest([clustered.scope, job.encoding.eps, part.model_dump()])
     batches = clustered.batches  # a batch counted is a batch assigned
     drawn = engine.one(
@@ -175,7 +179,7 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> recall.Re
     )
     _, *counted = engine.all_done(Stage.AUDIT, results)
     counts = np.sum([read_array(r.files[0]) for r in counted], axis=0)
-    return recall.estimate(counts, drawn.counts["pictures"])
+    return pair_recall.estimate(counts, drawn.counts["images"])
 
 
 def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Paired) -> Decided:
@@ -195,15 +199,15 @@ def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Pai
     cut = recipe.work.shards_per_task
     urls = [part.shard.url for part in corpus.new]  # they stand in what is written
     scope = digest([resolve_scope, recipe.output, recipe.writing.model_dump(), cut, urls])
-    finished = output.plan_of(recipe.output) == scope
+    finished = publish.plan_of(recipe.output) == scope
     by_batch = engine.units(
         Stage.DECIDE,
         scope,
         _batches(corpus, cut),
         lambda keys: decide_task.submit(job, scope, ref, catalog, resolved.files, keys),
         expect=corpus.samples - corpus.begin,
-        stands=lambda r: output.stands(recipe.output, r.files, finished),
-        lost=lambda: output.unmark(recipe.output),
+        stands=lambda r: publish.stands(recipe.output, r.files, finished),
+        lost=lambda: publish.unmark(recipe.output),
     )
     by_shard = engine.all_done(Stage.DECIDE, by_batch)
     broken = sum(r.counts["broken"] for r in by_shard)
@@ -215,16 +219,16 @@ def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Pai
 def write(engine: Engine, embedded: Embedded, decided: Decided) -> list[Result]:
     """The output shards, numbered from 0 without gaps."""
     job, scope = engine.job, decided.scope
-    plan = output.Plan(decided.resolved.counts["kept"], job.recipe.writing.samples_per_shard)
-    finished = output.plan_of(job.recipe.output) == scope
+    plan = Plan(decided.resolved.counts["kept"], job.recipe.writing.samples_per_shard)
+    finished = publish.plan_of(job.recipe.output) == scope
     results = engine.units(
         Stage.WRITE,
         scope,
         [plan.name(n) for n in range(plan.shards)],
         lambda keys: write_task.submit(job, scope, embedded.ref, decided.resolved.files[3], keys),
         expect=plan.kept,
-        stands=lambda r: output.stands(job.recipe.output, r.files, finished),
-        lost=lambda: output.unmark(job.recipe.output),
+        stands=lambda r: publish.stands(job.recipe.output, r.files, finished),
+        lost=lambda: publish.unmark(job.recipe.output),
     )
     return engine.all_done(Stage.WRITE, results)
 

@@ -13,12 +13,14 @@ import numpy as np
 from flows.engine import Engine
 from flows.generation import Paired
 from flows.steps import Clustered, Decided, Embedded
-from made_core import __version__, centroids, decisions, groups
-from made_core.centroids import Drift
-from made_core.data import Account, Reason, RunState, Shard
-from made_core.recall import Recall
-from made_core.records import Result
-from made_core.shards import Discovery
+from made_core import __version__
+from made_core.cluster import cluster_rows, kmeans
+from made_core.cluster.kmeans import Drift
+from made_core.dedup.pair_recall import Recall
+from made_core.ingest.discovery import Discovery
+from made_core.ledger.records import Result
+from made_core.output.accounts import total as total_of
+from made_core.types import Account, Reason, RunState, Shard
 
 NAMED = 3  # failed shards in the warnings; status and report name all
 
@@ -64,8 +66,8 @@ def summarise(
 ) -> dict[str, Any]:
     """What summary.json holds; docs/formats.md names each field."""
     job, recipe, encoding = engine.job, engine.job.recipe, engine.job.encoding
-    total = decisions.total([Account(**a) for r in decided.by_shard for a in r.counts["accounts"].values()])
-    sizes = groups.sizes(tuple(clustered.batches.values()))
+    total = total_of([Account(**a) for r in decided.by_shard for a in r.counts["accounts"].values()])
+    sizes = cluster_rows.sizes(tuple(clustered.batches.values()))
     fit = clustered.fit.counts
     return {
         "run": job.run,
@@ -183,11 +185,11 @@ def _extends(embedded: Embedded, clustered: Clustered, decided: Decided) -> dict
 
 def _drift(clustered: Clustered) -> Drift:
     fit, results = clustered.fit.counts, clustered.results
-    pictures = sum(r.counts["pictures"] for r in results)
+    images = sum(r.counts["images"] for r in results)
     distance = sum(r.counts["distance"] for r in results)
-    return centroids.drift(
-        1 - fit["mean_cosine"], distance / max(1, pictures), fit["pictures"],
-        clustered.catalog.counts["pictures"],
+    return kmeans.drift(
+        1 - fit["mean_cosine"], distance / max(1, images), fit["images"],
+        clustered.catalog.counts["images"],
     )  # fmt: skip
 
 
@@ -197,8 +199,8 @@ def _warnings(
     texts = []
     if embedded.earlier and (drift := _drift(clustered)).train_anew:
         texts.append(
-            f"the centroids fit no longer: new pictures are {drift.distance:.2f} times as far from them, and "
-            f"pictures are {drift.growth:.1f} times as many, as when they were trained; a run over all "
+            f"the centroids fit no longer: new images are {drift.distance:.2f} times as far from them, and "
+            f"images are {drift.growth:.1f} times as many, as when they were trained; a run over all "
             "sources, without extends, trains them anew"
         )
     if found.refused:

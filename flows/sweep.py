@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import generation
-from made_core import evidence, files, output
-from made_core import sweep as sweeps
-from made_core.state import Ledger
+from made_core.dedup import inputs
+from made_core.io import files, paths
+from made_core.ledger.ledger import Ledger
+from made_core.report import eps_sweep
 
 
 def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> dict[str, Any]:
@@ -29,12 +30,12 @@ def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> dict[str, Any]:
         DamagedFile: a stored file is gone or not what was written.
     """
     found = generation.of(ledger, run_id)
-    every = sweeps.every(eps, round(1 - found.bound, 12))
-    known = evidence.opened(found.corpus, found.sources, found.recipe)
-    steps = sweeps.sweep(found.corpus, known, every)
-    result = {"run": run_id, "plan": found.summary["plan"], "steps": sweeps.document(steps)}
-    page, table = (files.join(found.run.output, name) for name in output.SWEEP)
-    files.put_bytes(page, sweeps.render(found.summary, steps).encode())
+    every = eps_sweep.every(eps, round(1 - found.bound, 12))
+    known = inputs.opened(found.corpus, found.sources, found.recipe)
+    steps = eps_sweep.sweep(found.corpus, known, every)
+    result = {"run": run_id, "plan": found.summary["plan"], "steps": eps_sweep.document(steps)}
+    page, table = (files.join(found.run.output, name) for name in paths.SWEEP)
+    files.put_bytes(page, eps_sweep.render(found.summary, steps).encode())
     files.put_bytes(table, json.dumps(result, indent=4).encode())
     _show(result, found.summary, page)
     return result
@@ -54,4 +55,4 @@ def _show(result: dict[str, Any], summary: dict[str, Any], page: str) -> None:
             f"{step['near_duplicates']:,}",
         )
     console.print(table)
-    console.print(f"with pictures: {page}", highlight=False, soft_wrap=True)
+    console.print(f"with images: {page}", highlight=False, soft_wrap=True)

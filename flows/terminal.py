@@ -40,7 +40,7 @@ def run(flow: Callable[[], dict[str, Any]], log_folder: str | None) -> None:
 
 def table(summary: dict[str, Any]) -> None:
     """Prints what became of the samples, and where it lies."""
-    from made_core.recall import sentence  # it imports torch, which `made --help` need not
+    from made_core.dedup.pair_recall import sentence
 
     console = Console()
     samples, total = summary["samples"], max(1, summary["samples"]["in"])

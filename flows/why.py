@@ -9,14 +9,14 @@ import pyarrow.dataset as ds
 from rich.console import Console
 from rich.table import Table
 
-from made_core import files
 from made_core.errors import OutputError, UserError
+from made_core.io import files
 
 MEANING = {
     "unreadable": "it could not be read",
     "repeated_uid": "an earlier sample has the same uid: the same upstream row",
-    "exact_copy": "its picture's bytes equal another's; who stands for that one stands for both",
-    "placeholder": "its picture stands under many captions, so it shows none of them",
+    "exact_copy": "its image's bytes equal another's; who stands for that one stands for both",
+    "placeholder": "its image stands under many captions, so it shows none of them",
     "near_duplicate": "a kept sample is within eps",
     "small_side": "its smallest side is below filters.min_side",
     "aspect_ratio": "its sides differ by more than filters.max_aspect",

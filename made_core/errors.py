@@ -76,5 +76,5 @@ class LeaseLost(Transient):
     """another worker holds this unit now"""
 
 
-class BadPicture(Permanent):
-    """the picture cannot be read"""
+class BadImage(Permanent):
+    """the image cannot be read"""

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from made_core.errors import RecipeError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Part(BaseModel):
@@ -30,17 +26,17 @@ class Admission(Part):
 
 
 class Reading(Part):
-    """Limits on a picture."""
+    """Limits on a image."""
 
     max_pixels: int = Field(
         100_000_000,
         ge=1,
-        description="Pictures with more pixels (width x height) are unreadable: a bound on memory.",
+        description="Images with more pixels (width x height) are unreadable: a bound on memory.",
     )
 
 
 class Encoder(Part):
-    """What turns a picture into a vector."""
+    """What turns a image into a vector."""
 
     model: str = Field(
         "perceptual",
@@ -61,7 +57,7 @@ class Encoder(Part):
         "auto", description="Of weights and activations. auto: bf16 on cuda, fp32 on cpu."
     )
     batch_size: int | Literal["auto"] = Field(
-        "auto", description="Pictures a forward pass, 1 to 65536. auto: 256 on cuda, 32 on cpu."
+        "auto", description="Images a forward pass, 1 to 65536. auto: 256 on cuda, 32 on cpu."
     )
 
     @model_validator(mode="after")
@@ -135,7 +131,7 @@ class Dedup(Part):
     placeholder_captions: int | None = Field(
         10,
         ge=2,
-        description="A picture whose bytes stand under this many different captions is called a "
+        description="A image whose bytes stand under this many different captions is called a "
         "placeholder (an error image, a logo). null: none is.",
     )
     placeholders: Literal["keep_one", "drop"] = Field(
@@ -159,8 +155,8 @@ class Audit(Part):
         1000,
         ge=0,
         le=1_000_000,
-        description="Pictures, drawn at random, that are compared with all others. 0: off; as many "
-        "as there are pictures: exact.",
+        description="Images, drawn at random, that are compared with all others. 0: off; as many "
+        "as there are images: exact.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the draw.")
 
@@ -197,7 +193,7 @@ class Work(Part):
         ge=0,
         le=1_000_000,
         description="Near pairs a sample, beyond which a cluster's are not stored but found anew "
-        "when samples are decided: bounds what groups of thousands of near-equal pictures cost.",
+        "when samples are decided: bounds what groups of thousands of near-equal images cost.",
     )
     attempts: int = Field(3, ge=1, le=100, description="Of a unit, before it is set aside.")
     lease_seconds: float = Field(
@@ -266,71 +262,3 @@ def digest(value: Any) -> str:
     """16 hex digits of a JSON value: equal values, equal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def load(path: str | None, overrides: dict[str, Any], sets: list[str]) -> Recipe:
-    """The recipe of a YAML file (None: all defaults) under `overrides` and `a.b=value` settings.
-
-    Raises:
-        RecipeError: no such file, no YAML, or a field that does not fit; names field and bound.
-    """
-    values = _read(path) if path else {}
-    values.update({name: value for name, value in overrides.items() if value is not None})
-    for item in sets:
-        name, sep, text = item.partition("=")
-        if not sep:
-            raise RecipeError(f"--set {item}: expected field=value, as in dedup.eps=0.05")
-        _put(values, name.strip(), _yaml(text, f"--set {item}"))
-    return validate(values, path or "the command line")
-
-
-def validate(values: dict[str, Any], place: str) -> Recipe:
-    """`values` as a Recipe; raises RecipeError naming each field, what it is and what is allowed."""
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(f"{place}: " + "; ".join(_sentence(e) for e in error.errors())) from None
-
-
-def _sentence(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"]) or "recipe"
-    if error["type"] == "extra_forbidden":
-        allowed: Any = Recipe
-        for part in error["loc"][:-1]:
-            allowed = allowed.model_fields[part].annotation
-        return f"{name}: unknown field, allowed here: {', '.join(allowed.model_fields)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{name}: missing"
-    if error["type"] == "value_error":
-        return f"{name}: {message}"
-    return f"{name}: {message} (it is {error['input']!r})"
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: {error}") from None
-    values = _yaml(text, path)
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path}: expected fields and values, found a {type(values).__name__}")
-    return values
-
-
-def _yaml(text: str, place: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date such as 2024-99-99
-        raise RecipeError(f"{place}: no YAML: {' '.join(str(error).split())}") from None
-
-
-def _put(values: dict[str, Any], name: str, value: Any) -> None:
-    *parents, last = name.split(".")
-    for parent in parents:
-        inner = values.get(parent)
-        values[parent] = dict(inner) if isinstance(inner, dict) else {}
-        values = values[parent]
-    values[last] = value

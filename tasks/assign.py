@@ -1,4 +1,4 @@
-"""assign: a batch of shards -> its pictures' rows regrouped by cluster."""
+"""assign: a batch of shards -> its images' rows regrouped by cluster."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import centroids, embeddings, files, groups
-from made_core import corpus as corpora
-from made_core.arrays import StoredArray, read_array
-from made_core.data import FileRef, Stage, Unit
+from made_core.cluster import cluster_rows, kmeans
+from made_core.corpus import corpus as corpora
+from made_core.embed import metadata
+from made_core.io import files
+from made_core.io.arrays import StoredArray, read_array
+from made_core.types import FileRef, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
 
@@ -31,19 +33,19 @@ def assign(
     def one(unit: Unit, progress: Progress) -> Made:
         start, stop = (int(n) for n in unit.key.split("-"))
         rows, gids, done = [], [], 0
-        firsts = StoredArray(catalog_refs[1])
+        canonicals = StoredArray(catalog_refs[1])
         for part in corpus.parts[start:stop]:
-            first = firsts.rows(part.start, part.stop)
+            first = canonicals.rows(part.start, part.stop)
             mine = np.flatnonzero(first == np.arange(part.start, part.stop))
-            rows.append(embeddings.read_rows(part.rows)[mine])
+            rows.append(metadata.read_rows(part.rows)[mine])
             gids.append(mine + part.start)
             done += part.samples
             progress(done)
         together = np.concatenate(rows)
-        assignment = centroids.assign(together, fitted, job.recipe.clusters.probes)
+        assignment = kmeans.assign(together, fitted, job.recipe.clusters.probes)
         url = files.join(job.recipe.store_url, "groups", scope, unit.name)
-        refs = groups.put(url, np.concatenate(gids), together, assignment, len(fitted))
-        counts = {"pictures": len(together), "distance": float(assignment.distance.sum())}
+        refs = cluster_rows.put(url, np.concatenate(gids), together, assignment, len(fitted))
+        counts = {"images": len(together), "distance": float(assignment.distance.sum())}
         return Made(refs, done, counts)
 
     work(job, Stage.ASSIGN, scope, keys, one)

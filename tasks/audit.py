@@ -1,4 +1,4 @@
-"""audit: a sample of pictures against all -> how many near pairs there are, and how many were compared."""
+"""audit: a sample of images against all -> how many near pairs there are, and how many were compared."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import catalog as catalogs
-from made_core import corpus as corpora
-from made_core import embeddings, files, groups, recall
-from made_core.arrays import StoredArray, put_array, read_array
-from made_core.data import FileRef, Stage, Unit
+from made_core.cluster import cluster_rows
+from made_core.corpus import corpus as corpora
+from made_core.corpus import identity
+from made_core.dedup import pair_recall
+from made_core.embed import metadata
+from made_core.io import files
+from made_core.io.arrays import StoredArray, put_array, read_array
+from made_core.types import FileRef, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
 QUERIES = "queries"  # the key of the unit that draws the sample
@@ -24,7 +27,7 @@ def audit(
     scope: str,
     corpus_ref: FileRef,
     catalog_refs: tuple[FileRef, ...],
-    batches: Mapping[str, groups.Batch],
+    batches: Mapping[str, cluster_rows.Batch],
     drawn: Sequence[FileRef],
     keys: Sequence[str],
 ) -> None:
@@ -38,16 +41,16 @@ def audit(
     def one(unit: Unit, progress: Progress) -> Made:
         url = files.join(recipe.store_url, "audits", scope, unit.name)
         if unit.key == QUERIES:
-            catalog = catalogs.read(catalog_refs)
-            size, seed = recipe.audit.queries, recall.SEEDS + recipe.audit.seed
-            gids = np.sort(catalogs.training_sample(catalog, size, seed))
+            catalog = identity.read(catalog_refs)
+            size, seed = recipe.audit.queries, pair_recall.SEEDS + recipe.audit.seed
+            gids = np.sort(identity.training_sample(catalog, size, seed))
             refs = [
                 put_array(f"{url}.gids.npy", gids),
                 put_array(f"{url}.rows.npy", corpus.gather(gids)),
-                put_array(f"{url}.probes.npy", recall.probes_of(list(batches.values()), gids)),
+                put_array(f"{url}.probes.npy", pair_recall.probes_of(list(batches.values()), gids)),
             ]
-            return Made(refs, len(gids), {"pictures": len(catalog.pictures)})
-        queries = recall.Pictures(*(read_array(ref) for ref in drawn))
+            return Made(refs, len(gids), {"images": len(catalog.images)})
+        queries = pair_recall.Images(*(read_array(ref) for ref in drawn))
         counts = np.zeros((len(queries.gids), 2), np.int64)
         start, stop = (int(n) for n in unit.key.split("-"))
         done = 0
@@ -55,12 +58,12 @@ def audit(
         begin, end = parts[0].start, parts[-1].stop
         first = StoredArray(catalog_refs[1]).rows(begin, end)
         gids = np.flatnonzero(first == np.arange(begin, end)) + begin
-        probes = recall.probes_of([batches[unit.key]], gids)
+        probes = pair_recall.probes_of([batches[unit.key]], gids)
         for part in parts:
             here = slice(*np.searchsorted(gids, [part.start, part.stop]))
-            rows = embeddings.read_rows(part.rows)[gids[here] - part.start]
-            others = recall.Pictures(gids[here], rows, probes[here])
-            counts += recall.count(queries, others, 1 - job.encoding.eps, recipe.work.block_rows)
+            rows = metadata.read_rows(part.rows)[gids[here] - part.start]
+            others = pair_recall.Images(gids[here], rows, probes[here])
+            counts += pair_recall.count(queries, others, 1 - job.encoding.eps, recipe.work.block_rows)
             done += part.samples
             progress(done)
         return Made([put_array(f"{url}.counts.npy", counts)], done)

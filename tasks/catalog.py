@@ -1,14 +1,14 @@
-"""catalog: the metadata of all shards -> uids and classes of equal pictures."""
+"""catalog: the metadata of all shards -> uids and classes of equal images."""
 
 from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import catalog as catalogs
-from made_core import corpus as corpora
-from made_core import files
-from made_core.data import FileRef, Stage, Unit
+from made_core.corpus import corpus as corpora
+from made_core.corpus import identity
+from made_core.io import files
+from made_core.types import FileRef, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
 
@@ -18,12 +18,12 @@ def catalog(job: Job, scope: str, corpus_ref: FileRef, earlier: tuple[FileRef, .
 
     def one(unit: Unit, progress: Progress) -> Made:
         corpus = corpora.read(corpus_ref)
-        built = catalogs.build(corpus, catalogs.read(earlier).first if earlier else None)
-        url = files.join(job.recipe.store_url, "catalogs", scope, unit.name)
+        built = identity.build(corpus, identity.read(earlier).first if earlier else None)
+        url = files.join(job.recipe.store_url, "identity", scope, unit.name)
         counts = {
-            "pictures": len(built.pictures),
+            "images": len(built.images),
             "readable": int((built.first >= 0).sum()),
         }
-        return Made(catalogs.put(url, built), len(built.uids), counts)
+        return Made(identity.put(url, built), len(built.uids), counts)
 
     work(job, Stage.CATALOG, scope, ["catalog"], one)

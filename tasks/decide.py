@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import corpus as corpora
-from made_core import decisions, files, output, verdict
-from made_core.data import FileRef, Stage, Unit
+from made_core.corpus import corpus as corpora
+from made_core.io import files, paths
+from made_core.output import decision_tables
+from made_core.output.accounts import account
+from made_core.output.plan import Plan
+from made_core.types import FileRef, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
 
@@ -30,23 +33,23 @@ def decide(
 
     def one(unit: Unit, progress: Progress) -> Made:
         start, stop = (int(n) for n in unit.key.split("-"))
-        refs, accounts, checked, broken, done = [], {}, 0, 0, 0
-        decided = verdict.opened(catalog_refs, decision_refs)
-        plan = output.Plan(len(decided.kept), job.recipe.writing.samples_per_shard)
+        refs, by_shard, checked, broken, done = [], {}, 0, 0, 0
+        decided = decision_tables.opened(catalog_refs, decision_refs)
+        plan = Plan(len(decided.kept), job.recipe.writing.samples_per_shard)
         for part in corpus.parts[start:stop]:
-            columns, check = verdict.columns(part, corpus, decided, plan, 1 - job.encoding.eps)
-            table = decisions.table(part, columns)
+            columns, check = decision_tables.columns(part, corpus, decided, plan, 1 - job.encoding.eps)
+            table = decision_tables.table(part, columns)
 
             def write(path: Path, table: object = table) -> None:
                 pq.write_table(table, path, compression="zstd")
 
-            name = output.part_url(job.recipe.output, scope, "decisions", part.shard.id, unit)
+            name = paths.part_url(job.recipe.output, scope, "decisions", part.shard.id, unit)
             refs.append(files.put(f"{name}.parquet", write))
-            accounts[part.shard.id] = asdict(decisions.account(columns.reason))
+            by_shard[part.shard.id] = asdict(account(columns.reason))
             checked, broken = checked + check.checked, broken + check.broken
             done += part.samples
             progress(done)
-        counts = {"accounts": accounts, "checked": checked, "broken": broken}
+        counts = {"accounts": by_shard, "checked": checked, "broken": broken}
         return Made(refs, done, counts)
 
     work(job, Stage.DECIDE, scope, keys, one)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import embeddings, encoder, files
-from made_core.data import Shard, Stage, Unit
+from made_core.embed import embed as embeddings
+from made_core.embed import encoder, metadata
 from made_core.errors import CorruptShard, EncoderError
+from made_core.io import files
+from made_core.types import Shard, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
 
@@ -33,7 +35,7 @@ def embed(job: Job, scope: str, shards: Sequence[Shard]) -> None:
         except FileNotFoundError as error:
             raise CorruptShard(f"{shard.url} is gone: {error}") from None
         url = files.join(job.recipe.store_url, "embeddings", scope, unit.name)
-        refs = embeddings.put(url, rows, table)
+        refs = metadata.put(url, rows, table)
         unreadable = table["error"].length() - table["error"].null_count
         warnings = table["warning"].length() - table["warning"].null_count
         counts = {"unreadable": unreadable, "warnings": warnings, "stray": stray}

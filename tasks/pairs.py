@@ -9,30 +9,33 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import files, groups
-from made_core import pairs as near_pairs
-from made_core.data import Stage, Unit
-from made_core.spans import Span
+from made_core.cluster import cluster_rows
+from made_core.cluster.pair_tasks import PairTask
+from made_core.dedup import near_pairs
+from made_core.io import files
+from made_core.types import Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
 
 @task(name="pairs", cache_policy=NO_CACHE, persist_result=False)
-def pairs(job: Job, scope: str, batches: Sequence[groups.Batch], begin: int, keys: Sequence[str]) -> None:
-    """Finds the pairs of spans of clusters, named by their keys.
+def pairs(
+    job: Job, scope: str, batches: Sequence[cluster_rows.Batch], begin: int, keys: Sequence[str]
+) -> None:
+    """Finds the pairs of pair_tasks of clusters, named by their keys.
 
     Pairs of two samples before the gid `begin` are left out: an earlier run has them.
     """
     block = job.recipe.work.block_rows
 
     def one(unit: Unit, progress: Progress) -> Made:
-        span = Span.of(unit.key)
+        span = PairTask.of(unit.key)
         found = np.zeros(near_pairs.BINS, np.int64)
         dense: list[int] = []
         rows = 0
 
         def write(path: Path) -> None:
             nonlocal rows
-            with open(path, "wb") as file, groups.gathered(batches, span.start, span.stop) as clusters:
+            with open(path, "wb") as file, cluster_rows.gathered(batches, span.start, span.stop) as clusters:
                 for cluster in clusters:
                     place, most = file.tell(), job.recipe.work.pairs_per_sample * len(cluster.members)
                     first, last = span.rows(len(cluster.members))

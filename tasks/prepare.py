@@ -5,10 +5,10 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import encoder
-from made_core.data import Encoding
+from made_core.embed import encoder
 from made_core.errors import RecipeError
 from made_core.recipe import Recipe
+from made_core.types import Encoding
 
 
 @task(name="prepare", cache_policy=NO_CACHE, persist_result=False)

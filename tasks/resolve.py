@@ -6,25 +6,26 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core import corpus as corpora
-from made_core import evidence, files
-from made_core.arrays import put_array
-from made_core.data import FileRef, Stage, Unit
-from made_core.filters import KEPT
+from made_core.corpus import corpus as corpora
+from made_core.dedup import inputs
+from made_core.dedup.filters import KEPT
+from made_core.io import files
+from made_core.io.arrays import put_array
+from made_core.types import FileRef, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 
 
 @task(name="resolve", cache_policy=NO_CACHE, persist_result=False)
-def resolve(job: Job, scope: str, corpus_ref: FileRef, sources: evidence.Sources) -> None:
+def resolve(job: Job, scope: str, corpus_ref: FileRef, sources: inputs.ResolveFiles) -> None:
     """Decides globally; files: reason, representative, cluster (by gid) and the gids kept by this run."""
 
     def one(unit: Unit, progress: Progress) -> Made:
         corpus = corpora.read(corpus_ref)
-        known = evidence.opened(corpus, sources, job.recipe)
+        known = inputs.opened(corpus, sources, job.recipe)
         decided = known.decide(job.encoding.eps)
         stands = decided.representative[corpus.begin :]
-        new = known.survey.placeholder[corpus.begin :]
-        pictures = np.unique(known.catalog.first[corpus.begin :][new])
+        new = known.scan.placeholder[corpus.begin :]
+        images = np.unique(known.catalog.first[corpus.begin :][new])
         url = files.join(job.recipe.store_url, "decisions", scope, unit.name)
         kept = np.flatnonzero(decided.reason[corpus.begin :] == KEPT) + corpus.begin
         refs = [
@@ -37,7 +38,7 @@ def resolve(job: Job, scope: str, corpus_ref: FileRef, sources: evidence.Sources
             "kept": len(kept),
             "stood_for_before": int(((stands >= 0) & (stands < corpus.begin)).sum()),
             "kept_before": int((decided.reason[: corpus.begin] == KEPT).sum()),
-            "placeholders": {"pictures": len(pictures), "samples": int(new.sum())},
+            "placeholders": {"images": len(images), "samples": int(new.sum())},
         }
         return Made(refs, corpus.samples - corpus.begin, counts)
 

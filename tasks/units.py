@@ -17,12 +17,12 @@ from typing import Any
 from prefect.logging import get_run_logger
 from prefect.logging.handlers import APILogHandler
 
-from made_core import leftovers
-from made_core.data import Encoding, FileRef, Stage, Unit, UnitState
 from made_core.errors import LeaseLost
+from made_core.ledger import cleanup
+from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
 from made_core.retries import backoff
-from made_core.state import Ledger
+from made_core.types import Encoding, FileRef, Stage, Unit, UnitState
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def work(
 @cache
 def _sweep_scratch() -> None:
     """Once in a process: what workers that died on this machine left there."""
-    leftovers.sweep_scratch()
+    cleanup.clean_scratch()
 
 
 @cache

@@ -12,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from made_core import catalog, centroids, embeddings, groups, pairs, spans
-from made_core import corpus as corpora
-from made_core.data import FileRef, Shard
+from made_core.cluster import cluster_rows, kmeans, pair_tasks
+from made_core.corpus import corpus as corpora
+from made_core.corpus import identity
+from made_core.dedup import near_pairs
+from made_core.embed import metadata
+from made_core.types import FileRef, Shard
 from tests import oracle
 
 EPS_MAX = 0.5
@@ -27,7 +30,7 @@ class Samples:
     """Samples in corpus order, as plain lists."""
 
     rows: npt.NDArray[np.float16]
-    pictures: list[int]
+    images: list[int]
     uids: list[str]
     readable: list[bool]
     filtered: list[str | None]
@@ -52,12 +55,12 @@ def clumped(seed: int, n: int = 72, dim: int = 6) -> Samples:
     turn = np.deg2rad(9.0 * np.arange(8))
     rows[:8] = 0
     rows[:8, 0], rows[:8, 1] = np.cos(turn), np.sin(turn)
-    rows[8:10] = rows[10:11]  # equal rows of different pictures
+    rows[8:10] = rows[10:11]  # equal rows of different images
     mixed = generator.permutation(n)
-    pictures, uids = list(range(n)), [f"u{generator.integers(10**6):06d}-{i}" for i in range(n)]
+    images, uids = list(range(n)), [f"u{generator.integers(10**6):06d}-{i}" for i in range(n)]
     for _ in range(10):
         a, b = generator.integers(0, n, 2).tolist()
-        pictures[a] = pictures[b]  # its row differs: the class's first decides which counts
+        images[a] = images[b]  # its row differs: the class's first decides which counts
     for _ in range(6):
         a, b = generator.integers(0, n, 2).tolist()
         uids[a] = uids[b]
@@ -71,7 +74,7 @@ def clumped(seed: int, n: int = 72, dim: int = 6) -> Samples:
     scores = generator.choice([0.0, 0.5, 0.5, 1.0], n).tolist()
     return Samples(
         stored,
-        pictures,
+        images,
         uids,
         readable,
         reasons,
@@ -101,9 +104,9 @@ def equal(seed: int) -> Samples:
 
 
 def copies(seed: int) -> Samples:
-    """Three pictures only."""
+    """Three images only."""
     samples = clumped(seed)
-    return replace(samples, pictures=[p % 3 for p in samples.pictures])
+    return replace(samples, images=[p % 3 for p in samples.images])
 
 
 def one_uid(seed: int) -> Samples:
@@ -135,7 +138,7 @@ def store(folder: Path, samples: Samples) -> list[Embedded]:
                 "key": f"{i - start:09d}",
                 "uid": samples.uids[i],
                 "error": None if samples.readable[i] else "broken",
-                "picture": bytes(15) + bytes([samples.pictures[i]]),
+                "image_digest": bytes(15) + bytes([samples.images[i]]),
                 "width": samples.sides[i] if samples.readable[i] else None,
                 "height": 64 if samples.readable[i] else None,
                 "caption": "one" if samples.filtered[i] == "few_words" else "one two",
@@ -143,9 +146,9 @@ def store(folder: Path, samples: Samples) -> list[Embedded]:
             }
             for i in range(start, stop)
         ]
-        table = pa.Table.from_pylist(records, schema=embeddings.SCHEMA)
+        table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
         name = f"{number:05d}"
-        refs = embeddings.put(str(folder / name), samples.rows[start:stop], table)
+        refs = metadata.put(str(folder / name), samples.rows[start:stop], table)
         result.append((Shard(name, f"{name}.tar", f"{number:032x}", 1, None), stop - start, *refs))
     return result
 
@@ -155,12 +158,12 @@ class Core:
     """What the core knows before it decides; each step as the tasks will call it."""
 
     corpus: corpora.Corpus
-    catalog: catalog.Catalog
+    identities: identity.Identities
     centroids: npt.NDArray[np.float32]
-    batches: tuple[groups.Batch, ...]
+    batches: tuple[cluster_rows.Batch, ...]
     cluster: npt.NDArray[np.int32]  # (n,) home of each sample's vector, -1: none
     distance: npt.NDArray[np.float64]
-    pairs: pairs.Pairs
+    pairs: near_pairs.Pairs
 
 
 def prepare(
@@ -173,28 +176,30 @@ def prepare(
     block: int = 64,
     earlier: Core | None = None,
 ) -> Core:
-    """Catalog, fit, assign by batches of shards, pairs by ranges of clusters."""
+    """Identities, fit, assign by batches of shards, pairs by ranges of clusters."""
     before = earlier.corpus if earlier else None
     corpus = corpora.build(sorted(embedded, key=lambda e: e[0].id), before)
-    built = catalog.build(corpus, earlier.catalog.first if earlier else None)
+    built = identity.build(corpus, earlier.identities.first if earlier else None)
     if earlier:
         means = earlier.centroids
     else:
-        k = centroids.choose_k(k, len(built.pictures))
-        means = centroids.fit(corpus.gather(catalog.training_sample(built, 1000, 0)), k, 4, 0)
+        k = kmeans.choose_k(k, len(built.images))
+        means = kmeans.fit(corpus.gather(identity.training_sample(built, 1000, 0)), k, 4, 0)
     batches = list(earlier.batches) if earlier else []
     for number in range(corpus.known, len(corpus.parts), batch):
         parts = corpus.parts[number : number + batch]
-        gids = built.pictures[(built.pictures >= parts[0].start) & (built.pictures < parts[-1].stop)]
+        gids = built.images[(built.images >= parts[0].start) & (built.images < parts[-1].stop)]
         rows = corpus.gather(gids)
-        assignment = centroids.assign(rows, means, probes)
+        assignment = kmeans.assign(rows, means, probes)
         url = str(folder / f"batch-{len(means)}-{probes}-{batch}-{number}")
-        batches.append(groups.Batch(*groups.put(url, gids, rows, assignment, len(means))))
-    cluster, distance = groups.homes(batches, built.first)
-    found = [earlier.pairs if earlier else np.zeros(0, pairs.PAIR)]
-    for span in spans.pack(groups.sizes(batches), tasks):
-        with groups.gathered(batches, span.start, span.stop) as clusters:
+        batches.append(cluster_rows.Batch(*cluster_rows.put(url, gids, rows, assignment, len(means))))
+    cluster, distance = cluster_rows.homes(batches, built.first)
+    found = [earlier.pairs if earlier else np.zeros(0, near_pairs.PAIR)]
+    for span in pair_tasks.pack(cluster_rows.sizes(batches), tasks):
+        with cluster_rows.gathered(batches, span.start, span.stop) as clusters:
             for c in clusters:
                 some = span.rows(len(c.members))
-                found += pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, block, some, corpus.begin)
+                found += near_pairs.of_cluster(
+                    c.id, c.rows, c.members, 1 - EPS_MAX, block, some, corpus.begin
+                )
     return Core(corpus, built, means, tuple(batches), cluster, distance, np.concatenate(found))

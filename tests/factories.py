@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from made_core.data import Shard
+from made_core.types import Shard
 
 Members = dict[str, bytes]
 
@@ -28,8 +28,10 @@ TINY: dict[str, Any] = {
 }
 
 
-def picture(seed: int, size: tuple[int, int] = (64, 48), format: str = "JPEG", mode: str = "RGB") -> bytes:
-    """An encoded picture of soft random blobs; equal arguments, equal bytes."""
+def encoded_image(
+    seed: int, size: tuple[int, int] = (64, 48), format: str = "JPEG", mode: str = "RGB"
+) -> bytes:
+    """An encoded image of soft random blobs; equal arguments, equal bytes."""
     blobs = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
     image = Image.fromarray(blobs).resize(size, Image.Resampling.BICUBIC).convert(mode)
     buffer = BytesIO()
@@ -39,7 +41,7 @@ def picture(seed: int, size: tuple[int, int] = (64, 48), format: str = "JPEG", m
 
 def members(seed: int, caption: str | None = "a caption", **fields: Any) -> Members:
     """The jpg, json and txt of one sample as img2dataset leaves them; `fields` go into the json."""
-    data = picture(seed)
+    data = encoded_image(seed)
     found = {"caption": caption, "url": f"http://localhost/{seed}.jpg", "status": "success"}
     return {
         "jpg": data,

@@ -114,18 +114,18 @@ def reference(
     return result
 
 
-def firsts(
-    pictures: Sequence[object], uids: Sequence[str], readable: Sequence[bool], cuts: Sequence[int] = ()
+def canonicals(
+    images: Sequence[object], uids: Sequence[str], readable: Sequence[bool], cuts: Sequence[int] = ()
 ) -> list[int]:
-    """Whose row is the picture's vector: its readable sample with the lowest uid, then gid.
+    """Whose row is the image's vector: its readable sample with the lowest uid, then gid.
 
-    With `cuts`, where generations end: of the first generation that has the picture.
+    With `cuts`, where generations end: of the first generation that has the image.
     """
     n = len(uids)
     ages = [sum(i >= cut for cut in cuts) for i in range(n)]
     result = list(range(n))
     for i in result[:]:
-        same = [m for m in range(len(uids)) if pictures[m] == pictures[i] and readable[m]]
+        same = [m for m in range(len(uids)) if images[m] == images[i] and readable[m]]
         if readable[i]:
             result[i] = min(same, key=lambda m: (ages[m], uids[m].encode(), m))
     return result
@@ -133,7 +133,7 @@ def firsts(
 
 def decide(
     rows: npt.NDArray[np.float16],
-    pictures: Sequence[object],
+    images: Sequence[object],
     uids: Sequence[str],
     readable: Sequence[bool],
     filtered: Sequence[str | None],
@@ -147,7 +147,7 @@ def decide(
     """Every sample's outcome; samples are in gid order.
 
     Args:
-        pictures: equal where the pictures' bytes are. filtered: the filter's reason, or None.
+        images: equal where the images' bytes are. filtered: the filter's reason, or None.
         probes: nearest clusters of each row, home first; like the row, only a first's count.
         values: the keep rule's for each sample, lowest first.
         earlier: what was decided of the first samples: it stands. cuts: where generations end.
@@ -155,7 +155,7 @@ def decide(
     n, before = len(rows), len(earlier.reason) if earlier else 0
     reason: list[str | None] = [None] * n
     representatives: list[set[int]] = [set() for _ in range(n)]
-    first = firsts(pictures, uids, readable, cuts)
+    first = canonicals(images, uids, readable, cuts)
 
     # What is unreadable, filtered or a repeated uid is out, and represents nobody.
     original = list(range(n))
@@ -170,7 +170,7 @@ def decide(
         if earlier and i < before:
             reason[i], representatives[i] = earlier.reason[i], earlier.representatives[i]
 
-    # Of equal pictures, the first in the total order survives.
+    # Of equal images, the first in the total order survives.
     order = sorted(range(n), key=lambda i: (i >= before, values[i], uids[i].encode(), i))
     survivor: dict[int, int] = {}
     for i in order:
@@ -178,7 +178,7 @@ def decide(
             survivor.setdefault(first[i], i)
     walk = [i for i in order if survivor.get(first[i]) == i]
 
-    # Near duplicates among the survivors, by their pictures' vectors.
+    # Near duplicates among the survivors, by their images' vectors.
     x = unit(rows[[first[i] for i in walk]])
     seen = [probes[first[i]] for i in walk]
     places, stays = range(len(walk)), sum(i < before for i in walk)

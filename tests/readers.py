@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def webdataset(folder: Path) -> int:
-    """webdataset, decoding the pictures."""
+    """webdataset, decoding the images."""
     import webdataset as wds
 
     urls = sorted(map(str, folder.glob("*.tar")))
     found = wds.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("jpg;png;jpeg;webp", "txt")
-    return sum(1 for picture, text in found if picture.size and isinstance(text, str))
+    return sum(1 for image, text in found if image.size and isinstance(text, str))
 
 
 def ray_data(folder: Path) -> int:
@@ -22,7 +22,7 @@ def ray_data(folder: Path) -> int:
     import ray
 
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    # Its default decoder makes arrays of 2 axes of grey pictures and cannot mix them with coloured ones.
+    # Its default decoder makes arrays of 2 axes of grey images and cannot mix them with coloured ones.
     rows = ray.data.read_webdataset(str(folder), file_extensions=["tar"], decoder=None).take_all()
     assert all(r["__key__"] and isinstance(json.loads(r["json"]), dict) for r in rows)
     return len(rows)

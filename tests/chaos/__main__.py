@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from made_core import planted
+from made_core.sample.write import write_sample
 from tests import checks
 from tests.chaos.cluster import Cluster, Database, Disk, Prefect, environment, wait_for
 from tests.chaos.driver import Driver
@@ -55,7 +55,7 @@ def main() -> int:
         if stand.disk.trouble:
             print(f"no kill of kind disk: {stand.disk.trouble}")
         kinds = tuple(kind for kind in KINDS if kind != "disk" or not stand.disk.trouble)
-        planted.write(folder / "sample", samples=SAMPLES, shards=SHARDS, seed=args.seed, image_size=64)
+        write_sample(folder / "sample", samples=SAMPLES, shards=SHARDS, seed=args.seed, image_size=64)
         chaos = Chaos(stand, folder / "sample" / "shards", args.seed)
         try:
             chaos.run(plan(args.kills, args.seed, kinds))

@@ -19,8 +19,8 @@ from urllib.request import urlopen
 
 from sqlalchemy import make_url
 
-from made_core import postgres
 from made_core.errors import DatabaseError
+from made_core.ledger import postgres
 from tests.chaos.processes import FOLDER, Part, lives
 from tests.chaos.proxy import Proxy
 

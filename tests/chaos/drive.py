@@ -13,7 +13,7 @@ from pathlib import Path
 import ray
 
 from flows.curate import curate
-from made_core.recipe import validate
+from made_core.recipe_file import validate
 
 
 def main(go: Path, address: str) -> None:

@@ -15,8 +15,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from made_core import files, output
-from made_core.units import Units
+from made_core.io import files, paths
+from made_core.ledger.units import Units
+from made_core.output import publish
 from tasks import units
 from tests.chaos.processes import FOLDER
 
@@ -38,7 +39,7 @@ def install() -> None:
     _wrap(units._Lease, "progress", before=lambda *_: _meet("mid-shard"))
     _wrap(files, "put", before=_putting)
     _wrap(files, "move", before=_moving)
-    _wrap(output, "publish", before=_publishing, after=lambda *_: _meet("after-moves"))
+    _wrap(publish, "publish", before=_publishing, after=lambda *_: _meet("after-moves"))
 
 
 def _claimed(found: list[Any]) -> None:
@@ -51,7 +52,7 @@ def _finished(_: None) -> None:
 
 
 def _putting(url: str, *_: object) -> None:
-    if _Where.stage == "publish" and url.endswith(f"/{output.SUMMARY}"):
+    if _Where.stage == "publish" and url.endswith(f"/{paths.SUMMARY}"):
         _meet("before-summary")
     elif _Where.puts == 0:
         _meet("before-file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from made_core.database import Database
+from made_core.ledger.database import Database
 
 EVENTS = """
     SELECT unit.stage, unit.key, unit.attempts, kind, event.error FROM event

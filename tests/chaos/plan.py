@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
 
-from made_core.data import Stage
+from made_core.types import Stage
 
 # worker: a Ray worker; raylet: a worker node's; head: Ray's GCS; flow: the process that drives the
 # run; postgres: the postmaster; all by SIGKILL. disk: full for seconds; cut: the database out of reach.

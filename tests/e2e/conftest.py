@@ -12,8 +12,9 @@ import ray
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from made_core import planted, postgres
-from made_core.recipe import validate
+from made_core.ledger import postgres
+from made_core.recipe_file import validate
+from made_core.sample.write import write_sample
 from made_core.settings import settings
 from tests import s3
 
@@ -61,7 +62,7 @@ def curate(servers: str) -> Curate:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A planted sample of 400 pictures in 4 shards: `sample / "shards"`, `sample / "truth.json"`."""
+    """A planted sample of 400 images in 4 shards: `sample / "shards"`, `sample / "truth.json"`."""
     folder = tmp_path_factory.mktemp("sample")
-    planted.write(folder, samples=400, shards=4, seed=3)
+    write_sample(folder, samples=400, shards=4, seed=3)
     return folder

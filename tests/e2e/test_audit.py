@@ -10,22 +10,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
 from tests import oracle
 
 Curate = Callable[..., dict[str, Any]]
 
 
 def by_brute_force(store: Path, probes: int, eps: float) -> tuple[int, int]:
-    """(pairs compared, pairs) at eps of all pictures, each pair once, from stored rows and centroids."""
-    firsts: dict[bytes, tuple[str, Any]] = {}
+    """(pairs compared, pairs) at eps of all images, each pair once, from stored rows and centroids."""
+    canonicals: dict[bytes, tuple[str, Any]] = {}
     for path in sorted((store / "embeddings").glob("*/*.parquet")):
         for fact, row in zip(pq.read_table(path).to_pylist(), np.load(path.with_suffix(".npy")), strict=True):
             if fact["error"] is None:
-                known = firsts.get(fact["picture"])
+                known = canonicals.get(fact["image_digest"])
                 if known is None or fact["uid"] < known[0]:
-                    firsts[fact["picture"]] = (fact["uid"], row)
-    rows = np.array([row for _, row in firsts.values()])
+                    canonicals[fact["image_digest"]] = (fact["uid"], row)
+    rows = np.array([row for _, row in canonicals.values()])
     (centroids,) = (store / "centroids").glob("*/*.npy")
     x = oracle.unit(rows)
     near = np.triu(oracle.products(x, x) > 1 - eps, 1)
@@ -38,7 +38,7 @@ def test_recall_is_that_of_brute_force(servers: str, curate: Curate, sample: Pat
     store, shares, eps = tmp_path / "store", [], 0.005
     common: dict[str, Any] = {
         "store": str(store),
-        "encoder": {"model": "mean-colour"},  # its pictures lie close: borders part many pairs
+        "encoder": {"model": "mean-colour"},  # its images lie close: borders part many pairs
         "dedup": {"eps": eps, "eps_max": 0.01},
         "work": {"shards_per_task": 3},
     }
@@ -70,7 +70,7 @@ def test_recall_is_that_of_brute_force(servers: str, curate: Curate, sample: Pat
     assert (units(), drawn["plan"]) == before
     assert told["queries"] == 60 and told["low"] < told["high"]
     assert told["low"] <= shares[1] <= told["high"]
-    assert "of 60 sampled pictures" in (output / "report.html").read_text()
+    assert "of 60 sampled images" in (output / "report.html").read_text()
     off = curate(sample / "shards", output=output, clusters=clusters, audit={"queries": 0}, **common)
     assert off["recall"] is None and off["plan"] == drawn["plan"]
 
@@ -79,4 +79,4 @@ def test_one_cluster_is_recall_one(curate: Curate, sample: Path, tmp_path: Path)
     summary = curate(sample / "shards", output=tmp_path / "out", clusters={"k": 1})
     assert summary["recall"]["estimate"] == summary["recall"]["low"] == 1
     assert "audit" not in summary["seconds_by_stage"]
-    assert "Every picture was compared with every other" in (tmp_path / "out" / "report.html").read_text()
+    assert "Every image was compared with every other" in (tmp_path / "out" / "report.html").read_text()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
 from tests import checks
 from tests.factories import make_shard, members
 
@@ -36,7 +36,7 @@ def made(home: Path, *args: str | Path, **env: str) -> subprocess.CompletedProce
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one small shard; each picture twice."""
+    """A folder with one small shard; each image twice."""
     folder = tmp_path_factory.mktemp("shards")
     samples = [(f"{n:08d}", members(n % 30, f"caption {n}", uid=f"{n:032x}")) for n in range(60)]
     make_shard(folder, "00000", samples)

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import steps
-from made_core import planted
-from made_core.data import RunState, Stage, UnitState
 from made_core.errors import EncoderError, OutputError, RecipeError, SourceError, TooManyFailures
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.sample.score import Score, score
+from made_core.types import RunState, Stage, UnitState
 from tests import checks, oracle
 from tests.factories import make_shard, members, stats, tiny_open_clip
 
@@ -57,22 +57,22 @@ def first(
 ) -> tuple[Path, dict[str, Any]]:
     """The planted sample, curated with all defaults: (output, summary)."""
     from flows.curate import curate as flow
-    from made_core.recipe import validate
+    from made_core.recipe_file import validate
 
     output = tmp_path_factory.mktemp("first") / "output"
     recipe = validate({"sources": [str(sample / "shards")], "output": str(output)}, "the test")
     return output, flow(recipe)
 
 
-def score(sample: Path, output: Path) -> planted.Score:
+def scored(sample: Path, output: Path) -> Score:
     truth = json.loads((sample / "truth.json").read_text())
     rows = checks.decisions(output)
-    return planted.score(truth, [(r["uid"], r["kept"], r["represented_by"]) for r in rows])
+    return score(truth, [(r["uid"], r["kept"], r["represented_by"]) for r in rows])
 
 
 def test_planted_groups_are_found(sample: Path, first: First) -> None:
     output, summary = first
-    found = score(sample, output)
+    found = scored(sample, output)
     assert found.precision >= 0.95 and found.recall >= 0.95
     assert summary["state"] == "completed" and summary["samples"]["in"] == 400
     assert summary["samples"]["dropped"]["exact_copy"] > 0
@@ -152,7 +152,7 @@ def test_another_eps_embeds_and_clusters_nothing(
 
 def test_mean_colour_finds_too_little(curate: Curate, sample: Path, tmp_path: Path) -> None:
     curate(sample / "shards", output=tmp_path / "output", encoder={"model": "mean-colour"})
-    assert score(sample, tmp_path / "output").f1 < 0.8
+    assert scored(sample, tmp_path / "output").f1 < 0.8
 
 
 def test_two_folders_with_equal_names_one_a_copy(curate: Curate, sample: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_decisions_equal_the_oracle(
         distance = oracle.distances(vectors_in_order, centroids)
         expected = oracle.decide(
             rows=vectors_in_order,
-            pictures=[stored[r["uid"]][0]["picture"] for r in rows],
+            images=[stored[r["uid"]][0]["image_digest"] for r in rows],
             uids=[r["uid"] for r in rows],
             readable=[True] * len(rows),
             filtered=[None] * len(rows),
@@ -238,10 +238,10 @@ def test_damaged_shards_are_set_aside(servers: str, curate: Curate, sample: Path
 
 
 def test_everything_odd_is_a_row(curate: Curate, tmp_path: Path) -> None:
-    """Unreadable pictures, bad json, no caption, filters, a shortfall: each sample is accounted for."""
+    """Unreadable images, bad json, no caption, filters, a shortfall: each sample is accounted for."""
     good = [(f"{n:08d}", members(n, f"caption number {n}", uid=f"{n:032x}")) for n in range(40)]
     odd = [
-        ("00000100", {"jpg": b"no picture", "json": b"{}", "txt": b"x"}),
+        ("00000100", {"jpg": b"no image", "json": b"{}", "txt": b"x"}),
         ("00000101", {"json": b"{}", "txt": b"only text"}),
         ("00000102", members(102) | {"json": b"{no json"}),
         ("00000103", members(103) | {"txt": b"\xff\xfe"}),

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from made_core import planted
 from made_core.errors import Permanent
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.sample.write import write_sample
 
 Curate = Callable[..., dict[str, Any]]
 
@@ -26,7 +26,7 @@ def test_a_damaged_file_is_named_and_made_again(servers: str, curate: Curate, tm
     """One bit of rows that a second run over the same store compares again."""
     from flows.retry import retry
 
-    planted.write(tmp_path / "sample", samples=60, shards=2, seed=5)
+    write_sample(tmp_path / "sample", samples=60, shards=2, seed=5)
     source, store, twin = tmp_path / "sample" / "shards", tmp_path / "store", tmp_path / "twin"
     curate(source, output=tmp_path / "whole", store=str(store))
     (rows,) = store.glob("groups/*/*.rows.npy")

@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from made_core import planted
-from made_core.data import RunState
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.sample.write import write_sample
+from made_core.types import RunState
 from tests import checks
 
 Curate = Callable[..., dict[str, Any]]
@@ -31,7 +31,7 @@ def prefect(environ: dict[str, str], *args: str) -> str:
 
 def test_curate_and_retry(servers: str, elsewhere: dict[str, str], tmp_path: Path) -> None:
     """A run with a broken shard, then its retry after that was mended."""
-    planted.write(tmp_path, samples=60, shards=2, seed=8)
+    write_sample(tmp_path, samples=60, shards=2, seed=8)
     tar, output = tmp_path / "shards" / "00001.tar", tmp_path / "out"
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from made_core import planted
-from made_core.data import RunState, Stage
 from made_core.errors import OutputError, RecipeError, SourceError, UserError
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.sample.write import write_sample
+from made_core.types import RunState, Stage
 from tests import checks
 
 Curate = Callable[..., dict[str, Any]]
@@ -24,9 +24,9 @@ SETTINGS = {"clusters": {"k": 4, "probes": 2}, "writing": {"samples_per_shard": 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five shards of 60 pictures, duplicates within and across them."""
+    """Five shards of 60 images, duplicates within and across them."""
     folder = tmp_path_factory.mktemp("growing")
-    planted.write(folder, samples=300, shards=5, seed=11)
+    write_sample(folder, samples=300, shards=5, seed=11)
     return folder / "shards"
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from made_core import planted, shards
-from made_core.data import RunState, Stage
 from made_core.errors import Permanent, TooManyFailures, UserError
-from made_core.state import Ledger
+from made_core.ingest import discovery
+from made_core.ledger.ledger import Ledger
+from made_core.sample.write import write_sample
+from made_core.types import RunState, Stage
 from tests import checks
 
 Curate = Callable[..., dict[str, Any]]
@@ -46,9 +47,9 @@ def happened(url: str, run: str) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four shards of 30 pictures each."""
+    """Four shards of 30 images each."""
     folder = tmp_path_factory.mktemp("retry")
-    planted.write(folder, samples=120, shards=4, seed=5)
+    write_sample(folder, samples=120, shards=4, seed=5)
     return folder / "shards"
 
 
@@ -56,7 +57,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(servers: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The output of a run that nothing ever damaged, in an output and a store of its own."""
     from flows.curate import curate as flow
-    from made_core.recipe import validate
+    from made_core.recipe_file import validate
 
     output = tmp_path_factory.mktemp("whole") / "output"
     flow(validate({"sources": [str(source)], "output": str(output)}, "the test"))
@@ -103,12 +104,12 @@ def test_damage_that_the_fingerprint_does_not_see(
     curate: Curate, servers: str, mended: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     """A tar of the same size, head and tail is the same unit: it is opened again."""
-    found, path = shards.discover([str(mended)], True), mended / "00002.tar"
+    found, path = discovery.discover([str(mended)], True), mended / "00002.tar"
     good = path.read_bytes()
     with tarfile.open(path) as tar:
         header = min((m.offset for m in tar), key=lambda at: abs(at - len(good) // 2))
     path.write_bytes(good[:header] + b"\xff" * 512 + good[header + 512 :])
-    assert shards.discover([str(mended)], True) == found
+    assert discovery.discover([str(mended)], True) == found
     output = tmp_path / "out"
     run = curate(mended, output=output)["run"]
     before = happened(servers, run)
@@ -125,16 +126,16 @@ def test_a_tar_that_was_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Gone between discovery and embedding: the run fails; back again it goes on, the unit the same."""
-    discover, tar, away = shards.discover, mended / "00003.tar", tmp_path / "away"
+    discover, tar, away = discovery.discover, mended / "00003.tar", tmp_path / "away"
 
-    def then_gone(*args: Any) -> shards.Discovery:
+    def then_gone(*args: Any) -> discovery.Discovery:
         found = discover(*args)
         tar.rename(away)
         return found
 
     output = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(TooManyFailures, match="00003"):
-        patch.setattr(shards, "discover", then_gone)
+        patch.setattr(discovery, "discover", then_gone)
         curate(mended, output=output, work={"max_failed_share": 0})
     ledger = Ledger.open(servers)
     run = ledger.runs.of_output(str(output))
@@ -161,7 +162,7 @@ def test_a_failure_behind_embedding(
     bad = bytearray(good)
     with tarfile.open(path) as tar:
         for member in tar:
-            if shards.EDGE < member.offset_data < len(good) - shards.EDGE:
+            if discovery.EDGE < member.offset_data < len(good) - discovery.EDGE:
                 bad[member.offset_data] ^= 0xFF
     path.write_bytes(bad)
     with pytest.raises(Permanent, match="has other bytes than embedded"):

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.why import explain
-from made_core import planted
-from made_core.data import Stage
 from made_core.errors import MadeError, OutputError
+from made_core.sample.write import write_sample
+from made_core.types import Stage
 from tests import checks
 from tests.e2e.test_curate import events
 
@@ -31,7 +31,7 @@ class Cloud:
         self.client = boto3.client("s3")
         for bucket in (IN, STORE, OUT):
             self.client.create_bucket(Bucket=bucket)
-        planted.write(folder, samples=120, shards=3, seed=5)
+        write_sample(folder, samples=120, shards=3, seed=5)
         self.folder = folder
         for path in self.shards.iterdir():
             self.client.put_object(Bucket=IN, Key=f"laion 5b/shards/{path.name}", Body=path.read_bytes())
@@ -90,7 +90,7 @@ def local_outcome(output: Path) -> dict[str, bytes]:
 def cloud(servers: str, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
     """The sample curated here, and in the object store."""
     from flows.curate import curate as flow
-    from made_core.recipe import validate
+    from made_core.recipe_file import validate
 
     made = Cloud(tmp_path_factory.mktemp("cloud"))
     flow(validate({"sources": [str(made.shards)], "output": str(made.local)}, "the test"))
@@ -110,7 +110,7 @@ def run(curate: Curate) -> Curate:
 
     def run(*sources: str, name: str, **parts: Any) -> dict[str, Any]:
         from flows.curate import curate as flow
-        from made_core.recipe import validate
+        from made_core.recipe_file import validate
 
         return flow(validate(recipe(*sources, name=name, **parts), "the test"))
 
@@ -195,7 +195,7 @@ def test_input_and_output_are_kept_apart(cloud: Cloud, run: Curate) -> None:
 
 def test_replace_takes_an_output_over(cloud: Cloud) -> None:
     from flows.curate import curate as flow
-    from made_core.recipe import validate
+    from made_core.recipe_file import validate
 
     small = recipe(SOURCE, name="replaced", writing={"samples_per_shard": 20})
     flow(validate(small, "the test"))

@@ -17,10 +17,10 @@ import pytest
 import typer
 
 from flows import cli, terminal
-from made_core.data import RunState, Shard, Stage
 from made_core.errors import CorruptShard
-from made_core.postgres import embedded
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.postgres import embedded
+from made_core.types import RunState, Shard, Stage
 
 MADE = str(Path(sys.executable).parent / "made")
 

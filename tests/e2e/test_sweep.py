@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from made_core.errors import RecipeError, UserError
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
 from tests import checks
 
 Curate = Callable[..., dict[str, Any]]

@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from flows import steps
-from made_core.data import RunState, Stage
 from made_core.errors import LeaseLost, OutputError
-from made_core.records import Run
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.records import Run
+from made_core.types import RunState, Stage
 from tests import checks
 from tests.e2e.conftest import Curate
 from tests.e2e.test_curate import outcome, tars
@@ -38,7 +38,7 @@ def ledger(servers: str) -> Iterator[Ledger]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Shards with some pictures twice."""
+    """Shards with some images twice."""
     for n in range(SHARDS):
         numbers = range(20 * n, 20 * n + 25)  # five of them are in the next shard too
         found = [(f"{i:08d}", members(i, f"caption {i}", uid=f"{32 * n:016x}{i:016x}")) for i in numbers]

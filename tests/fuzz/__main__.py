@@ -1,4 +1,4 @@
-"""Do damaged tars and pictures ever cost more than themselves?
+"""Do damaged tars and images ever cost more than themselves?
 
     python -m tests.fuzz --cases 10000 --seed 0
     python -m tests.fuzz --seed 0 --first 4711 --cases 1

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from tests.factories import members, tar_bytes
-from tests.fuzz import pictures, tars
+from tests.fuzz import images, tars
 from tests.fuzz.members import MEMBERS
 from tests.fuzz.tars import BLOCKS, keys
 
 SAMPLES = 5  # of a tar
 BASES = 12  # tars that are damaged
-FAMILIES = ("blocks", "members", "pictures")
-MAX_PIXELS = (10_000, 1_000_000)  # reading.max_pixels; no undamaged picture has more
+FAMILIES = ("blocks", "members", "images")
+MAX_PIXELS = (10_000, 1_000_000)  # reading.max_pixels; no undamaged image has more
 
 Files = tuple[tuple[str, bytes], ...]
 
@@ -39,13 +39,13 @@ class Case:
 
 @cache
 def base(number: int) -> Files:
-    """(name, content) of an undamaged tar's members: pictures of all kinds, jpg, json and txt."""
-    kinds = list(pictures.KINDS)
+    """(name, content) of an undamaged tar's members: images of all kinds, jpg, json and txt."""
+    kinds = list(images.KINDS)
     files = []
     for n in range(SAMPLES):
         seed = number * SAMPLES + n
         uid = {"uid": f"{seed:032x}"} if n % 2 else {}
-        data = pictures.whole(kinds[seed % len(kinds)], seed % 8)
+        data = images.whole(kinds[seed % len(kinds)], seed % 8)
         parts = members(seed, f"caption {seed}", **uid) | {"jpg": data}
         files += [(f"{n:09d}.{suffix}", content) for suffix, content in parts.items()]
     return tuple(files)
@@ -56,12 +56,12 @@ def make(seed: int, number: int) -> Case:
     dice = random.Random(f"{seed}/{number}")
     at, family, max_pixels = dice.randrange(BASES), dice.choice(FAMILIES), dice.choice(MAX_PIXELS)
     files = base(at)
-    if family == "pictures":
-        damage = dice.choice(pictures.DAMAGES)
-        kind = dice.choice(list(pictures.KINDS))
-        hurt = damage(dice, pictures.whole(kind, dice.randrange(8)))
+    if family == "images":
+        damage = dice.choice(images.DAMAGES)
+        kind = dice.choice(list(images.KINDS))
+        hurt = damage(dice, images.whole(kind, dice.randrange(8)))
         key = f"{dice.randrange(SAMPLES):09d}"
-        name = f"{key}.{dice.choice(pictures.SUFFIXES)}"
+        name = f"{key}.{dice.choice(images.SUFFIXES)}"
         changed = [(name, hurt) if old == f"{key}.jpg" else (old, data) for old, data in files]
         return Case(family, damage.__name__, tar_bytes(changed), max_pixels, at, True, keys(files, key))
     hurting: tars.Damage = dice.choice(MEMBERS if family == "members" else BLOCKS)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from made_core import embeddings, encoder, recipe, samples
+from made_core import recipe
+from made_core.embed import embed, encoder, metadata
 from made_core.errors import CorruptShard
-from made_core.samples import Sample
+from made_core.ingest import tar
+from made_core.ingest.tar import Sample
 from tests.factories import shard_of, tar_bytes
 from tests.fuzz.cases import SAMPLES, Case, base, make
 
@@ -60,10 +62,10 @@ def judge(case: Case, folder: Path) -> Outcome:
         _must(key in seen, f"{key} is not damaged, and missing")
         _same(seen[key], by_key[key], less=("row",))
     for row in found:  # whatever happened around it: equal members, equal row
-        expected = known.get((row[1]["key"], row[1]["content"]))
+        expected = known.get((row[1]["key"], row[1]["content_digest"]))
         if expected is not None:
             _same(row, expected, less=DEPENDS_ON_PLACE)
-    if case.family == "pictures":
+    if case.family == "images":
         _must([r["key"] for _, r in found] == list(by_key), "another order, or other keys")
     unreadable = sum(record["error"] is not None for _, record in found)
     return {"embedded": len(found) - unreadable, "unreadable": unreadable}
@@ -73,17 +75,17 @@ def judge(case: Case, folder: Path) -> Outcome:
 def _expected(number: int, folder: Path) -> dict[tuple[str, bytes], Row]:
     rows = _embedded(tar_bytes(base(number)), 10**6, folder)
     _must(len(rows) == SAMPLES and all(r["error"] is None for _, r in rows), "the undamaged tar is not read")
-    return {(record["key"], record["content"]): (vector, record) for vector, record in rows}
+    return {(record["key"], record["content_digest"]): (vector, record) for vector, record in rows}
 
 
 def _embedded(data: bytes, max_pixels: int, folder: Path) -> list[Row]:
     path = folder / "00000.tar"
     path.write_bytes(data)
-    rows, table, _ = embeddings.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
-    at_rows, at_table = embeddings.put(str(folder / "embedded"), rows, table)
-    _must((embeddings.read_rows(at_rows) == rows).all(), "the rows read are not those written")
+    rows, table, _ = embed.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
+    at_rows, at_table = metadata.put(str(folder / "embedded"), rows, table)
+    _must((metadata.read_rows(at_rows) == rows).all(), "the rows read are not those written")
     _must(
-        embeddings.read_table(at_table, table.column_names) == table, "the records read are not those written"
+        metadata.read_table(at_table, table.column_names) == table, "the records read are not those written"
     )
     records = table.to_pylist()
     _must(rows.shape == (len(records), loaded().encoding.dim) and rows.dtype == np.float16, "rows amiss")
@@ -107,16 +109,19 @@ def _written_again(path: Path, records: list[dict[str, Any]]) -> None:
     """Every sample has its row, and goes into an output shard byte for byte."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        held = [samples.load(descriptor, e, "") for e in samples.index(path).entries]
+        held = [tar.load(descriptor, e, "") for e in tar.index(path).entries]
     finally:
         os.close(descriptor)
-    _must([s.content for s in held] == [r["content"] for r in records], "rows and samples do not match")
+    _must(
+        [s.content_digest for s in held] == [r["content_digest"] for r in records],
+        "rows and samples do not match",
+    )
     copy = path.with_name("copy.tar")
     renamed = [Sample(f"{n:08d}", "", s.members) for n, s in enumerate(held)]
-    samples.write(copy, renamed)
+    tar.write(copy, renamed)
     descriptor = os.open(copy, os.O_RDONLY)
     try:
-        again = [samples.load(descriptor, e, "") for e in samples.index(copy).entries]
+        again = [tar.load(descriptor, e, "") for e in tar.index(copy).entries]
     finally:
         os.close(descriptor)
     _must(again == renamed, "written again, the samples are others")

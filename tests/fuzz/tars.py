@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from io import BytesIO
 
-from made_core.samples import BLOCK
+from made_core.ingest.tar import BLOCK
 from tests.factories import tar_bytes
 
 Files = Sequence[tuple[str, bytes]]
@@ -157,11 +157,11 @@ def announced(dice: random.Random, files: Files) -> Damaged:
 def sparse(dice: random.Random, files: Files) -> Damaged:
     """Sparse files, old and new, whose maps go on beyond the end."""
     data = tar_bytes(files)[: dice.choice([0, 10 * BLOCK])]
-    spans = b"".join(b"%011o\0" % dice.choice([0, 1, 512, 8**11 - 1]) for _ in range(8))
+    pair_tasks = b"".join(b"%011o\0" % dice.choice([0, 1, 512, 8**11 - 1]) for _ in range(8))
     old = _header(
-        b"0.jpg", b"S", dice.choice(SIZES), bytes(41) + spans + bytes([dice.randrange(2)]) + b"7" * 12
+        b"0.jpg", b"S", dice.choice(SIZES), bytes(41) + pair_tasks + bytes([dice.randrange(2)]) + b"7" * 12
     )
-    more = (spans * 6)[:504] + b"\1" + bytes(7)
+    more = (pair_tasks * 6)[:504] + b"\1" + bytes(7)
     record = b"GNU.sparse.major=1\n22 GNU.sparse.minor=0\n27 GNU.sparse.name=0.jpg"
     pax = b"22 " + record + b"\n"
     new = _header(b"@", b"x", len(pax)) + _padded(pax) + _header(b"0.jpg", b"0", dice.choice([512, 1024]))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from made_core.postgres import embedded
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.postgres import embedded
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from flows import curate
-from made_core.data import RunState
 from made_core.errors import LeaseLost
+from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
-from made_core.state import Ledger
+from made_core.types import RunState
 
 
 def recipe_of(folder: Path, seconds: float) -> Recipe:

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from flows import status
-from made_core.data import FileRef, RunState, Shard, Stage, Unit, UnitState
 from made_core.errors import CorruptShard, UserError
-from made_core.state import Ledger
+from made_core.ledger.ledger import Ledger
+from made_core.types import FileRef, RunState, Shard, Stage, Unit, UnitState
 
 FILES = (FileRef("/store/a.npy", 10, "0" * 32, "0" * 8),)
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from made_core import arrays, files
-from made_core.arrays import StoredArray, put_array, read_array
-from made_core.data import FileRef
+from made_core.cluster.cluster_rows import HOME, member_type
 from made_core.errors import DamagedFile
-from made_core.groups import HOME, member_type
+from made_core.io import arrays, files
+from made_core.io.arrays import StoredArray, put_array, read_array
+from made_core.types import FileRef
 
 ARRAYS: list[npt.NDArray[Any]] = [
     np.arange(3000 * 7, dtype=np.float16).reshape(3000, 7),

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from made_core import corpus as corpora
-from made_core import files
-from made_core.arrays import put_array
-from made_core.corpus import Corpus
-from made_core.data import FileRef, Shard
+from made_core.corpus import corpus as corpora
+from made_core.corpus.corpus import Corpus
 from made_core.errors import DamagedFile
+from made_core.io import files
+from made_core.io.arrays import put_array
+from made_core.types import FileRef, Shard
 
 
 def test_gather(place: str) -> None:

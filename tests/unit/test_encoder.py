@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from made_core import encoder, perceptual, recipe
+from made_core import recipe
+from made_core.embed import encoder, perceptual
 from made_core.errors import EncoderError, Transient, UserError
-from tests.factories import TINY, picture, tiny_open_clip
+from tests.factories import TINY, encoded_image, tiny_open_clip
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,9 @@ def refusal(wanted: recipe.Encoder) -> str:
 
 
 def images(n: int = 5) -> list[Image.Image]:
-    """Pictures of several shapes."""
+    """Images of several shapes."""
     sizes = [(64, 48), (48, 64), (33, 32), (20, 100), (7, 5), (300, 200)]
-    return [Image.open(BytesIO(picture(i, sizes[i % len(sizes)]))) for i in range(n)]
+    return [Image.open(BytesIO(encoded_image(i, sizes[i % len(sizes)]))) for i in range(n)]
 
 
 def test_unknown_model_with_suggestions() -> None:
@@ -293,7 +294,7 @@ def test_rows_that_are_no_vectors_come_out_as_nan(tiny: tuple[Path, Path]) -> No
 
 
 @pytest.mark.parametrize("size", [(3, 30_000), (30_000, 3), (1, 5000)])
-def test_a_very_long_picture_is_not_enlarged_whole(
+def test_a_very_long_image_is_not_enlarged_whole(
     tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
     loaded = encoder.load(part(tiny))
@@ -315,7 +316,7 @@ def test_a_very_long_picture_is_not_enlarged_whole(
 
 def test_the_middle_is_what_the_crop_keeps(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = encoder.load(part(tiny))
-    long = Image.open(BytesIO(picture(1, (16 * 33, 16))))
+    long = Image.open(BytesIO(encoded_image(1, (16 * 33, 16))))
     cut = loaded.to_pixels(long)
     monkeypatch.setattr(encoder, "LONGEST", 10**6)
     assert torch.allclose(cut, loaded.to_pixels(long), atol=0.02)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import s3fs
 
-from made_core import files
-from made_core.data import FileRef
 from made_core.errors import DamagedFile, StorageFailed, Transient
+from made_core.io import files, stored
 from made_core.settings import Settings
+from made_core.types import FileRef
 from tests.s3 import BUCKET, use_s3
 
 
@@ -192,22 +192,22 @@ def test_local(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_stored(place: str) -> None:
     url = f"{place}/x"
     ref = files.put_bytes(url, b"content")
-    with files.stored(ref) as path:
+    with stored.local(ref) as path:
         assert path.read_bytes() == b"content"
     files.put_bytes(url, b"contenT")
-    with pytest.raises(DamagedFile, match=r"digest .*; remove it, then `made retry`"), files.stored(ref):
+    with pytest.raises(DamagedFile, match=r"digest .*; remove it, then `made retry`"), stored.local(ref):
         pass
     files.put_bytes(url, b"conten")
-    with pytest.raises(DamagedFile, match="has 6 bytes, 7 were written"), files.stored(ref):
+    with pytest.raises(DamagedFile, match="has 6 bytes, 7 were written"), stored.local(ref):
         pass
     files.remove(url)
-    with pytest.raises(DamagedFile, match="is gone"), files.stored(ref):
+    with pytest.raises(DamagedFile, match="is gone"), stored.local(ref):
         pass
 
 
 def test_stored_blames_its_own_file_only(tmp_path: Path) -> None:
     ref = files.put_bytes(str(tmp_path / "x"), b"content")
-    with pytest.raises(FileNotFoundError), files.stored(ref):
+    with pytest.raises(FileNotFoundError), stored.local(ref):
         (tmp_path / "another").read_bytes()
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from made_core import decisions, groups, order
-from made_core.centroids import drift
-from made_core.decisions import NOBODY, Decisions
-from made_core.filters import KEPT, REASONS
+from made_core.cluster import cluster_rows
+from made_core.cluster.kmeans import drift
+from made_core.dedup import decide, order
+from made_core.dedup.decide import NOBODY, Decisions
+from made_core.dedup.filters import KEPT, REASONS
+from made_core.dedup.metadata_scan import scan
 from made_core.recipe import Dedup, Filters, Recipe
-from made_core.survey import survey
 from tests import oracle
 from tests.corpora import Core, Samples, clumped, copies, equal, one_uid, prepare, store, ties
 
@@ -37,7 +38,7 @@ def values_of(samples: Samples, core: Core, dedup: Dedup, n: int) -> list[float]
     """`easy`, and `largest`, from their definitions."""
     if dedup.keep == "largest":
         return [-samples.sides[i] * 64 if samples.readable[i] else 0 for i in range(n)]
-    return [float(core.distance[core.catalog.first[i]]) if samples.readable[i] else 0.0 for i in range(n)]
+    return [float(core.distance[core.identities.first[i]]) if samples.readable[i] else 0.0 for i in range(n)]
 
 
 def grown(
@@ -64,17 +65,17 @@ def grown(
         )
         start += count
         recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
-        found = survey(core.corpus, core.catalog.first, recipe)
-        by_place = order.of_place(dedup, core.distance, core.catalog.uids)
+        found = scan(core.corpus, core.identities.first, recipe)
+        by_place = order.of_place(dedup, core.distance, core.identities.uids)
         values = found.values if by_place is None else by_place
-        decided = decisions.decide(
-            core.catalog, found.dropped, values, core.cluster, core.pairs, dedup, eps,
+        decided = decide.decide(
+            core.identities, found.dropped, values, core.cluster, core.pairs, dedup, eps,
             earlier=last.decided if last else None,
         )  # fmt: skip
         n, cuts = core.corpus.samples, last.cuts if last else ()
         whole = np.where(np.array(samples.readable)[:n, None], samples.rows[:n], np.float16(1))
         expected = oracle.decide(
-            samples.rows[:n], samples.pictures[:n], samples.uids[:n], samples.readable[:n],
+            samples.rows[:n], samples.images[:n], samples.uids[:n], samples.readable[:n],
             samples.filtered[:n], oracle.nearest(whole, core.centroids, PROBES),
             values_of(samples, core, dedup, n), eps, dedup.rule, last.expected if last else None, cuts,
         )  # fmt: skip
@@ -103,7 +104,7 @@ def test_each_generation_is_the_oracle_s(
             n = len(last.decided.reason)
             assert np.array_equal(now.decided.reason[:n], last.decided.reason)
             assert np.array_equal(now.decided.representative[:n], last.decided.representative)
-            assert np.array_equal(now.core.catalog.first[:n], last.core.catalog.first)
+            assert np.array_equal(now.core.identities.first[:n], last.core.identities.first)
         last = now
 
 
@@ -115,7 +116,7 @@ def test_the_promise_of_cover(seed: int, shards: tuple[int, ...], tmp_path: Path
     samples, eps = clumped(seed), 0.125
     found = grown(tmp_path, samples, shards, Dedup(), [eps] * len(shards))
     core, decided = found[-1].core, found[-1].decided
-    first = core.catalog.first
+    first = core.identities.first
     x = oracle.unit(np.where(first[:, None] >= 0, samples.rows[np.maximum(first, 0)], 1))
     probes = oracle.nearest(np.where(first[:, None] >= 0, samples.rows, 1), core.centroids, PROBES)
     may = oracle.compared([probes[max(0, f)] for f in first.tolist()])
@@ -138,12 +139,12 @@ def test_dense_clusters_of_an_earlier_generation(tmp_path: Path) -> None:
     dedup = Dedup(keep="easy")
     plain = grown(tmp_path / "plain", samples, (3, 2), dedup, (0.125, 0.125), k=1)[-1]
     core = plain.core
-    with groups.gathered(core.batches, 0, 1) as clusters:
+    with cluster_rows.gathered(core.batches, 0, 1) as clusters:
         recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
-        found = survey(core.corpus, core.catalog.first, recipe)
+        found = scan(core.corpus, core.identities.first, recipe)
         earlier = grown(tmp_path / "again", samples, (3,), dedup, (0.125,), k=1)[0].decided
-        got = decisions.decide(
-            core.catalog, found.dropped, core.distance, core.cluster, core.pairs[:0], dedup, 0.125,
+        got = decide.decide(
+            core.identities, found.dropped, core.distance, core.cluster, core.pairs[:0], dedup, 0.125,
             list(clusters), earlier=earlier,
         )  # fmt: skip
     assert got.reason.tolist() == plain.decided.reason.tolist()

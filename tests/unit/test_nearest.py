@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from made_core import nearest
+from made_core.cluster import nearest
 from tests import oracle
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from made_core import order
+from made_core.dedup import order
 from made_core.recipe import Dedup
 
 NAN = float("nan")

@@ -13,10 +13,16 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from made_core import corpus, embeddings, encoder, output, recipe, samples, shards
-from made_core.corpus import Corpus
+from made_core import recipe
+from made_core.corpus import corpus
+from made_core.corpus.corpus import Corpus
+from made_core.embed import embed, encoder, metadata
 from made_core.errors import ChangedInput, CorruptShard
-from made_core.output import Plan
+from made_core.ingest import discovery
+from made_core.ingest import tar as samples
+from made_core.output.keep_lists import keep_array, write_keep_npy
+from made_core.output.plan import Plan
+from made_core.output.write import write_shard
 from tests.factories import make_shard, members, shard_of
 
 
@@ -75,9 +81,9 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Path]:
     make_shard(folder, "00001", [(f"01{i}", members(10 + i, None)) for i in range(4)])
     by = encoder.load(encoder.resolve(recipe.Encoder(device="cpu", batch_size=4)))
     parts = []
-    for shard in shards.discover([str(folder)], True).shards:
-        rows, table, _ = embeddings.embed(Path(shard.url), shard, by, 10**6, 1, lambda _: None)
-        parts.append((shard, len(rows), *embeddings.put(str(folder / "store" / shard.id), rows, table)))
+    for shard in discovery.discover([str(folder)], True).shards:
+        rows, table, _ = embed.embed(Path(shard.url), shard, by, 10**6, 1, lambda _: None)
+        parts.append((shard, len(rows), *metadata.put(str(folder / "store" / shard.id), rows, table)))
     return corpus.build(parts), folder
 
 
@@ -95,7 +101,7 @@ def write(
     held: Corpus, gids: np.ndarray, url: Path, first: int = 0, size: int = 10
 ) -> tuple[Path, Path, Path]:
     """The files of an output shard."""
-    refs = output.write_shard(held, gids, first, Plan(100, size), str(url))
+    refs = write_shard(held, gids, first, Plan(100, size), str(url))
     tar, parquet, stats = (Path(r.path) for r in refs)
     assert (tar.name, parquet.name, stats.name) == (
         f"{url.name}.tar", f"{url.name}.parquet", f"{url.name}_stats.json",
@@ -144,7 +150,7 @@ def test_output_is_input_again(held: tuple[Corpus, Path], tmp_path: Path) -> Non
     """Also where shards of equal size and equal counts lie in two folders."""
     for i, folder in enumerate(("a", "b")):
         write(held[0], GIDS[i : i + 1], tmp_path / folder / "00000000")
-    found = shards.discover([str(tmp_path / "a"), str(tmp_path / "b")], True).shards
+    found = discovery.discover([str(tmp_path / "a"), str(tmp_path / "b")], True).shards
     assert [s.expected for s in found] == [1, 1]
     assert len({s.fingerprint for s in found}) == 2
 
@@ -157,7 +163,7 @@ def test_an_empty_shard(held: tuple[Corpus, Path], tmp_path: Path) -> None:
 
 def test_progress(held: tuple[Corpus, Path], tmp_path: Path) -> None:
     steps: list[int] = []
-    output.write_shard(held[0], GIDS, 0, Plan(6, 6), str(tmp_path / "0"), steps.append)
+    write_shard(held[0], GIDS, 0, Plan(6, 6), str(tmp_path / "0"), steps.append)
     assert steps == list(range(1, 7))
 
 
@@ -203,22 +209,22 @@ def test_changed_input(held: tuple[Corpus, Path], tmp_path: Path, change: str, s
 
 def test_keep_array() -> None:
     uids = [f"{n:032x}" for n in (2**127 + 5, 7, 2**64, 2**64 - 1, 0, 2**128 - 1)]
-    found = output.keep_array(uids)
+    found = keep_array(uids)
     assert found is not None
     assert found.dtype == np.dtype("u8,u8")
     assert [(int(a) << 64) + int(b) for a, b in found.tolist()] == sorted(int(u, 16) for u in uids)
-    again = output.keep_array([])
+    again = keep_array([])
     assert again is not None
     assert again.shape == (0,)
 
 
 @pytest.mark.parametrize("uid", ["", "7", "g" * 32, "0" * 31, "0" * 33, "0" * 32 + "\n", "A" * 32, "é" * 32])
 def test_keep_array_of_other_uids(uid: str) -> None:
-    assert output.keep_array(["0" * 32, uid]) is None
+    assert keep_array(["0" * 32, uid]) is None
 
 
 def test_keep_file(tmp_path: Path) -> None:
-    output.write_keep_npy(tmp_path / "keep.npy", ["f" * 32, "0" * 32])
+    write_keep_npy(tmp_path / "keep.npy", ["f" * 32, "0" * 32])
     found = np.load(tmp_path / "keep.npy")
     assert found.dtype == np.dtype("u8,u8")
     assert found.tolist() == [(0, 0), (2**64 - 1, 2**64 - 1)]

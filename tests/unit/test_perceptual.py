@@ -1,4 +1,4 @@
-"""The descriptors: what stays close, what does not, and that a row is its picture's alone."""
+"""The descriptors: what stays close, what does not, and that a row is its image's alone."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from made_core import perceptual, planted
+from made_core.embed import perceptual
+from made_core.sample.write import write_sample
 
 Edit = Callable[[Image.Image], Image.Image]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
-    """32 drawn pictures, some of them near-duplicates."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
+    """32 drawn images, some of them near-duplicates."""
     folder = tmp_path_factory.mktemp("sample")
-    planted.write(folder, samples=32, shards=1, seed=3, image_size=160)
+    write_sample(folder, samples=32, shards=1, seed=3, image_size=160)
     found = []
     with tarfile.open(folder / "shards" / "00000.tar") as tar:
         for member in tar:
@@ -32,8 +33,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
 
 
 @pytest.fixture(scope="module")
-def pixels(pictures: list[Image.Image]) -> Tensor:
-    return torch.stack([perceptual.to_pixels(picture) for picture in pictures])
+def pixels(images: list[Image.Image]) -> Tensor:
+    return torch.stack([perceptual.to_pixels(image) for image in images])
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -51,7 +52,7 @@ def flat(*colour: int) -> Tensor:
     return perceptual.to_pixels(Image.new("RGB", (90, 60), colour))
 
 
-def test_pixels_are_uint8_squares_of_any_picture() -> None:
+def test_pixels_are_uint8_squares_of_any_image() -> None:
     for size in [(1, 1), (3, 400), (400, 3), (2000, 1500), (perceptual.SIZE, perceptual.SIZE)]:
         result = perceptual.to_pixels(Image.new("RGB", size, (10, 200, 30)))
         assert result.dtype == torch.uint8
@@ -60,7 +61,7 @@ def test_pixels_are_uint8_squares_of_any_picture() -> None:
 
 
 def test_pixels_are_antialiased() -> None:
-    # One-pixel stripes: every pixel of the reduced picture must see both colours.
+    # One-pixel stripes: every pixel of the reduced image must see both colours.
     stripes = np.zeros((960, 960, 3), dtype=np.uint8)
     stripes[::2] = 255
     result = perceptual.to_pixels(Image.fromarray(stripes)).float()
@@ -88,7 +89,7 @@ def test_a_row_is_the_same_bits_in_any_company(describe: Callable[[Tensor], Tens
     assert torch.equal(describe(padded)[0], rows[5])
 
 
-def test_blank_pictures_have_finite_rows_that_tell_colours_apart() -> None:
+def test_blank_images_have_finite_rows_that_tell_colours_apart() -> None:
     names = {
         "black": flat(0, 0, 0),
         "white": flat(255, 255, 255),
@@ -105,7 +106,7 @@ def test_blank_pictures_have_finite_rows_that_tell_colours_apart() -> None:
         assert cosines.max() < 1 - perceptual.DEFAULT_EPS
 
 
-def test_coding_noise_on_a_blank_picture_is_no_content() -> None:
+def test_coding_noise_on_a_blank_image_is_no_content() -> None:
     rng = np.random.default_rng(0)
     noisy = (127 + rng.integers(-3, 4, (120, 120, 3))).astype(np.uint8)
     rows = perceptual.describe(
@@ -129,20 +130,20 @@ EDITS: dict[str, tuple[Edit, float]] = {  # the share that must stay within DEFA
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_edits_stay_within_the_default_eps(name: str, pictures: list[Image.Image], pixels: Tensor) -> None:
+def test_edits_stay_within_the_default_eps(name: str, images: list[Image.Image], pixels: Tensor) -> None:
     edit, share = EDITS[name]
-    edited = torch.stack([perceptual.to_pixels(edit(picture)) for picture in pictures])
+    edited = torch.stack([perceptual.to_pixels(edit(image)) for image in images])
     cosines = (perceptual.describe(pixels) * perceptual.describe(edited)).sum(1)
     assert (cosines > 1 - perceptual.DEFAULT_EPS).float().mean() >= share
 
 
-def test_unrelated_pictures_are_near_orthogonal(pixels: Tensor) -> None:
+def test_unrelated_images_are_near_orthogonal(pixels: Tensor) -> None:
     rows = perceptual.describe(pixels)
     cosines = (rows @ rows.T)[torch.triu(torch.ones(len(rows), len(rows), dtype=torch.bool), 1)]
     assert -0.2 < cosines.median() < 0.2
 
 
-def test_rotations_and_mirrors_are_other_pictures(pixels: Tensor) -> None:
+def test_rotations_and_mirrors_are_other_images(pixels: Tensor) -> None:
     rows = perceptual.describe(pixels)
     for turned in (pixels.flip(3), pixels.flip(2), pixels.rot90(1, (2, 3))):
         cosines = (rows * perceptual.describe(turned)).sum(1)

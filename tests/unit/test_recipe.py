@@ -11,6 +11,7 @@ import yaml
 from made_core import recipe
 from made_core.errors import RecipeError, UserError
 from made_core.recipe import Recipe
+from made_core.recipe_file import load
 
 GIVEN: dict[str, Any] = {"sources": ["in"], "output": "out"}
 
@@ -18,7 +19,7 @@ GIVEN: dict[str, Any] = {"sources": ["in"], "output": "out"}
 def message(values: dict[str, Any], sets: tuple[str, ...] = ()) -> str:
     """The error of `values` and `--set`s."""
     with pytest.raises(RecipeError) as caught:
-        recipe.load(None, values, list(sets))
+        load(None, values, list(sets))
     text = str(caught.value)
     assert "\n" not in text
     assert isinstance(caught.value, UserError)
@@ -88,7 +89,7 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, content: bytes, said: str) -> 
     path = tmp_path / "recipe.yaml"
     path.write_bytes(content)
     with pytest.raises(RecipeError) as caught:
-        recipe.load(str(path), {}, [])
+        load(str(path), {}, [])
     text = str(caught.value)
     assert said in text
     assert str(path) in text
@@ -98,7 +99,7 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, content: bytes, said: str) -> 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(RecipeError, match=path.name) as caught:
-            recipe.load(str(path), {}, [])
+            load(str(path), {}, [])
         assert "\n" not in str(caught.value)
 
 
@@ -121,13 +122,13 @@ def test_a_set_that_does_not_fit(item: str, said: str) -> None:
 def test_sets_go_over_overrides_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("sources: [a, b]\noutput: one\nstore: kept\ndedup: {eps: 0.1, seed: 7}\n")
-    found = recipe.load(str(path), {"output": "two", "store": None}, ["output=three", "dedup.eps = 0.2"])
+    found = load(str(path), {"output": "two", "store": None}, ["output=three", "dedup.eps = 0.2"])
     assert found.output == "three"
     assert found.sources == ("a", "b")
     assert found.store == "kept"
     assert (found.dedup.eps, found.dedup.seed) == (0.2, 7)
-    assert recipe.load(str(path), {"output": "two"}, []).output == "two"
-    assert recipe.load(str(path), {}, ["dedup.seed=1", "dedup.seed=2", "dedup.eps="]).dedup.model_dump(
+    assert load(str(path), {"output": "two"}, []).output == "two"
+    assert load(str(path), {}, ["dedup.seed=1", "dedup.seed=2", "dedup.eps="]).dedup.model_dump(
         include={"seed", "eps"}
     ) == {"seed": 2, "eps": None}
 
@@ -168,7 +169,7 @@ def test_round_trip_through_yaml(tmp_path: Path) -> None:
     )
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(first.model_dump(mode="json")), encoding="utf-8")
-    again = recipe.load(str(path), {}, [])
+    again = load(str(path), {}, [])
     assert again == first
     assert again.identity == first.identity
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from made_core.report import Group, Histogram, Picture, Unreadable, render, thumbnail
+from made_core.report.report import Example, Group, Histogram, Unreadable, render, thumbnail
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HOSTILE = '</p><script>alert(\'x\')</script>" onerror="alert(1)" \x00\ud83d \u202eقطة 猫'
@@ -59,8 +59,8 @@ def _jpeg(size: tuple[int, int] = (640, 320), kind: str = "JPEG", mode: str = "R
     return out.getvalue()
 
 
-def _picture(similarity: float | None, caption: str = "a cat", jpeg: bool = True) -> Picture:
-    return Picture("u" * 32, "00003", "000030007", similarity, caption, thumbnail(_jpeg()) if jpeg else None)
+def _image(similarity: float | None, caption: str = "a cat", jpeg: bool = True) -> Example:
+    return Example("u" * 32, "00003", "000030007", similarity, caption, thumbnail(_jpeg()) if jpeg else None)
 
 
 def _summary() -> dict[str, Any]:
@@ -98,12 +98,12 @@ NO_PAIRS = Histogram((), (), 0.95)
 
 
 def _full() -> str:
-    removed = (_picture(0.98765), _picture(0.95001, HOSTILE), _picture(1.0, "x" * 900, jpeg=False))
+    removed = (_image(0.98765), _image(0.95001, HOSTILE), _image(1.0, "x" * 900, jpeg=False))
     groups = [
-        Group(_picture(None), removed, 1234),
-        Group(_picture(None), (_picture(float("nan"), ""),), 2),
+        Group(_image(None), removed, 1234),
+        Group(_image(None), (_image(float("nan"), ""),), 2),
     ]
-    unreadable = [Unreadable("not a picture <b>" + "y" * 500, 1, ("00001/000010002",))]
+    unreadable = [Unreadable("not a image <b>" + "y" * 500, 1, ("00001/000010002",))]
     failed = [("00712", "the shard cannot be read: <eof>"), ("00713", "gone")]
     return render(_summary(), HISTOGRAM, groups, unreadable, failed)
 
@@ -161,14 +161,14 @@ def test_hostile_captions_are_text() -> None:
     assert "x" * 161 not in html, "long captions are cut"
 
 
-def test_pictures_decode_and_have_alt_texts() -> None:
+def test_images_decode_and_have_alt_texts() -> None:
     images = Page(_full()).all("img")
     assert len(images) == 5
     for image in images:
         head, data = image["src"].split(",", 1)
         assert head == "data:image/jpeg;base64"
         assert Image.open(BytesIO(base64.b64decode(data))).size == (160, 80)
-        assert image["alt"].endswith("picture 00003/000030007")
+        assert image["alt"].endswith("image 00003/000030007")
     assert [i["alt"].split()[0] for i in images] == [
         "Kept",
         "Removed",
@@ -208,7 +208,7 @@ def test_a_run_without_duplicates_says_so() -> None:
         "Completed.",
         "nothing to check",
         "No duplicates were found.",
-        "No pair of pictures is similar enough",
+        "No pair of images is similar enough",
         "Every sample could be read.",
         "No shard failed.",
     ):
@@ -232,7 +232,7 @@ def _bars(histogram: Histogram) -> tuple[list[dict[str, str]], str]:
 def test_histogram_colours_by_the_threshold() -> None:
     bars, text = _bars(HISTOGRAM)
     assert [bar["class"] for bar in bars] == ["below", "below", "above"]
-    assert "42,134 pairs of pictures reach a similarity of 0.9000" in text
+    assert "42,134 pairs of images reach a similarity of 0.9000" in text
     assert "1,234 (2.93%) of them lie above the threshold, 1 \N{MINUS SIGN} eps = 0.9500" in text
     assert "The vertical axis is logarithmic" not in text, "40,000 is not 50 times 900"
 
@@ -276,17 +276,17 @@ def test_a_histogram_that_does_not_fit_is_refused(edges: tuple[float, ...]) -> N
 def test_thumbnails_are_small_jpegs(kind: str, mode: str) -> None:
     data = thumbnail(_jpeg((50, 400), kind, mode), side=100)
     assert data is not None
-    picture = Image.open(BytesIO(data))
-    picture.load()
-    assert (picture.format, picture.size) == ("JPEG", (12, 100))
+    image = Image.open(BytesIO(data))
+    image.load()
+    assert (image.format, image.size) == ("JPEG", (12, 100))
 
 
-def test_a_thumbnail_is_never_larger_than_the_picture() -> None:
+def test_a_thumbnail_is_never_larger_than_the_image() -> None:
     data = thumbnail(_jpeg((30, 20)))
     assert data is not None
     assert Image.open(BytesIO(data)).size == (30, 20)
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", _jpeg()[:900]])
-def test_no_thumbnail_of_what_is_no_picture(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"no image", _jpeg()[:900]])
+def test_no_thumbnail_of_what_is_no_image(data: bytes) -> None:
     assert thumbnail(data) is None

@@ -1,0 +1,150 @@
+"""The transposition: rows from shard order to cluster order, in slices.
+
+A batch of shards writes its rows sorted by (cluster, gid), once per probe, with the clusters'
+offsets. So the rows of a range of clusters are one slice of each batch's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from made_core.cluster.kmeans import Assignment
+from made_core.corpus.corpus import Gids
+from made_core.io import files
+from made_core.io.arrays import StoredArray, put_array, read_array, readers
+from made_core.types import FileRef
+from made_core.vectors import Rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The files of one assigned batch of shards."""
+
+    rows: FileRef  # (m, dim) float16, by (cluster, gid); m = images x probes
+    members: FileRef  # (m,) of `member_type`
+    offsets: FileRef  # (k + 1,) int64: cluster c is rows offsets[c] to offsets[c + 1]
+    homes: FileRef  # (images,) of HOME, by gid
+
+
+HOME = np.dtype([("gid", "<i8"), ("cluster", "<i4"), ("distance", "<f8")])
+
+
+def member_type(probes: int) -> np.dtype[np.void]:
+    """A row's gid and its nearest clusters, home first."""
+    return np.dtype([("gid", "<i8"), ("probes", "<i4", (probes,))])
+
+
+def put(
+    url: str, gids: Gids, rows: Rows, assignment: Assignment, k: int
+) -> tuple[FileRef, FileRef, FileRef, FileRef]:
+    """Puts a batch as `<url>.{rows,members,offsets,homes}.npy`. Raises StorageFailed."""
+    n, p = assignment.probes.shape
+    cluster = assignment.probes.ravel()
+    source = np.repeat(np.arange(n), p)
+    order = np.lexsort((gids[source], cluster))
+    members = np.empty(n * p, member_type(p))
+    members["gid"] = gids[source[order]]
+    members["probes"] = assignment.probes[source[order]]
+    offsets = np.searchsorted(cluster[order], np.arange(k + 1)).astype(np.int64)
+    homes = np.empty(n, HOME)
+    homes["gid"], homes["cluster"] = gids, assignment.probes[:, 0]
+    homes["distance"] = assignment.distance
+    return (
+        put_array(f"{url}.rows.npy", rows[source[order]]),
+        put_array(f"{url}.members.npy", members),
+        put_array(f"{url}.offsets.npy", offsets),
+        put_array(f"{url}.homes.npy", homes),
+    )
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster's rows, gathered from all batches."""
+
+    id: int
+    rows: Rows  # (n, dim) float16, on disk: read as it is touched
+    members: npt.NDArray[np.void]  # (n,) of `member_type`
+
+
+@contextmanager
+def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterator[Cluster]]:
+    """The clusters start to stop - 1, one at a time; memory is that of one cluster's members.
+
+    Of the batches their slices of these clusters alone are read and checked, before the first is
+    given; of remote ones they are copied, to disk.
+
+    Raises:
+        DamagedFile: a stored file is gone or not what was written.
+    """
+    with ExitStack() as stack:
+
+        def opened(batch: Batch) -> _Slice:
+            offsets = StoredArray(batch.offsets).rows(start, stop + 1)
+            span = int(offsets[0]), int(offsets[-1])
+            rows, members = (StoredArray(ref).rows(*span) for ref in (batch.rows, batch.members))
+            return _Slice(rows, members, offsets - offsets[0])
+
+        with ThreadPoolExecutor(readers(b.rows for b in batches)) as pool:
+            slices = list(pool.map(opened, batches))
+        folder = stack.enter_context(files.scratch())
+
+        width = max(s.rows.shape[1] for s in slices)  # a batch without a image has none
+
+        def clusters() -> Iterator[Cluster]:
+            for c in range(stop - start):
+                cuts = [slice(int(s.offsets[c]), int(s.offsets[c + 1])) for s in slices]
+                total = sum(cut.stop - cut.start for cut in cuts)
+                if total == 0:
+                    continue
+                path = folder / f"{start + c}.rows"
+                with open(path, "wb") as file:  # written, not mapped: a full disk is an error then
+                    for cut, s in zip(cuts, slices, strict=True):
+                        file.write(np.ascontiguousarray(s.rows[cut]).data)  # tofile loses what finds no room
+                members = np.concatenate([s.members[cut] for cut, s in zip(cuts, slices, strict=True)])
+                rows = np.memmap(path, np.float16, "r", shape=(total, width))
+                yield Cluster(start + c, rows, members)
+                del rows
+                path.unlink()
+
+        yield clusters()
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A batch's part in a range of clusters."""
+
+    rows: Rows
+    members: npt.NDArray[np.void]
+    offsets: npt.NDArray[np.int64]  # of these clusters' rows, from 0
+
+
+def homes(batches: Sequence[Batch], first: Gids) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """((n,) home cluster, (n,) distance to its centroid) of every sample, its class's first's.
+
+    -1 and NaN for the unreadable. Raises DamagedFile.
+    """
+    cluster = np.full(len(first), -1, np.int32)
+    distance = np.full(len(first), np.nan)
+    for batch in batches:
+        table = read_array(batch.homes)
+        cluster[table["gid"]] = table["cluster"]
+        distance[table["gid"]] = table["distance"]
+    readable = first >= 0
+    cluster[readable] = cluster[first[readable]]
+    distance[readable] = distance[first[readable]]
+    return cluster, distance
+
+
+def sizes(batches: Sequence[Batch]) -> npt.NDArray[np.int64]:
+    """(k,) rows of each cluster, visitors included. Raises DamagedFile."""
+    total: npt.NDArray[np.int64] | None = None
+    for batch in batches:
+        some = np.diff(read_array(batch.offsets))
+        total = some if total is None else total + some
+    return np.zeros(0, np.int64) if total is None else total

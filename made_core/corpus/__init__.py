@@ -1,0 +1,1 @@
+"""The embedded shards as one corpus: numbering, identity, equal images."""

@@ -1,0 +1,111 @@
+"""The catalog: for each sample of the corpus its uid, and which sample's vector stands for it.
+
+Samples with equal image bytes are one image: the readable one with the lowest uid (then gid)
+is the class's first, and its stored row is the vector of all. What is not readable has no class.
+In a corpus that extends another, what was a class's first then is so still.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from made_core.corpus.corpus import Corpus, Gids
+from made_core.embed import metadata
+from made_core.io.arrays import put_array, read_array
+from made_core.types import FileRef
+
+Uids = npt.NDArray[np.bytes_]
+
+
+@dataclass(frozen=True)
+class Identities:
+    """Arrays over all samples, by gid."""
+
+    uids: Uids  # UTF-8
+    first: Gids  # gid of the class's first; -1: unreadable
+
+    @property
+    def images(self) -> Gids:
+        """The gids of the classes' canonicals: the samples whose rows are clustered and compared."""
+        return np.flatnonzero(self.first == np.arange(len(self.first)))
+
+
+def build(corpus: Corpus, earlier: Gids | None = None) -> Identities:
+    """The catalog of a corpus, from the metadata alone. `earlier`: see `canonicals`. Raises DamagedFile."""
+    uids: list[Uids] = []
+    digests: list[npt.NDArray[np.bytes_]] = []
+    readable: list[npt.NDArray[np.bool_]] = []
+    for part in corpus.parts:
+        table = metadata.read_table(part.table, ["uid", "image_digest", "error"])
+        uids.append(np.array([u.encode() for u in table["uid"].to_pylist()], np.bytes_))
+        # As two numbers: numpy's byte strings would lose trailing zero bytes.
+        raw = b"".join(d or bytes(16) for d in table["image_digest"].to_pylist())
+        digests.append(np.frombuffer(raw, "V16"))
+        readable.append(pc.is_null(table["error"]).to_numpy(zero_copy_only=False))
+    all_uids = np.concatenate(uids) if uids else np.zeros(0, "S1")
+    all_readable = np.concatenate(readable) if readable else np.zeros(0, bool)
+    halves = np.concatenate(digests).view("<u8").reshape(-1, 2) if uids else np.zeros((0, 2), "<u8")
+    return Identities(all_uids, canonicals(all_uids, halves, all_readable, earlier))
+
+
+def canonicals(
+    uids: Uids,
+    digests: npt.NDArray[np.uint64],
+    readable: npt.NDArray[np.bool_],
+    earlier: Gids | None = None,
+) -> Gids:
+    """For each sample the gid of its class's first, -1 for the unreadable.
+
+    Args:
+        uids: (n,) byte strings. digests: (n, 2) halves of the image's digest. readable: (n,).
+        earlier: (m,) of the first m samples, those of the corpus that this one extends.
+    """
+    n = len(uids)
+    first = np.full(n, -1, np.int64)
+    gids = np.flatnonzero(readable)
+    if not len(gids):
+        return first
+    later = np.ones(n, bool)
+    if earlier is not None:
+        later[: len(earlier)] = earlier != np.arange(len(earlier))
+    order = np.lexsort((gids, uids[gids], later[gids], digests[gids, 1], digests[gids, 0]))
+    ordered = gids[order]
+    same = (digests[ordered[1:]] == digests[ordered[:-1]]).all(axis=1)
+    starts = np.concatenate([[0], np.flatnonzero(~same) + 1])
+    sizes = np.diff(np.append(starts, len(ordered)))
+    first[ordered] = np.repeat(ordered[starts], sizes)
+    return first
+
+
+def hashes(uids: Uids, seed: int) -> npt.NDArray[np.uint64]:
+    """(n,) 64-bit hashes of the uids under a seed (blake2b): an order that nobody chose."""
+    key = seed.to_bytes(8, "little")
+    data = b"".join(hashlib.blake2b(u, digest_size=8, key=key).digest() for u in uids.tolist())
+    return np.frombuffer(data, "<u8")
+
+
+def training_sample(catalog: Identities, size: int, seed: int) -> Gids:
+    """`size` images by the lowest hash of their uids, in that order: any shard order, one sample."""
+    images = catalog.images
+    order = np.lexsort((images, catalog.uids[images], hashes(catalog.uids[images], seed)))
+    return images[order[:size]]
+
+
+def put(url: str, catalog: Identities) -> tuple[FileRef, FileRef]:
+    """Puts `<url>.uids.npy` and `<url>.first.npy`. Raises StorageFailed."""
+    return (
+        put_array(f"{url}.uids.npy", catalog.uids),
+        put_array(f"{url}.first.npy", catalog.first),
+    )
+
+
+def read(refs: Sequence[FileRef]) -> Identities:
+    """The catalog that `put` wrote, on disk. Raises DamagedFile."""
+    uids, first = map(read_array, refs)
+    return Identities(uids, first)

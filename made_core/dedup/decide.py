@@ -1,0 +1,128 @@
+"""Every sample's decision: filters and repeated uids, then exact copies, then near duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from made_core.cluster.cluster_rows import Cluster
+from made_core.corpus.corpus import Gids
+from made_core.corpus.identity import Identities
+from made_core.dedup import order, rules
+from made_core.dedup.crowded import CrowdedCluster
+from made_core.dedup.filters import KEPT, Codes, code
+from made_core.dedup.near_pairs import Pairs
+from made_core.io.arrays import read_array
+from made_core.recipe import Dedup
+from made_core.types import FileRef, Reason
+
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Arrays over all samples, by gid."""
+
+    reason: Codes  # KEPT, or an index into REASONS
+    representative: Gids  # gid of the kept sample that stands for it; NOBODY for filtered samples
+
+
+def decide(
+    catalog: Identities,
+    dropped: Codes,
+    values: npt.NDArray[Any],
+    cluster: npt.NDArray[np.int32],
+    pairs: Pairs,
+    dedup: Dedup,
+    eps: float,
+    dense: Sequence[Cluster] = (),
+    placeholder: npt.NDArray[np.bool_] | None = None,
+    earlier: Decisions | None = None,
+) -> Decisions:
+    """The decisions of a corpus.
+
+    Args:
+        dropped: (n,) codes of the filters. values: (n,) the keep rule's, lowest first.
+        cluster: (n,) home of each sample. pairs: near pairs of the catalog's images, any order.
+        dense: clusters whose pairs are not among them.
+        placeholder: (n,) samples whose copies are named so; None: none.
+        earlier: decisions of the first m samples, by an earlier run: they stand, and those that it
+            kept come first in the order.
+    """
+    n = len(dropped)
+    reason = dropped.copy()
+    readable = catalog.first >= 0
+    original = _first_of_uid(catalog.uids, readable)
+    repeated = readable & (original != np.arange(n))
+    reason[repeated] = code(Reason.REPEATED_UID)
+    before = 0
+    if earlier is not None:
+        before = len(earlier.reason)
+        reason[:before], repeated[:before] = earlier.reason, False
+    rank = order.ranks(values, catalog.uids, before)
+    eligible = np.flatnonzero(reason == KEPT)
+    survivor = _survivors(catalog.first, eligible, rank, n)
+
+    nodes = np.unique(survivor[survivor >= 0])  # gids, one per class that still has a member
+    node_of = np.full(n, NOBODY, np.int64)
+    node_of[nodes] = np.arange(len(nodes))
+    ends = [np.asarray(survivor[pairs[side]]) for side in ("i", "j")]
+    use = (ends[0] >= 0) & (ends[1] >= 0)
+    i, j = (node_of[end[use]] for end in ends)
+    similarity, bound = pairs["similarity"][use], 1 - eps
+    crowds = [_crowd(c, survivor, node_of) for c in dense]
+    stays = nodes < before
+    if dedup.rule == "cover":
+        resolved = rules.cover(rank[nodes], i, j, similarity, bound, crowds, stays)
+    else:
+        homes = cluster[nodes].astype(np.int64)
+        resolved = rules.reference(rank[nodes], homes, i, j, similarity, bound, crowds, stays)
+    representative = np.full(n, NOBODY, np.int64)
+    if earlier is not None:
+        representative[:before] = earlier.representative
+    representative[nodes] = nodes[resolved.representative]
+    reason[nodes[~resolved.kept]] = code(Reason.NEAR_DUPLICATE)
+    own = survivor[catalog.first[eligible]]
+    copies = eligible[own != eligible]
+    reason[copies] = code(Reason.EXACT_COPY)
+    if placeholder is not None:
+        reason[copies[placeholder[copies]]] = code(Reason.PLACEHOLDER)
+    representative[copies] = representative[survivor[catalog.first[copies]]]
+    again = np.flatnonzero(repeated)
+    representative[again] = representative[original[again]]
+    return Decisions(reason, representative)
+
+
+def read(refs: Sequence[FileRef]) -> Decisions:
+    """The stored decisions, from the files of reasons and representatives. Raises DamagedFile."""
+    return Decisions(read_array(refs[0]), read_array(refs[1]))
+
+
+def _crowd(cluster: Cluster, survivor: Gids, node_of: Gids) -> CrowdedCluster:
+    """A dense cluster's rows whose images still have a member."""
+    standing = survivor[cluster.members["gid"]]
+    alive = np.flatnonzero(standing >= 0)
+    at_home = cluster.members["probes"][alive, 0] == cluster.id
+    return CrowdedCluster(node_of[standing[alive]], at_home, cluster.rows[alive])
+
+
+def _first_of_uid(uids: npt.NDArray[np.bytes_], readable: npt.NDArray[np.bool_]) -> Gids:
+    """(n,) the lowest gid among the readable samples of the same uid; its own for the others."""
+    result = np.arange(len(uids))
+    gids = np.flatnonzero(readable)
+    if len(gids):
+        _, first, inverse = np.unique(uids[gids], return_index=True, return_inverse=True)
+        result[gids] = gids[first[inverse.reshape(-1)]]
+    return result
+
+
+def _survivors(first: Gids, eligible: Gids, rank: npt.NDArray[np.int64], n: int) -> Gids:
+    """(n,) by the gid of a class's first: its eligible member of the lowest rank, or NOBODY."""
+    result = np.full(n, NOBODY, np.int64)
+    backwards = eligible[np.argsort(-rank[eligible])]
+    result[first[backwards]] = backwards  # the lowest rank is written last
+    return result

@@ -1,0 +1,117 @@
+"""Near pairs of one cluster: each pair once, in blocks, decided by the float64 product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from made_core.dedup import candidates as products
+from made_core.io import stored
+from made_core.types import FileRef
+from made_core.vectors import Rows, cosine
+
+BINS = 60  # of the histogram of similarities
+EXACT_CHUNK = 1024  # pairs decided at a time: 8 MB at 512 dimensions
+
+PAIR = np.dtype([("i", "<i8"), ("j", "<i8"), ("similarity", "<f8")])
+Pairs = npt.NDArray[np.void]  # (n,) of PAIR: gids i < j
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which rows of a cluster may pair, so that a pair that two clusters see is reported once."""
+
+    cluster: int
+    probes: npt.NDArray[np.int32]  # (n, p), home first
+
+    def allowed(self, i: npt.NDArray[np.int64], j: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether rows (i, j) are this cluster's to report.
+
+        Candidates are defined by: home(i) among probes(j), or home(j) among probes(i).
+        """
+        hi, hj, c = self.probes[i, 0], self.probes[j, 0], self.cluster
+        other = np.where(hi == c, hj, hi)
+        visitor = np.where(hi == c, i, j)  # the one at home here, seen by the other's home
+        seen_there = (self.probes[visitor] == other[:, None]).any(axis=1)
+        at_home: npt.NDArray[np.bool_] = (hi == c) | (hj == c)
+        mine: npt.NDArray[np.bool_] = at_home & ((hi == hj) | ~seen_there | (c < other))
+        return mine
+
+
+def near(
+    rows: Rows, bound: float, block: int, some: tuple[int, int] | None = None, known: int = 0
+) -> Iterator[tuple[
+    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:  # fmt: skip
+    """All i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block; of `some`:
+    those with i in this range.
+
+    Pairs among the first `known` rows are left out: an earlier run has them. Yields (i, j, similarity);
+    memory is a few blocks of (block, block) float32, whatever n. The similarity is the float64 product
+    of the stored rows, normalised in float64.
+    """
+    n = len(rows)
+    first_row, stop = some or (0, n)
+    old, new = range(first_row, min(known, stop), block), range(max(known, first_row), stop, block)
+    for a in (*old, *new):
+        left = products.prepare(rows[a : min(a + block, stop, known if a < known else n)])
+        for b in range(max(a, known), n, block):
+            same = a == b and len(left.unit) == min(block, n - a)
+            right = left if same else products.prepare(rows[b : b + block])
+            first, second = products.candidates(left, right, bound)
+            first, second = first + a, second + b
+            if a == b:
+                first, second = first[first < second], second[first < second]
+            for start in range(0, len(first), EXACT_CHUNK):
+                i, j = first[start : start + EXACT_CHUNK], second[start : start + EXACT_CHUNK]
+                exact = cosine(rows[i], rows[j])
+                keep = exact > bound
+                if keep.any():
+                    yield i[keep], j[keep], exact[keep]
+
+
+def of_cluster(
+    cluster: int,
+    rows: Rows,
+    members: npt.NDArray[np.void],
+    bound: float,
+    block: int,
+    some: tuple[int, int] | None = None,
+    begin: int = 0,
+) -> Iterator[Pairs]:
+    """The near pairs that this cluster reports, by gid, block by block; `some`: see `near`.
+
+    Those of two samples before the gid `begin`, which stand first among the rows, are left out.
+    """
+    candidates = Candidates(cluster, members["probes"])
+    gids = members["gid"]
+    for i, j, value in near(rows, bound, block, some, int((gids < begin).sum())):
+        mine = candidates.allowed(i, j)
+        a, b = gids[i[mine]], gids[j[mine]]
+        pairs = np.empty(len(a), PAIR)
+        pairs["i"], pairs["j"] = np.minimum(a, b), np.maximum(a, b)
+        pairs["similarity"] = value[mine]
+        yield pairs
+
+
+def histogram(values: npt.NDArray[np.float64], bound: float) -> npt.NDArray[np.int64]:
+    """(BINS,) counts of similarities between `bound` and 1, the last bin open above."""
+    clipped = np.clip(values, bound, 1)
+    counts: npt.NDArray[np.int64] = np.histogram(clipped, BINS, (bound, 1.0))[0]
+    return counts
+
+
+def read(refs: Sequence[FileRef]) -> Pairs:
+    """All pairs of stored `.pairs` files, records of PAIR without a header, in memory once.
+
+    Raises DamagedFile.
+    """
+    pairs = np.empty(sum(ref.size for ref in refs) // PAIR.itemsize, PAIR)
+    rest = pairs.data.cast("B")
+    for ref in refs:
+        with stored.local(ref) as path, open(path, "rb") as file:
+            file.readinto(rest[: ref.size])
+        rest = rest[ref.size :]
+    return pairs

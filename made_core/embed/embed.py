@@ -1,0 +1,118 @@
+"""Embeddings and per-sample metadata of one shard: made from a tar, put in the store, read again.
+
+Two files a shard: `.npy`, float16 unit rows in tar order, one for EVERY sample (an unreadable
+sample's is zero), and `.parquet`, the metadata of the same rows with the errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from made_core.embed import metadata
+from made_core.errors import BadImage
+from made_core.ingest import tar
+from made_core.ingest.decode import decode
+from made_core.types import Shard
+from made_core.vectors import Rows
+
+if TYPE_CHECKING:  # it imports torch, which a reader of embeddings need not
+    from made_core.embed.encoder import Encoder
+
+
+@dataclass
+class _Prepared:
+    record: dict[str, Any]
+    pixels: Tensor | None
+
+
+def embed(
+    path: Path,
+    shard: Shard,
+    encoder: Encoder,
+    max_pixels: int,
+    threads: int,
+    progress: Callable[[int], None],
+) -> tuple[Rows, pa.Table, int]:
+    """A shard's ((n, dim) float16 unit rows, metadata of `SCHEMA`, stray members).
+
+    One bad image never costs its neighbours: its row is zero and its record says why.
+    `progress` is called with the samples done so far.
+
+    Raises:
+        CorruptShard: no whole tar.
+    """
+    held = tar.index(path)
+    n = len(held.entries)
+    rows: Rows = np.zeros((n, encoder.encoding.dim), np.float16)
+    records: list[dict[str, Any]] = []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+
+            def prepare(entry: tar.Entry) -> _Prepared:
+                return _prepare(tar.load(descriptor, entry, shard.url), entry, shard, encoder,
+                                max_pixels)  # fmt: skip
+
+            for batch in _ahead(pool, prepare, held.entries, encoder.encoding.batch_size):
+                _encode(batch, encoder, rows[len(records) : len(records) + len(batch)])
+                records.extend(p.record for p in batch)
+                progress(len(records))
+    finally:
+        os.close(descriptor)
+    return rows, pa.Table.from_pylist(records, schema=metadata.SCHEMA), held.stray
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    prepare: Callable[[tar.Entry], _Prepared],
+    entries: Sequence[tar.Entry],
+    size: int,
+) -> Iterator[list[_Prepared]]:
+    """Batches in order, the next one being prepared while the caller uses this one."""
+    waiting: list[Future[_Prepared]] = []
+    for start in range(0, len(entries), size):
+        batch, waiting = waiting, [pool.submit(prepare, e) for e in entries[start : start + size]]
+        if batch:
+            yield [f.result() for f in batch]
+    if waiting:
+        yield [f.result() for f in waiting]
+
+
+def _prepare(
+    sample: tar.Sample, entry: tar.Entry, shard: Shard, encoder: Encoder, max_pixels: int
+) -> _Prepared:
+    record = metadata.record(sample, entry, shard)
+    data = sample.image
+    if data is None:
+        record["error"] = metadata.valid(f"no image among its members: {', '.join(sample.members)}")
+        return _Prepared(record, None)
+    record["image_digest"] = hashlib.blake2b(data, digest_size=16).digest()
+    try:
+        image = decode(data, max_pixels)
+    except BadImage as error:
+        record["error"] = str(error)
+        return _Prepared(record, None)
+    record["width"], record["height"] = image.size
+    return _Prepared(record, encoder.to_pixels(image))
+
+
+def _encode(batch: list[_Prepared], encoder: Encoder, out: Rows) -> None:
+    places = [i for i, p in enumerate(batch) if p.pixels is not None]
+    if not places:
+        return
+    vectors = encoder.encode([p.pixels for p in batch if p.pixels is not None])
+    for place, vector in zip(places, vectors, strict=True):
+        if np.isfinite(vector).all():
+            out[place] = vector
+        else:
+            batch[place].record["error"] = "its embedding is zero or not finite"

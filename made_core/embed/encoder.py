@@ -1,0 +1,223 @@
+"""The encoders: images -> unit rows. open_clip's models, and the descriptors that need no weights."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from made_core import recipe
+from made_core.embed import perceptual
+from made_core.errors import EncoderError, Transient
+from made_core.types import Encoding
+
+CLIP_EPS = 0.05  # SemDeDup's figures for CLIP: eps 0.03 to 0.12 keeps 72 to 50 % of LAION
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LONGEST = 32  # long side / short side; what is beyond, at both ends, no square crop keeps
+FORMAT = 1  # of stored embeddings: part of every key, to be raised when the meaning changes
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded encoder."""
+
+    encoding: Encoding
+    to_pixels: Callable[[Image.Image], Tensor]  # RGB image -> (3, size, size)
+    forward: Callable[[Tensor], Tensor]  # (n, 3, size, size) -> (n, dim), any norm
+
+    def encode(self, pixels: Sequence[Tensor]) -> npt.NDArray[np.float32]:
+        """(n, dim) float32 unit rows in input order, n <= batch_size.
+
+        The batch is padded to `batch_size`: equal images get equal rows, whoever their
+        neighbours are. A row that is not finite or zero comes out as NaN.
+        """
+        batch = torch.stack(list(pixels))
+        missing = self.encoding.batch_size - len(batch)
+        if missing > 0:
+            batch = torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))])
+        with torch.inference_mode():
+            rows = self.forward(batch).float().cpu()[: len(pixels)]
+            rows = rows / rows.norm(dim=1, keepdim=True)
+        result: npt.NDArray[np.float32] = rows.numpy()
+        result[~np.isfinite(result).all(axis=1)] = np.nan
+        return result
+
+
+def resolve(part: recipe.Encoder) -> recipe.Encoder:
+    """`part` with device, precision and batch size settled for this machine.
+
+    Raises:
+        EncoderError: cuda is asked for and not there.
+    """
+    has_cuda = torch.cuda.is_available()
+    if part.device == "cuda" and not has_cuda:
+        raise EncoderError("encoder.device is cuda, but this worker sees no GPU; allowed: auto, cpu")
+    device = ("cuda" if has_cuda else "cpu") if part.device == "auto" else part.device
+    precision = part.precision
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" else "fp32"
+    batch = part.batch_size
+    if batch == "auto":
+        batch = 256 if device == "cuda" else 32
+    return part.model_copy(update={"device": device, "precision": precision, "batch_size": batch})
+
+
+@lru_cache(maxsize=1)
+def load(part: recipe.Encoder) -> Encoder:
+    """The encoder of a resolved recipe part; kept in the process for the next task.
+
+    Raises:
+        EncoderError: unknown model, tag or file, a checkpoint that does not fit, an image size
+            that the patch size does not divide.
+    """
+    if part.model == "perceptual":
+        return _builtin(part, perceptual.describe, perceptual.DEFAULT_EPS)
+    if part.model == "mean-colour":
+        return _builtin(part, perceptual.mean_colour, perceptual.DEFAULT_EPS)
+    return _open_clip(part)
+
+
+def _encoding(part: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: float) -> Encoding:
+    cut = {"device": part.device, "precision": part.precision, "batch_size": part.batch_size}
+    key = recipe.digest([FORMAT, part.model, cut, facts])
+    return Encoding(key, part.model, dim, size, part.device, part.precision,
+                    int(part.batch_size), eps, eps, eps_is_default=True)  # fmt: skip
+
+
+def _builtin(part: recipe.Encoder, describe: Callable[[Tensor], Tensor], eps: float) -> Encoder:
+    if part.device != "cpu" or part.precision != "fp32":
+        part = part.model_copy(update={"device": "cpu", "precision": "fp32"})
+    size = perceptual.SIZE
+    dim = describe(torch.zeros((1, 3, size, size), dtype=torch.uint8)).shape[1]
+    facts = [perceptual.VERSION]
+    return Encoder(_encoding(part, facts, dim, size, eps), perceptual.to_pixels, describe)
+
+
+def _open_clip(part: recipe.Encoder) -> Encoder:
+    import open_clip  # here: it takes seconds, which each new worker would wait for the built-in ones
+
+    config = _config(part)
+    vision = config.get("vision_cfg", {})
+    size, patch = vision.get("image_size"), vision.get("patch_size")
+    if isinstance(size, int) and isinstance(patch, int) and size % patch:
+        raise EncoderError(f"{part.model}: patch size {patch} does not divide image size {size}")
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(
+            part.model, pretrained=_weights(part), device=part.device
+        )
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
+        text = f"{part.model} with pretrained {part.pretrained}: {_first_line(error)}"
+        if str(error).startswith("Failed to download"):  # open_clip's word for all that the hub does
+            raise Transient(text) from error
+        raise EncoderError(text) from None
+    except OSError as error:  # the disk: worth another try
+        raise Transient(f"{part.model} with pretrained {part.pretrained}: {error}") from error
+    except Exception as error:  # unpickling a file that is no checkpoint raises almost anything
+        raise EncoderError(
+            f"encoder.pretrained: {part.pretrained} is no checkpoint ({type(error).__name__})"
+        ) from None
+    dtype = DTYPES[part.precision]
+    visual = model.visual.to(dtype).eval()
+    crops = visual.preprocess_cfg["resize_mode"] == "shortest"
+
+    def to_pixels(image: Image.Image) -> Tensor:
+        pixels: Tensor = transform(_middle(image) if crops else image)
+        return pixels
+
+    def forward(pixels: Tensor) -> Tensor:
+        rows = visual(pixels.to(part.device, dtype))
+        vectors: Tensor = rows[0] if isinstance(rows, tuple) else rows  # CoCa: rows, and its tokens
+        return vectors
+
+    facts = [_digest(visual.state_dict()), str(transform), vision]
+    blank = to_pixels(Image.new("RGB", (8, 8)))
+    with torch.inference_mode():
+        dim = forward(blank[None]).shape[-1]
+    return Encoder(_encoding(part, facts, dim, blank.shape[-1], CLIP_EPS), to_pixels, forward)
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of a very long image: enlarged whole to the model's size it may not fit memory."""
+    width, height = image.size
+    longest = LONGEST * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    return image.crop((left, top, width - left, height - top))
+
+
+def _config(part: recipe.Encoder) -> dict[str, Any]:
+    import open_clip
+
+    if part.config is not None:
+        path = Path(part.config).expanduser()
+        if not path.is_file():
+            raise EncoderError(f"encoder.config: no such file: {path}")
+        if path.stem != part.model:
+            raise EncoderError(f"encoder.config defines model {path.stem}, the recipe has {part.model}")
+        try:  # before open_clip does: it would trip over the file ever after
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise EncoderError(f"encoder.config: {path} is no JSON: {error}") from None
+        wanted = {"embed_dim", "vision_cfg", "text_cfg"}
+        if path.suffix != ".json" or not isinstance(fields, dict) or not wanted <= fields.keys():
+            raise EncoderError(
+                f"encoder.config: {path} is no open_clip model config: "
+                f"a .json with {', '.join(sorted(wanted))}"
+            )
+        open_clip.add_model_config(path)
+    if part.model.startswith(("hf-hub:", "local-dir:")):  # open_clip would ignore `pretrained`
+        raise EncoderError(f"encoder.model: {part.model}: name a model, and its weights in pretrained")
+    pretrained = part.pretrained or ""
+    looks_like_file = "/" in pretrained or pretrained.endswith((".pt", ".pth", ".bin", ".safetensors"))
+    if looks_like_file and not Path(pretrained).expanduser().is_file():
+        raise EncoderError(f"encoder.pretrained: no such file: {pretrained}")
+    config = open_clip.get_model_config(part.model)
+    if config is None:
+        near = difflib.get_close_matches(part.model, open_clip.list_models(), n=3, cutoff=0.4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise EncoderError(f"encoder.model: open_clip has no model {part.model}{hint}")
+    if not Path(_weights(part)).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(part.model)
+        if open_clip.get_pretrained_cfg(part.model, pretrained) == {}:
+            raise EncoderError(
+                f"encoder.pretrained: {part.model} has no tag {pretrained}, and no such file; "
+                f"its tags: {', '.join(tags) or 'none'}"
+            )
+    return dict(config)
+
+
+def _weights(part: recipe.Encoder) -> str:
+    """`pretrained`: a tag, or a path without a tilde."""
+    pretrained = part.pretrained or ""
+    return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] if lines else type(error).__name__
+
+
+def with_eps(encoding: Encoding, eps: float | None) -> Encoding:
+    """The encoding with the recipe's eps; its own default where that is None."""
+    return encoding if eps is None else replace(encoding, eps=eps, eps_is_default=False)

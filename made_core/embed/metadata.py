@@ -1,0 +1,132 @@
+"""What is stored of a shard's samples: unit rows, and a row of metadata for EVERY sample.
+
+Two files a shard: `.npy`, float16 unit rows in tar order, one for EVERY sample (an unreadable
+sample's is zero), and `.parquet`, the metadata of the same rows with the errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from made_core.ingest import tar
+from made_core.io import files, stored
+from made_core.io.arrays import put_array, read_array
+from made_core.types import FileRef, Shard
+from made_core.vectors import Rows
+
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),  # place in the tar, 0 first
+        ("key", pa.string()),
+        ("uid", pa.string()),  # the json's, else 128 bits of a hash over (shard, row), as hex
+        ("error", pa.string()),  # why it is unreadable; null: it has an embedding
+        ("warning", pa.string()),  # what is wrong with json or txt; the sample is used all the same
+        ("image_digest", pa.binary(16)),  # blake2b-128 of the image's bytes
+        ("content_digest", pa.binary(16)),  # blake2b-128 of all members, checked again when written
+        ("width", pa.int32()),  # of the decoded image, pixels
+        ("height", pa.int32()),
+        ("caption", pa.string()),
+        ("url", pa.string()),  # where img2dataset got it
+        ("json", pa.string()),  # as found
+    ]
+)
+MAX_UID = 128  # bytes of UTF-8: the catalog holds all uids at the width of the longest
+
+
+def record(sample: tar.Sample, entry: tar.Entry, shard: Shard) -> dict[str, Any]:
+    warnings: list[str] = []
+    fields: dict[str, Any] = {}
+    text = _text(sample.get("json"), "json", warnings)
+    if text is not None:
+        try:
+            fields = json.loads(text)
+            if not isinstance(fields, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError) as error:
+            warnings.append(f"json: {error}")
+            fields, text = {}, None
+    caption = _text(sample.get("txt"), "txt", warnings)
+    if caption is None and isinstance(fields.get("caption"), str):
+        caption = fields["caption"]
+    uid = _uid(fields.get("uid"), warnings) or derived_uid(shard.fingerprint, entry)
+    url = fields.get("url")
+    return {
+        "row": entry.row,
+        "key": valid(entry.key),
+        "uid": uid,
+        "error": None,
+        "warning": "; ".join(warnings)[:500] or None,
+        "image_digest": None,
+        "content_digest": sample.content_digest,
+        "width": None,
+        "height": None,
+        "caption": None if caption is None else valid(caption),
+        "url": valid(url) if isinstance(url, str) else None,
+        "json": text,
+    }
+
+
+def _uid(found: Any, warnings: list[str]) -> str | None:
+    """The json's uid; None: it has none, or one that the catalog's byte strings cannot hold."""
+    if found in (None, ""):
+        return None
+    uid = valid(str(found))
+    size = len(uid.encode())
+    if size > MAX_UID or "\0" in uid:
+        what = f"has {size} bytes, allowed: up to {MAX_UID}" if size > MAX_UID else "has a zero byte"
+        warnings.append(f"uid {what}: one is derived")
+        return None
+    return uid
+
+
+def derived_uid(fingerprint: str, entry: tar.Entry) -> str:
+    """32 hex digits for a sample whose json names no uid: blake2b-128 of `<fingerprint>/<key>`.
+
+    A key met again in the same tar has `#<row>` behind it: it is another sample.
+    """
+    name = f"{entry.key}#{entry.row}" if entry.is_repeat else entry.key
+    text = f"{fingerprint}/{name}".encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def _text(data: bytes | None, what: str, warnings: list[str]) -> str | None:
+    if data is None:
+        return None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        warnings.append(f"{what} is no UTF-8: {error.reason} at byte {error.start}")
+        return data.decode("utf-8", "replace")
+
+
+def valid(text: str) -> str:
+    """`text` without lone surrogates, which no UTF-8 file can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def put(url: str, rows: Rows, table: pa.Table) -> tuple[FileRef, FileRef]:
+    """Puts `<url>.npy` and `<url>.parquet`. Raises StorageFailed."""
+
+    def write_table(path: Path) -> None:
+        pq.write_table(table, path, compression="zstd")
+
+    return put_array(f"{url}.npy", rows), files.put(f"{url}.parquet", write_table)
+
+
+def read_rows(ref: FileRef) -> Rows:
+    """(n, dim) float16, on disk. Raises DamagedFile."""
+    rows: Rows = read_array(ref)
+    return rows
+
+
+def read_table(ref: FileRef, columns: Sequence[str]) -> pa.Table:
+    """The metadata's `columns`. Raises DamagedFile."""
+    with stored.local(ref) as path:
+        return pq.read_table(path, columns=list(columns), memory_map=False)

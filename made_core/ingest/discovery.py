@@ -1,0 +1,168 @@
+"""Discovery and admission: folders, globs, brace patterns and URLs -> Shards.
+
+A tar is admitted only with its `_stats.json`, which img2dataset writes last. A shard's fingerprint
+is of its size, stats, head and tail, never of its path or time: a moved or copied shard is the same
+one. (Size and stats alone are not enough: tars are padded to 10 KiB, and not all stats hold times.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain, count
+
+import braceexpand
+
+from made_core.errors import SourceError
+from made_core.io import files
+from made_core.types import Shard
+
+READERS = 16  # threads that read stats: the wait is for the file system
+EDGE = 1 << 16  # bytes of head and of tail in the fingerprint
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What the sources hold."""
+
+    shards: tuple[Shard, ...]  # in the order of (name, fingerprint, url), whatever the sources'
+    refused: tuple[str, ...]  # tars that are not finished: no stats beside them
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The tars of the sources, by name alone."""
+
+    admitted: dict[str, int]  # tar -> bytes
+    refused: tuple[str, ...]  # tars that are not finished: no stats beside them
+    stats: frozenset[str]  # the stats files that stand beside them
+
+
+def discover(sources: Sequence[str], require_stats: bool) -> Discovery:
+    """The shards of `sources`, each once.
+
+    Raises:
+        SourceError: as `expand` does, or stats that are no JSON.
+        StorageFailed: the storage did not answer.
+    """
+    found = expand(sources, require_stats)
+    with ThreadPoolExecutor(READERS) as pool:
+        shards = pool.map(
+            lambda tar: _shard(tar[0], tar[1], _stats_of(tar[0]) in found.stats), found.admitted.items()
+        )
+        return Discovery(_with_ids(list(shards)), found.refused)
+
+
+def expand(sources: Sequence[str], require_stats: bool) -> Listing:
+    """The tars of `sources`, by listing folders only.
+
+    Raises:
+        SourceError: a source that does not exist, holds no tar, or names a tar without stats;
+            no shard at all.
+        StorageFailed: the storage did not answer.
+    """
+    folder = cache(_folder)  # each is listed once
+    found: set[str] = set()
+    named: set[str] = set()  # tars that the user named one by one
+    for source in sources:
+        for url in _braces(files.absolute(source)):
+            if url.endswith(".tar") and not _is_glob(url):
+                named.add(url)
+            else:
+                found.update(_tars(url, folder))
+    sizes: dict[str, int] = {}
+    stats: set[str] = set()
+    for tar in sorted(found | named):
+        inside = folder(posixpath.dirname(tar))
+        if tar not in inside:
+            raise SourceError(f"no such tar: {tar}")
+        sizes[tar] = inside[tar]
+        if _stats_of(tar) in inside:
+            stats.add(_stats_of(tar))
+    refused = [t for t in sizes if _stats_of(t) not in stats] if require_stats else []
+    if wrong := [t for t in refused if t in named]:
+        raise SourceError(
+            f"{wrong[0]} has no {posixpath.basename(_stats_of(wrong[0]))} beside it: "
+            "unfinished, or of another maker (admission.require_stats: false)"
+        )
+    admitted = {t: size for t, size in sizes.items() if not require_stats or _stats_of(t) in stats}
+    if not admitted:
+        raise SourceError(
+            f"no shard in {', '.join(sources)}: {len(refused)} tars, none with its _stats.json "
+            "(admission.require_stats: false admits shards of other makers)"
+        )
+    return Listing(admitted, tuple(refused), frozenset(stats))
+
+
+def _braces(source: str) -> list[str]:
+    """`a{0..2}b` -> a0b, a1b, a2b; what exists under its own name stays as it is."""
+    if "{" not in source or files.exists(source):
+        return [source]
+    try:
+        return list(braceexpand.braceexpand(source))
+    except ValueError as error:
+        raise SourceError(f"{source}: {error}") from None
+
+
+def _is_glob(url: str) -> bool:
+    return any(c in url for c in "*?[") and not files.exists(url)
+
+
+def _tars(url: str, folder: Callable[[str], dict[str, int]]) -> list[str]:
+    """The tars that a glob matches, or that lie in a folder."""
+    tars = [u for u in (files.glob(url) if _is_glob(url) else folder(url)) if u.endswith(".tar")]
+    if not tars:
+        raise SourceError(f"no shard (*.tar) in {url}")
+    return tars
+
+
+def _folder(url: str) -> dict[str, int]:
+    """The files in a folder: URL -> bytes."""
+    try:
+        inside = files.names(url)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceError(f"no such folder: {url}") from None
+    return {files.join(url, name): size for name, size in inside.items()}
+
+
+def _stats_of(tar: str) -> str:
+    return f"{tar.removesuffix('.tar')}_stats.json"
+
+
+def _shard(url: str, size: int, has_stats: bool) -> Shard:
+    expected, stats = None, b""
+    if has_stats:
+        stats = files.read(_stats_of(url))
+        try:
+            expected = int(json.loads(stats)["successes"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise SourceError(f"{_stats_of(url)} is no statistics of img2dataset: {error!r}") from None
+    if size <= 2 * EDGE:
+        edges = files.read(url)
+    else:
+        edges = files.read(url, 0, EDGE) + files.read(url, size - EDGE, size)
+    mark = hashlib.blake2b(b"%d\n" % size + stats + edges, digest_size=16).hexdigest()
+    return Shard("", url, mark, size, expected)
+
+
+def _with_ids(shards: Sequence[Shard]) -> tuple[Shard, ...]:
+    """Ids from names; a short fingerprint where names collide, a number where those do too."""
+    stem = {s.url: posixpath.basename(s.url).removesuffix(".tar") for s in shards}
+    ordered = sorted(shards, key=lambda s: (stem[s.url], s.fingerprint, s.url))
+    of_name = Counter(stem.values())
+    given: set[str] = set()
+    result = []
+    for shard in ordered:
+        base = stem[shard.url]
+        if of_name[base] > 1:
+            base = f"{base}-{shard.fingerprint[:8]}"
+        name = next(n for n in chain([base], (f"{base}-{i}" for i in count(2))) if n not in given)
+        given.add(name)
+        result.append(replace(shard, id=name))
+    return tuple(result)

@@ -1,0 +1,165 @@
+"""What the ledger answers: frozen dataclasses, and how they come of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+from made_core.types import FileRef, RunState, Stage, UnitState
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the ledger knows of a unit."""
+
+    key: str
+    state: UnitState
+    files: tuple[FileRef, ...]  # of a done one
+    samples: int  # of a done one, else 0
+    counts: dict[str, Any]
+    error: str | None  # of the last attempt, where it failed
+    attempts: int
+    seconds: float | None  # of the attempt that ended it
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Result:
+        """From columns of `unit`."""
+        return cls(
+            key=row.key,
+            state=UnitState(row.state),
+            files=tuple(FileRef(**file) for file in row.files or ()),
+            samples=row.samples or 0,
+            counts=row.counts or {},
+            error=row.error,
+            attempts=row.attempts,
+            seconds=row.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Units by state, every state present, and samples."""
+
+    units: dict[UnitState, int]
+    samples: int  # of done units, and what the running ones report
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Tally:
+        """From counts that are named as the states are."""
+        units = {state: getattr(row, state.value) or 0 for state in UnitState}
+        return cls(units, int(row.samples or 0))
+
+    @property
+    def total(self) -> int:
+        """Units of all states."""
+        return sum(self.units.values())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as recorded."""
+
+    id: str
+    identity: str  # digest of what decides the output
+    recipe: dict[str, Any]
+    output: str
+    store: str
+    state: RunState
+    holder: str | None  # the process that drives it, or did
+    lease_until: datetime | None
+    held: bool  # the lease has not run out
+    replaced: bool  # its output belongs to a later run
+    created_at: datetime
+    updated_at: datetime
+    summary: dict[str, Any] | None
+    error: str | None
+    corpus: FileRef | None  # None: nothing was embedded yet
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Run:
+        """From the columns of `run`, and `held`."""
+        corpus = FileRef(**row.corpus) if row.corpus else None
+        return cls(**{**row._asdict(), "state": RunState(row.state), "corpus": corpus})
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """Where a stage of a run stands."""
+
+    stage: Stage
+    scope: str
+    planned: int  # units that the run asked for
+    tally: Tally
+    started_at: datetime | None  # first start of a unit's last attempt
+    finished_at: datetime | None  # last finish
+    rate: float | None  # samples a second: lately where units run, else from first start to last finish
+    eta: float | None  # seconds until all units have ended, where units run and some are done
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> StageStatus:
+        """From columns of `stage`, a tally, and what its units have done lately."""
+        tally = Tally.of(row)
+        running = tally.units[UnitState.RUNNING] > 0
+        if running:
+            samples, seconds = float(row.recent_samples), row.recent_seconds
+        else:
+            seconds = (row.last - row.first).total_seconds() if row.first and row.last else 0.0
+            samples = float(tally.samples)
+        rate = samples / seconds if seconds > 0 else None
+        eta = _eta(row, tally, rate) if running else None
+        return cls(Stage(row.stage), row.scope, row.units, tally, row.first, row.last, rate, eta)
+
+
+@dataclass(frozen=True)
+class UnitStatus:
+    """A unit as shown to people."""
+
+    stage: Stage
+    scope: str
+    key: str
+    shard: str | None  # id of the input shard, for embed
+    state: UnitState
+    attempts: int
+    samples: int
+    host: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    seconds: float | None  # of the last attempt, so far where it runs
+    error: str | None
+    traceback: str | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> UnitStatus:
+        """From columns of `unit`, `shard` and `seconds`."""
+        known = row._asdict()
+        return cls(**{**known, "stage": Stage(row.stage), "state": UnitState(row.state)})
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a unit."""
+
+    at: datetime
+    host: str | None
+    attempt: int
+    kind: str  # claimed, lost, done, retry, failed, reopened
+    error: str | None
+    traceback: str | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Event:
+        """From columns of `event`."""
+        return cls(**row._asdict())
+
+
+def _eta(row: Row[Any], tally: Tally, rate: float | None) -> float | None:
+    """By samples, each unit left being as large as a done one; by units where those have none."""
+    left = tally.units[UnitState.OPEN] + tally.units[UnitState.RUNNING]
+    done = tally.units[UnitState.DONE]
+    if done and row.done_samples:
+        begun = tally.samples - row.done_samples
+        return max(0.0, left * row.done_samples / done - begun) / rate if rate else None
+    return left * row.recent_seconds / row.recent_done if row.recent_done else None

@@ -1,0 +1,77 @@
+"""The output: the plan of its shards, the shards themselves, the keep lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from made_core.errors import DamagedFile
+from made_core.io import files, paths
+from made_core.types import FileRef
+
+
+def plan_of(output: str) -> str | None:
+    """The scope of the decisions that a finished output holds; None: it is not finished."""
+    try:
+        plan = json.loads(files.read(files.join(output, paths.SUMMARY))).get("plan")
+    except (FileNotFoundError, ValueError):
+        return None
+    return plan if isinstance(plan, str) else None
+
+
+def stands(output: str, refs: Sequence[FileRef], is_published: bool) -> bool:
+    """Whether a done unit's files are there: as its attempt put them, or published.
+
+    A published file of the right size may be an older plan's, unless the output `is_published`
+    with this one: then its content decides.
+    """
+    return all(_where(output, ref, is_published) is not None for ref in refs)
+
+
+def unmark(output: str) -> None:
+    """Says that an output is not whole, by removing its summary."""
+    files.remove(files.join(output, paths.SUMMARY))
+
+
+def publish(output: str, refs: Sequence[FileRef]) -> None:
+    """Moves the attempts' files to their places and removes all others; may be done again.
+
+    The summary goes first and is put last, by the caller: where it stands, the output is whole.
+
+    Raises:
+        DamagedFile: a file is neither where its attempt put it nor in its place.
+    """
+    unmark(output)
+    wanted = {paths.published(output, ref.path) for ref in refs}
+    for folder in ("decisions", "shards"):
+        url = files.join(output, folder)
+        for name in files.names(url) if files.exists(url) else ():
+            if files.join(url, name) not in wanted:
+                files.remove(files.join(url, name))
+    for ref in refs:
+        where = _where(output, ref, is_published=False)
+        if where is None:
+            raise DamagedFile(f"{ref.path} is gone before it was published")
+        if where == ref.path:
+            files.move(where, paths.published(output, ref.path))
+    for name in (*paths.SWEEP, ".parts"):
+        files.remove(files.join(output, name))
+
+
+def _where(output: str, ref: FileRef, is_published: bool) -> str | None:
+    if _size(ref.path) == ref.size:
+        return ref.path
+    target = paths.published(output, ref.path)
+    if _size(target) != ref.size:
+        return None
+    if is_published:
+        return target
+    with files.local(target) as path:
+        return target if files.file_digest(path) == ref.digest else None
+
+
+def _size(url: str) -> int | None:
+    try:
+        return files.size(url)
+    except FileNotFoundError:
+        return None

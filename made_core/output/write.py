@@ -1,0 +1,85 @@
+"""Output shards: the kept samples, copied byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from made_core.corpus.corpus import Corpus, Gids
+from made_core.embed import metadata
+from made_core.errors import ChangedInput
+from made_core.ingest import tar
+from made_core.io import files
+from made_core.output.plan import Plan
+from made_core.types import FileRef
+
+
+def write_shard(
+    corpus: Corpus,
+    gids: Gids,
+    first_ordinal: int,
+    plan: Plan,
+    url: str,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[FileRef, FileRef, FileRef]:
+    """Puts `<url>.tar`, `.parquet` and `_stats.json` with the samples `gids`, in their order.
+
+    Raises:
+        ChangedInput: a sample is not what was embedded.
+        StorageFailed, FileNotFoundError: the input is not there.
+    """
+    records: list[dict[str, object]] = []
+
+    def outgoing() -> Iterator[tar.Sample]:
+        for part, positions in corpus.by_part(gids):
+            table = metadata.read_table(
+                part.table, ["uid", "content_digest", "caption", "url", "width", "height"]
+            )
+            wanted = (gids[positions] - part.start).tolist()
+            facts = table.take(wanted).to_pylist()
+            with files.local(part.shard.url) as path:
+                entries = tar.index(path).entries
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    for row, fact in zip(wanted, facts, strict=True):
+                        sample = _checked(descriptor, entries, row, part.shard.url, fact["content_digest"])
+                        key = plan.key(first_ordinal + len(records))
+                        records.append(
+                            {
+                                "uid": fact["uid"], "key": key, "shard": part.shard.id,
+                                "source_key": sample.key, "source_url": part.shard.url,
+                                "caption": fact["caption"], "url": fact["url"],
+                                "width": fact["width"], "height": fact["height"],
+                            }
+                        )  # fmt: skip
+                        progress(len(records))
+                        yield tar.Sample(key, sample.url, sample.members)
+                finally:
+                    os.close(descriptor)
+
+    shard = files.put(f"{url}.tar", lambda path: tar.write(path, outgoing()))
+    schema = pa.schema(
+        [(n, pa.string()) for n in ("uid", "key", "shard", "source_key", "source_url", "caption", "url")]
+        + [("width", pa.int32()), ("height", pa.int32())]
+    )
+    listing = pa.Table.from_pylist(records, schema)
+    parquet = files.put(f"{url}.parquet", lambda path: pq.write_table(listing, path))
+    n = len(records)
+    stats = {
+        "count": n, "successes": n, "failed_to_download": 0, "failed_to_resize": 0,
+        "status_dict": {"success": n},
+    }  # fmt: skip
+    return shard, parquet, files.put_bytes(f"{url}_stats.json", json.dumps(stats, indent=4).encode())
+
+
+def _checked(descriptor: int, entries: Sequence[tar.Entry], row: int, url: str, content: bytes) -> tar.Sample:
+    if row >= len(entries):
+        raise ChangedInput(f"{url} holds {len(entries)} samples, sample {row} was embedded")
+    sample = tar.load(descriptor, entries[row], url)
+    if sample.content_digest != content:
+        raise ChangedInput(f"{url}: sample {sample.key} (row {row}) has other bytes than embedded")
+    return sample

@@ -1,0 +1,1 @@
+"""What a person looks at: the report, examples, charts, the sweep of eps."""

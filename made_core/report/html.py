@@ -1,0 +1,76 @@
+"""HTML pages that need no other file: how templates are filled, and how figures are written in them."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from numbers import Integral, Real
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+CAPTION = 160  # characters of a caption that are shown
+NOTHING = "\N{EN DASH}"
+# Not allowed in HTML, or (lone surrogates, from a caption's JSON) not encodable as UTF-8.
+ILLEGAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def fill(template: str, **values: Any) -> str:
+    """The page of a template, all values escaped; it can be encoded as UTF-8."""
+    environment = Environment(
+        loader=PackageLoader("made_core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(n=number, share=share, cosine=cosine, duration=duration, short=short, uri=uri)
+    html = environment.get_template(template).render(**values)
+    return ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", html)
+
+
+def number(value: Any) -> str:
+    """With thousands parted; a fraction with one decimal."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    number = float(value)
+    if not math.isfinite(number):
+        return NOTHING
+    return f"{number:,.0f}" if number.is_integer() else f"{number:,.1f}"
+
+
+def share(part: float, whole: float) -> str:
+    """In percent; a few are never shown as none, nor all but a few as all."""
+    if not whole:
+        return NOTHING
+    percent = 100 * part / whole
+    if part and percent < 0.005:
+        return "< 0.01%"
+    if part < whole and percent >= 99.995:
+        return "> 99.99%"
+    return f"{percent:.2f}%"
+
+
+def cosine(value: float | None) -> str:
+    """Four decimals."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """In seconds, minutes or hours."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def short(text: str) -> str:
+    """A caption's first CAPTION characters."""
+    if len(text) <= CAPTION:
+        return text
+    return text[: CAPTION - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def uri(jpeg: bytes) -> str:
+    """A image that lies in the page."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

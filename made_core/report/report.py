@@ -1,0 +1,263 @@
+"""The run's report: one HTML file with everything inside, for a person to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from made_core.dedup.pair_recall import sentence
+from made_core.errors import BadImage
+from made_core.ingest import decode
+from made_core.report.html import NOTHING, cosine, duration, fill, number
+from made_core.types import Reason, RunState
+
+MAX_PIXELS = 100_000_000  # of a image for a thumbnail: a bound on memory
+OUTCOMES = {  # label and meaning
+    "kept": ("Kept", "in the output"),
+    Reason.NEAR_DUPLICATE.value: (
+        "Near-duplicate",
+        "similarity above 1 \N{MINUS SIGN} eps to another sample",
+    ),
+    Reason.EXACT_COPY.value: ("Exact copy", "equal image bytes"),
+    Reason.PLACEHOLDER.value: ("Placeholder", "equal image bytes under many captions"),
+    Reason.REPEATED_UID.value: ("Repeated uid", "the same upstream row again"),
+    Reason.SMALL_SIDE.value: ("Small image", "smallest side below filters.min_side"),
+    Reason.ASPECT_RATIO.value: ("Extreme shape", "long / short side above filters.max_aspect"),
+    Reason.FEW_WORDS.value: ("Few words", "caption has fewer words than filters.min_words"),
+    Reason.FEW_CHARS.value: ("Short caption", "fewer characters than filters.min_chars"),
+    Reason.UNREADABLE.value: ("Unreadable", "no image, or its embedding is not a number"),
+}
+LEFT, RIGHT, TOP, BOTTOM = 12, 20, 30, 250  # of the histogram, in units of its view box
+WIDTH, HEIGHT = 760, 300
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample in a group of duplicates."""
+
+    uid: str
+    shard: str  # the input shard's id
+    key: str  # in the input shard
+    similarity: float | None  # to the kept one; None for the kept one, or unknown
+    caption: str
+    jpeg: bytes | None  # a thumbnail; None: could not be read
+
+
+@dataclass(frozen=True)
+class Group:
+    """A kept sample and those that it stands for."""
+
+    kept: Example
+    removed: tuple[Example, ...]  # the first few
+    size: int  # all members, the kept one included
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Samples that failed with the same error."""
+
+    error: str
+    count: int
+    examples: tuple[str, ...]  # "shard/key", the first few
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How similar the found pairs are."""
+
+    edges: tuple[float, ...]  # n + 1 cosines, ascending; none for no histogram
+    counts: tuple[int, ...]  # n; pairs from edges[i] to edges[i + 1]
+    threshold: float  # 1 - eps: pairs above are duplicates
+
+    def __post_init__(self) -> None:
+        ascending = all(a < b for a, b in zip(self.edges, self.edges[1:], strict=False))
+        if len(self.edges) != len(self.counts) + bool(self.edges) or not ascending:
+            raise ValueError(f"{len(self.counts)} counts need one more edge each, ascending")
+
+
+def thumbnail(data: bytes, side: int = 160) -> bytes | None:
+    """A JPEG of the image as the encoder sees it, at most `side` x `side` pixels.
+
+    None if `data` is no image, a damaged one, or one of more than MAX_PIXELS pixels.
+    """
+    try:
+        image = decode.decode(data, MAX_PIXELS)
+    except BadImage:
+        return None
+    image.thumbnail((side, side))
+    out = BytesIO()
+    image.save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def render(
+    summary: dict[str, Any],
+    histogram: Histogram,
+    groups: Sequence[Group],
+    unreadable: Sequence[Unreadable],
+    failed_shards: Sequence[tuple[str, str]],
+) -> str:
+    """The report as HTML that needs no other file and can be encoded as UTF-8.
+
+    Args:
+        summary: what summary.json holds; absent fields are left out, unknown ones ignored.
+        histogram: of all stored pairs. groups: the largest first, shown in this order.
+        unreadable: by error. failed_shards: (shard, error).
+    """
+    stages = _part(summary, "seconds_by_stage")
+    return fill(
+        "report.html.j2",
+        summary=summary,
+        failures=summary.get("state") == RunState.COMPLETED_WITH_FAILURES.value,
+        failed=_part(summary, "shards").get("failed", len(failed_shards)),
+        samples={"in": 0, "kept": 0, "unreadable": 0} | _part(summary, "samples"),
+        outcomes=_outcomes(_part(summary, "samples")),
+        promise=_part(summary, "promise"),
+        recall=sentence(_part(summary, "recall")) if _part(summary, "recall") else None,
+        chart=_chart(histogram),
+        threshold=histogram.threshold,
+        groups=groups,
+        unreadable=unreadable,
+        failed_shards=failed_shards,
+        facts=_facts(summary),
+        stages=stages,
+        busy=sum(stages.values()),
+    )
+
+
+def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
+    part = values.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _outcomes(samples: dict[str, Any]) -> list[dict[str, Any]]:
+    """What became of the samples: the kept ones first, then by count; `start` is in samples."""
+    dropped = sorted(_part(samples, "dropped").items(), key=lambda item: -item[1])
+    counts = [("kept", samples.get("kept", 0)), *dropped]
+    counts.append((Reason.UNREADABLE.value, samples.get("unreadable", 0)))
+    result, start = [], 0
+    for name, count in counts:
+        label, meaning = OUTCOMES.get(name, (name.replace("_", " ").capitalize(), ""))
+        colour = name if name in OUTCOMES else "other"
+        row = {"colour": colour, "label": label, "meaning": meaning}
+        result.append(row | {"count": count, "start": start})
+        start += count
+    return result
+
+
+def _facts(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Title -> (label, text) of the facts that are there."""
+    encoder, clusters, dedup, shards, samples = (
+        _part(summary, name) for name in ("encoder", "clusters", "dedup", "shards", "samples")
+    )
+    sizes, seconds = _part(clusters, "sizes"), summary.get("seconds")
+    default = " (the encoder's default)" if dedup.get("eps_is_default") else ""
+    eps, widest = (None if v is None else f"{v:g}" for v in (dedup.get("eps"), dedup.get("eps_max")))
+    rate = samples.get("in", 0) / seconds if seconds else None
+    rate = round(rate) if rate and rate >= 10 else rate
+    facts: dict[str, list[tuple[str, Any]]] = {
+        "Encoder": [
+            ("Model", encoder.get("model")),
+            ("Dimensions", encoder.get("dim")),
+            ("Device", encoder.get("device")),
+            ("Precision", encoder.get("precision")),
+            ("Batch size", encoder.get("batch_size")),
+            ("Key", encoder.get("key")),
+        ],
+        "Clusters": [
+            ("Clusters", clusters.get("k")),
+            ("Probes of a sample", clusters.get("probes")),
+            ("Mean cosine to centroid", cosine(clusters.get("mean_cosine"))),
+            ("Smallest", sizes.get("min")),
+            ("Median", sizes.get("median")),
+            ("Largest", sizes.get("max")),
+            ("Empty", sizes.get("empty")),
+        ],
+        "Deduplication": [
+            ("Rule", dedup.get("rule")),
+            ("Who stays", dedup.get("keep")),
+            ("eps", eps and eps + default),
+            ("eps_max, of the search", widest),
+            ("Pairs found", dedup.get("pairs")),
+        ],
+        "Shards": [
+            ("In", shards.get("in")),
+            ("Failed", shards.get("failed")),
+            ("Out", shards.get("out")),
+            ("Samples short of the stats", shards.get("shortfall")),
+        ],
+        "Run": [
+            ("Run", summary.get("run")),
+            ("Started", summary.get("started")),
+            ("Took", None if seconds is None else duration(seconds)),
+            ("Samples a second", rate),
+            ("Output", summary.get("output")),
+            ("Store", summary.get("store")),
+            ("made", summary.get("made")),
+        ],
+    }
+    shown = {
+        title: [(k, number(v)) for k, v in rows if v not in (None, NOTHING)] for title, rows in facts.items()
+    }
+    return {title: rows for title, rows in shown.items() if rows}
+
+
+def _chart(h: Histogram) -> dict[str, Any] | None:
+    """The histogram's shapes, in units of its view box; None without pairs."""
+    total, top = sum(h.counts), max(h.counts, default=0)
+    if not total:
+        return None
+    log = top > 50 * min(c for c in h.counts if c)
+    low, high = min(h.edges[0], h.threshold), max(h.edges[-1], h.threshold)
+    if log:  # from half a pair, so that a single pair has a bar
+        decades = math.ceil(math.log10(top))
+        heights = {10**d: f"{10**d:,}" for d in range(0, decades + 1, 1 + decades // 7)}
+        span = math.log10(2 * max(top, *heights))
+    else:
+        step = max(1, round(_step(top, 5)))
+        heights = {v: f"{v:,}" for v in range(0, top + step, step)}
+        span = max(heights)
+    left = LEFT + 8 * max(len(text) for text in heights.values())
+
+    def x(value: float) -> float:
+        return round(left + (value - low) / (high - low) * (WIDTH - RIGHT - left), 2)
+
+    def y(count: int) -> float:
+        part = (math.log10(2 * count) if log else count) / span if count else 0
+        return round(BOTTOM - part * (BOTTOM - TOP), 2)
+
+    grid = _step(high - low, 8)
+    ticks = [i * grid for i in range(math.ceil(low / grid - 1e-6), int(high / grid + 1e-6) + 1)]
+    bars, fuzz = [], 1e-9  # edges are computed, so compare them with room
+    for a, b, count in zip(h.edges, h.edges[1:], h.counts, strict=False):
+        inside = a + fuzz < h.threshold < b - fuzz
+        for start, end in ((a, h.threshold), (h.threshold, b)) if inside else ((a, b),):
+            bar = {"from": a, "to": b, "count": count, "above": start > h.threshold - fuzz}
+            bars.append(bar | {"x": x(start), "y": y(count), "width": round(x(end) - x(start), 2)})
+    # Pairs of the bin that the threshold cuts, if any, may be on either side.
+    cut = sum(bar["count"] for bar in bars) - total
+    most = sum(bar["count"] for bar in bars if bar["above"])
+    return {
+        "bars": [bar for bar in bars if bar["count"]],
+        "bins": list(zip(h.edges, h.edges[1:], h.counts, strict=False)),
+        "xs": [(x(t), f"{t:.{max(2, -math.floor(math.log10(grid)))}f}") for t in ticks],
+        "ys": [(y(count), text) for count, text in heights.items()],
+        "box": {"left": left, "right": WIDTH - RIGHT, "top": TOP, "bottom": BOTTOM},
+        "size": (WIDTH, HEIGHT),
+        "threshold": x(h.threshold),
+        "log": log,
+        "total": total,
+        "low": h.edges[0],
+        "high": h.edges[-1],
+        "least": most - cut,
+        "most": most,
+    }
+
+
+def _step(span: float, ticks: int) -> float:
+    """The smallest of 1, 2, 5 x 10^n that cuts `span` into at most `ticks` parts."""
+    unit = 10.0 ** math.floor(math.log10(span / ticks))
+    return next(unit * m for m in (1, 2, 5, 10) if unit * m >= span / ticks * (1 - 1e-9))

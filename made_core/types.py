@@ -1,0 +1,124 @@
+"""What crosses between rooms: frozen dataclasses and enums, a comment per field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Reason(str, Enum):
+    """Why a sample is not in the output."""
+
+    UNREADABLE = "unreadable"  # no image could be decoded, or its embedding is not a number
+    REPEATED_UID = "repeated_uid"  # the same upstream row again: an earlier sample has this uid
+    EXACT_COPY = "exact_copy"  # equal image bytes
+    PLACEHOLDER = "placeholder"  # equal image bytes under many captions: it shows none of them
+    NEAR_DUPLICATE = "near_duplicate"  # similarity above 1 - eps
+    SMALL_SIDE = "small_side"  # smallest side below filters.min_side
+    ASPECT_RATIO = "aspect_ratio"  # long side / short side above filters.max_aspect
+    FEW_WORDS = "few_words"  # caption has fewer words than filters.min_words
+    FEW_CHARS = "few_chars"  # caption has fewer characters than filters.min_chars
+
+
+# Removed for a kept sample that shows the same.
+DUPLICATES = (Reason.EXACT_COPY, Reason.PLACEHOLDER, Reason.NEAR_DUPLICATE)
+
+
+class Stage(str, Enum):
+    """The steps of a run, in order; each is a set of units in the ledger."""
+
+    EMBED = "embed"  # unit: an input shard (its fingerprint)
+    CATALOG = "catalog"  # unit: the corpus
+    FIT = "fit"  # unit: the corpus
+    ASSIGN = "assign"  # unit: a batch of shards
+    PAIRS = "pairs"  # unit: a range of clusters
+    AUDIT = "audit"  # unit: the drawn sample, a batch of shards
+    RESOLVE = "resolve"  # unit: the corpus
+    DECIDE = "decide"  # unit: a batch of input shards
+    WRITE = "write"  # unit: an output shard
+
+
+class UnitState(str, Enum):
+    """Where a unit of work stands."""
+
+    OPEN = "open"  # to be done, or to be done again
+    RUNNING = "running"  # a worker holds a lease on it
+    DONE = "done"  # its files are whole and the pointer stands
+    FAILED = "failed"  # set aside: a permanent error, or its attempts are used up
+
+
+class RunState(str, Enum):
+    """Where a run stands."""
+
+    RUNNING = "running"  # a process drives it, or did until it died
+    COMPLETED = "completed"  # every shard is accounted for
+    COMPLETED_WITH_FAILURES = "completed_with_failures"  # some shards were set aside
+    FAILED = "failed"  # stopped by an error
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An admitted input shard."""
+
+    id: str  # its name; where names collide, with a short fingerprint behind
+    url: str  # where the tar lies
+    fingerprint: str  # 32 hex digits of (size, stats, head, tail)
+    size: int  # bytes
+    expected: int | None  # samples, by its stats; None without stats
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A pointer to an immutable file."""
+
+    path: str  # URL or absolute path
+    size: int  # bytes
+    digest: str  # 32 hex digits, blake2b-128 of the content
+    blocks: str  # crc32 of each files.BLOCK bytes, 8 hex digits each: parts are checked by themselves
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A claimed unit of work; only the holder of `token` can finish it."""
+
+    id: int
+    stage: Stage
+    scope: str  # digest of everything that the stage's result depends on
+    key: str  # which part of the stage
+    attempt: int  # 1 for the first
+    token: str  # fences the lease
+
+    @property
+    def name(self) -> str:
+        """A file stem that no other attempt has."""
+        return f"{self.key}.{self.attempt}-{self.token[:6]}"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoder as resolved for one run: recorded, and the key of its embeddings."""
+
+    key: str  # 16 hex digits over weights, preprocessing, device, precision and batch size
+    model: str
+    dim: int  # length of a row
+    image_size: int  # pixels
+    device: str  # "cpu" or "cuda"
+    precision: str  # "fp32", "bf16" or "fp16"
+    batch_size: int  # images
+    default_eps: float  # this encoder's
+    eps: float  # the recipe's eps, or the default
+    eps_is_default: bool
+
+
+@dataclass(frozen=True)
+class Account:
+    """samples = kept + dropped + unreadable, at every level."""
+
+    samples: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)  # Reason -> count, unreadable apart
+    unreadable: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples != self.kept + sum(self.dropped.values()) + self.unreadable:
+            raise ValueError(f"the account does not balance: {self}")

@@ -1,0 +1,23 @@
+"""Vectors: stored float16 rows as unit rows in float64, and their cosine. numpy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.float16]
+
+
+def unit64(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Stored rows as THE vectors: float64, normalised in float64. Rows must not be zero."""
+    wide = np.asarray(rows, np.float64)
+    result: npt.NDArray[np.float64] = wide / np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    return result
+
+
+def cosine(left: Rows, right: Rows) -> npt.NDArray[np.float64]:
+    """(n,) float64 products of the stored rows left[i], right[i], normalised in float64."""
+    product: npt.NDArray[np.float64] = np.einsum("ij,ij->i", unit64(left), unit64(right))
+    return product

@@ -1,0 +1,186 @@
+"""Dead attempts' files are swept, here and in an object store; whatever may still be named stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from made_core.errors import CorruptShard, LeaseLost
+from made_core.io import files
+from made_core.ledger import cleanup
+from made_core.ledger.cleanup import Removed, clean_output, clean_scratch, clean_stage
+from made_core.ledger.ledger import Ledger
+from made_core.settings import Settings
+from made_core.types import FileRef, Stage, Unit
+from tests import s3
+
+STAGE, SCOPE = Stage.EMBED, "scope"
+KEYS = ("0" * 32, "1" * 32, "2" * 32, "3" * 32)
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty store."""
+    if request.param == "local":
+        yield str(tmp_path / "store")
+        return
+    with s3.server():
+        boto3.client("s3").create_bucket(Bucket=s3.BUCKET)
+        yield f"s3://{s3.BUCKET}/{tmp_path.name} [1]"  # moto forgets nothing between servers
+
+
+@pytest.fixture(autouse=True)
+def units(ledger: Ledger) -> None:
+    """Units that are open."""
+    ledger.runs.begin("r1", "one", {}, "/out", "/store", "me", 60, False)
+    ledger.units.put("r1", STAGE, SCOPE, KEYS, 3)
+
+
+def claim(ledger: Ledger, key: str, lease: float = 60) -> Unit:
+    [unit] = ledger.units.claim(STAGE, SCOPE, [key], 1, lease, "host1")
+    return unit
+
+
+def put(store: str, unit: Unit, data: bytes = b"rows") -> FileRef:
+    return files.put_bytes(files.join(store, "embeddings", SCOPE, f"{unit.name}.npy"), data)
+
+
+def held(store: str) -> set[str]:
+    return set(files.names(files.join(store, "embeddings", SCOPE)))
+
+
+def names(*refs: FileRef) -> set[str]:
+    return {ref.path.rsplit("/", 1)[1] for ref in refs}
+
+
+def test_a_dead_attempts_files_are_swept(ledger: Ledger, store: str) -> None:
+    dead = claim(ledger, KEYS[0], lease=0.01)
+    put(store, dead, b"abandoned")
+    part = files.join(store, "embeddings", SCOPE, f".{dead.name}.parquet.0123abcd.part")
+    files.put_bytes(part, b"half")
+    time.sleep(0.05)
+    alive = claim(ledger, KEYS[0])
+    ref = put(store, alive)
+    assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()  # it runs: either may be the one
+    ledger.units.finish(alive, [ref], 1, {})
+    assert clean_stage(ledger, store, STAGE, SCOPE) == Removed(2, len(b"abandoned" + b"half"))
+    assert held(store) == names(ref) and files.read(ref.path) == b"rows"
+    assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()
+    with pytest.raises(LeaseLost):
+        ledger.units.finish(dead, [FileRef("gone", 1, "", "")], 1, {})
+
+
+def test_all_else_stays(ledger: Ledger, store: str) -> None:
+    """Of units that are done, tried again, live, set aside or unknown, and what is no attempt's."""
+    done, again, live, failed = (claim(ledger, key) for key in KEYS)
+    refs = [put(store, unit) for unit in (done, again, live, failed)]
+    refs.append(put(store, Unit(9, STAGE, SCOPE, "f" * 32, 1, "c0ffee")))
+    for name in ("notes.txt", f"{KEYS[0]}.npy", f"{KEYS[0]}.1-xyz.npy", f"{KEYS[0]}.1-c0ffee"):
+        refs.append(files.put_bytes(files.join(store, "embeddings", SCOPE, name), b""))
+    ledger.units.finish(done, refs[:1], 1, {})
+    ledger.units.fail(again, ValueError("a hiccup"), 60)
+    ledger.units.fail(failed, CorruptShard("cut off"), 0)
+    assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()
+    assert held(store) == names(*refs)
+
+
+def test_what_a_live_attempt_puts_meanwhile_stays(
+    ledger: Ledger, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger's answer may be old: the unit is opened again just then, and claimed."""
+    first = claim(ledger, KEYS[0])
+    refs = [put(store, first)]
+    ledger.units.finish(first, refs, 1, {})
+    answer = ledger.units.results
+
+    def results(*args: object) -> object:
+        old = answer(STAGE, SCOPE, None)
+        ledger.units.forget(STAGE, SCOPE, [KEYS[0]])
+        refs.append(put(store, claim(ledger, KEYS[0])))
+        return old
+
+    monkeypatch.setattr(ledger.units, "results", results)
+    assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()
+    assert held(store) == names(*refs) and len(refs) == 2
+
+
+def test_nothing_to_sweep(ledger: Ledger, store: str) -> None:
+    assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()
+    assert clean_stage(ledger, store, Stage.WRITE, SCOPE) == Removed()
+
+
+def test_an_output(store: str) -> None:
+    output = files.join(store, "out")
+    kept = (
+        "summary.json",
+        "keep.npy",
+        ".hidden",
+        "shards/00000000.tar",
+        "store/embeddings/x/.a.12345678.part",
+    )
+    gone = (".parts/s/1-abcdef/shards/00000000.tar", ".keep.npy.0123abcd.part", ".parts/s/.x.0123abcd.part")
+    for name in (*kept, *gone):
+        files.put_bytes(files.join(output, name), b"12")
+    assert clean_output(output) == Removed(3, 6)
+    assert clean_output(output) == Removed()
+    assert all(files.exists(files.join(output, name)) for name in kept)
+    assert not any(files.exists(files.join(output, name)) for name in gone)
+    assert not files.exists(files.join(output, ".parts"))
+
+
+HOLD = """
+import sys
+from made_core import files
+with files.scratch() as folder:
+    (folder / "copy.tar").write_bytes(b"x")
+    print(folder.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_scratch_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {**os.environ, "MADE_SCRATCH": str(tmp_path)}
+    holders = [
+        subprocess.Popen([sys.executable, "-c", HOLD], env=environ, text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]  # fmt: skip
+    alive, dead = (
+        tmp_path / (holder.stdout.readline().strip() if holder.stdout else "") for holder in holders
+    )
+    holders[1].kill()
+    holders[1].wait()
+    ours = [tmp_path / name for name in ("made-scratch-mine", "made-results", "made-scratch-12345678x")]
+    young = tmp_path / "made-scratch-abcdefgh"
+    for folder in (*ours, young):
+        folder.mkdir()
+    for folder in (alive, dead, *ours):
+        os.utime(folder, (0, time.time() - 2 * cleanup.YOUNG))
+    monkeypatch.setattr(cleanup, "settings", lambda: Settings(scratch=tmp_path))
+    try:
+        with monkeypatch.context() as other:
+            other.setattr(os, "getuid", lambda: 4711)
+            clean_scratch()
+        assert dead.exists()  # somebody else's, to them
+        clean_scratch()
+        assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (alive, young, *ours)}
+    finally:
+        holders[0].communicate("")
+    assert not alive.exists()
+
+
+def test_another_ledgers_files_stay(ledger: Ledger, store: str) -> None:
+    """Two ledgers may name the same units over one store: each sweeps what its own attempts left."""
+    unit = claim(ledger, KEYS[0])
+    ref = put(store, unit)
+    theirs = files.put_bytes(files.join(store, "embeddings", SCOPE, f"{KEYS[0]}.1-abcdef.npy"), b"theirs")
+    ledger.units.finish(unit, [ref], 1, {})
+    assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()
+    assert held(store) == names(ref, theirs)

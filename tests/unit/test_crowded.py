@@ -1,0 +1,152 @@
+"""Clusters that are compared as the walk goes decide as all their pairs would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from made_core.dedup import crowded as dense_module
+from made_core.dedup import near_pairs, rules
+from made_core.dedup.crowded import STEP, CrowdedCluster, Walk, reference_edges
+from made_core.vectors import Rows
+from tests import oracle
+
+
+def clumped(seed: int, n: int, dim: int, spread: float) -> Rows:
+    """Rows in a few tight clumps, some of them equal."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(4, dim))[rng.integers(0, 4, n)] + spread * rng.normal(size=(n, dim))
+    rows[rng.random(n) < 0.2] = rows[0]
+    return rows.astype(np.float16)
+
+
+def crowds(rows: Rows, probes: np.ndarray, some: set[int]) -> list[CrowdedCluster]:
+    """The clusters `some` as dense ones; a node is its row's number."""
+    found = []
+    for c in sorted(some):
+        members = np.flatnonzero((probes == c).any(axis=1))
+        if len(members):
+            found.append(CrowdedCluster(members, probes[members, 0] == c, rows[members]))
+    return found
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([0.0, 0.02, 0.1, 0.4]), st.integers(1, 2)
+)
+def test_decisions_are_those_of_all_pairs(seed: int, n: int, spread: float, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, rank = clumped(seed, n, 8, spread), rng.permutation(n)
+    k, bound = 3, 0.95
+    probes = np.array([rng.permutation(k)[:width] for _ in range(n)])
+    dense = {c for c in range(k) if rng.random() < 0.6}
+    every = sorted(oracle.pairs(rows, probes.tolist(), bound))
+    i, j = (np.array([p[side] for p in every], np.int64) for side in (0, 1))
+    x = oracle.unit(rows)
+    value = np.array([float((x[a] * x[b]).sum()) for a, b in every])
+    # Stored are those that a cluster outside `dense` reports: they are there whichever reports them.
+    stored = np.array(
+        [any(c not in dense for c in {int(probes[a, 0]), int(probes[b, 0])}) for a, b in every], bool
+    )
+    parts = crowds(rows, probes, dense)
+
+    whole = rules.cover(rank, i, j, value, bound)
+    split = rules.cover(rank, i[stored], j[stored], value[stored], bound, parts)
+    assert split.kept.tolist() == whole.kept.tolist()
+    near = oracle.products(x, x)
+    for node in np.flatnonzero(~split.kept).tolist():
+        other = int(split.representative[node])
+        assert split.kept[other] and rank[other] < rank[node] and near[node, other] > bound
+
+    home = probes[:, 0].astype(np.int64)
+    alone = np.array([int(home[a]) not in dense for a in i], bool)
+    whole = rules.reference(rank, home, i, j, value, bound)
+    split = rules.reference(rank, home, i[alone], j[alone], value[alone], bound, parts)
+    assert split.kept.tolist() == whole.kept.tolist()
+    assert split.kept[split.representative].all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 2))
+def test_who_stays_stands_for_others_as_with_all_pairs(seed: int, n: int, width: int) -> None:
+    """Of an earlier generation's keeps some are near each other; the nearest one counts all the same."""
+    rng = np.random.default_rng(seed)
+    rows, k, bound = rng.normal(size=(n, 3)).astype(np.float16), 2, 0.8
+    stays, home = np.arange(n) < rng.integers(0, n), rng.integers(0, k, n)
+    rank = np.where(stays, 0, n) + rng.permutation(n)
+    rank = np.argsort(np.argsort(rank))
+    probes = np.stack([home, 1 - home], axis=1)[:, :width]
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), *near_pairs.near(rows, bound, 16)]
+    every = [np.concatenate(side) for side in zip(*found, strict=True)]
+    whole = rules.reference(rank, home, *every, bound, (), stays)
+    none = np.zeros(0, np.int64)
+    crowd = crowds(rows, probes, set(range(k)))
+    split = rules.reference(rank, home, none, none, np.zeros(0), bound, crowd, stays)
+    assert split.kept.tolist() == whole.kept.tolist()
+    assert split.representative.tolist() == whole.representative.tolist()
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 2048])
+def test_reference_edges_at_every_block_size(block: int) -> None:
+    rows, n = clumped(1, 90, 8, 0.05), 90
+    rank = np.random.default_rng(2).permutation(n)
+    dense = CrowdedCluster(np.arange(n), np.ones(n, bool), rows)
+    _, later, value = reference_edges(dense, rank, np.zeros(n, bool), 0.97, block)
+    score = oracle.products(oracle.unit(rows), oracle.unit(rows))
+    expected = {j for j in range(n) if any(rank[i] < rank[j] and score[i, j] > 0.97 for i in range(n))}
+    assert set(later.tolist()) == expected and (value > 0.97).all()
+
+
+def test_thousands_of_near_equal_images_cost_their_rows() -> None:
+    """20,000 of them have 200 million near pairs; the walk holds one kept row and an edge each."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    rows = (np.ones(16) + 1e-3 * rng.normal(size=(n, 16))).astype(np.float16)
+    dense = CrowdedCluster(np.arange(n), np.ones(n, bool), rows)
+    none = np.zeros(0, np.int64)
+    found = rules.cover(np.arange(n), none, none, np.zeros(0), 0.99, [dense])
+    assert found.kept.sum() == 1 and (found.representative == 0).all()
+
+
+@pytest.mark.parametrize("n", [1, STEP, STEP + 1, 2 * STEP + 3])
+def test_field_grows(n: int) -> None:
+    """Over several steps: rows in pairs, walked backwards, so that each second one has a kept one."""
+    rows = np.repeat(np.eye(n // 2 + 1, dtype=np.float16), 2, axis=0)[:n]
+    field = Walk(CrowdedCluster(np.arange(n) + 7, np.ones(n, bool), rows), np.arange(n + 7)[::-1], 0.5)
+    kept: list[int] = []
+    for place in range(n - 1, -1, -1):
+        nodes, value = field.near(place)
+        assert nodes.tolist() == [node for node in kept if (node - 7) // 2 == place // 2]
+        assert np.allclose(value, 1)
+        if not len(nodes):
+            field.keep(place)
+            kept.append(place + 7)
+
+
+@pytest.mark.parametrize("step", [1, 3, 16])
+def test_steps_change_no_decision(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows are compared at a time, and however the kept ones are cut."""
+    monkeypatch.setattr(dense_module, "STEP", step)
+    monkeypatch.setattr(dense_module, "KEPT_BLOCK", 2 * step + 1)
+    for seed, spread in ((0, 0.02), (1, 0.1), (2, 0.4), (3, 1.5)):
+        rows, n = clumped(seed, 120, 8, spread), 120
+        if spread > 1:  # many kept ones, each of which some later row needs
+            rows[60:] = rows[:60]
+        rank = np.random.default_rng(seed).permutation(n)
+        none = np.zeros(0, np.int64)
+        crowd = CrowdedCluster(np.arange(n), np.ones(n, bool), rows)
+        got = rules.cover(rank, none, none, np.zeros(0), 0.95, [crowd])
+        x = oracle.unit(rows)
+        walk = np.argsort(rank).tolist()
+        score = oracle.products(x, x)[np.ix_(walk, walk)]
+        expected = oracle.cover(score, np.ones((n, n), bool), range(n), 0.95)
+        assert got.kept[walk].tolist() == [expected[place] == {place} for place in range(n)]
+
+
+def test_every_row_kept() -> None:
+    """4,000 rows that are far from each other: each is compared with all before it, and stays."""
+    n = 4_000
+    rows = np.random.default_rng(0).normal(size=(n, 64)).astype(np.float16)
+    none = np.zeros(0, np.int64)
+    crowd = CrowdedCluster(np.arange(n), np.ones(n, bool), rows)
+    assert rules.cover(np.arange(n), none, none, np.zeros(0), 0.9, [crowd]).kept.all()

@@ -1,0 +1,32 @@
+"""What resolve gathers: the same decisions however crowded clusters are, within few open files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from made_core.corpus import identity
+from made_core.dedup import inputs
+from made_core.dedup.filters import KEPT
+from made_core.io import files
+from made_core.recipe import Recipe
+from tests.corpora import clumped, prepare, store
+
+
+def test_crowded_clusters_share_the_open_files(tmp_path: Path) -> None:
+    """All clusters are crowded: each keeps one file open, not all batches' files."""
+    core = prepare(tmp_path, store(tmp_path, clumped(0)), 16, 1, 1)
+    pairs = files.put(str(tmp_path / "all.pairs"), core.pairs.tofile)
+    refs = identity.put(str(tmp_path / "catalog"), core.identities)
+    recipe = Recipe(sources=("in",), output="out")
+    stored = inputs.ResolveFiles(refs, core.batches, (pairs,), ())
+    dense = inputs.ResolveFiles(refs, core.batches, (), tuple(range(len(core.centroids))))
+    expected = inputs.opened(core.corpus, stored, recipe).decide(0.1).reason
+    before = len(os.listdir("/proc/self/fd"))
+    known = inputs.opened(core.corpus, dense, recipe)
+    opened = len(os.listdir("/proc/self/fd")) - before
+    assert opened <= len(known.dense) + 2  # the catalog's two
+    assert len(known.dense) > 10 and len(core.batches) > 3
+    assert np.array_equal(known.decide(0.1).reason, expected) and (expected == KEPT).any()

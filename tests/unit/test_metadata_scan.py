@@ -1,0 +1,98 @@
+"""What the metadata says of samples: placeholders, and keep rules that find nothing to go by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from made_core.corpus import corpus as corpora
+from made_core.corpus import identity
+from made_core.dedup import decide, near_pairs
+from made_core.dedup.filters import KEPT, REASONS
+from made_core.dedup.metadata_scan import MetadataScan, scan
+from made_core.embed import metadata
+from made_core.errors import RecipeError
+from made_core.recipe import Dedup, Filters, Recipe
+from made_core.types import Reason, Shard
+
+Row = tuple[int, str | None]  # image, caption
+
+
+def corpus_of(folder: Path, *shards: Sequence[Row], fields: str = "{}") -> corpora.Corpus:
+    """Shards of samples whose uids ascend."""
+    embedded = []
+    for number, rows in enumerate(shards):
+        records = [
+            {
+                "row": row, "key": f"{row:04d}", "uid": f"u{number}{row:03d}",
+                "error": None if image >= 0 else "broken", "image_digest": bytes(15) + bytes([image % 256]),
+                "width": 64, "height": 64, "caption": caption, "json": fields,
+            }
+            for row, (image, caption) in enumerate(rows)
+        ]  # fmt: skip
+        table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
+        refs = metadata.put(str(folder / f"{number}"), np.ones((len(rows), 4), np.float16), table)
+        embedded.append((Shard(f"{number}", "x", f"{number:032x}", 1, None), len(rows), *refs))
+    return corpora.build(embedded)
+
+
+def look(corpus: corpora.Corpus, **dedup: object) -> tuple[MetadataScan, list[str | None], list[int]]:
+    """The scan, and each sample's reason and representative where all are decided by it."""
+    recipe = Recipe(sources=("in",), output="out", dedup=Dedup(**dedup), filters=Filters(min_chars=2))
+    built = identity.build(corpus)
+    found = scan(corpus, built.first, recipe)
+    n = corpus.samples
+    got = decide.decide(
+        built, found.dropped, np.arange(n), np.zeros(n, np.int32), np.zeros(0, near_pairs.PAIR), recipe.dedup,
+        0.1, (), found.placeholder,
+    )  # fmt: skip
+    names = [None if c == KEPT else REASONS[c].value for c in got.reason.tolist()]
+    return found, names, got.representative.tolist()
+
+
+def test_one_image_under_many_captions(tmp_path: Path) -> None:
+    """Named where captions differ in more than blanks, whichever shards they are in."""
+    corpus = corpus_of(
+        tmp_path,
+        [(1, "a cat"), (1, "a dog"), (2, "b"), (3, "same"), (3, "same")],
+        [(1, "a  dog "), (1, "a bird"), (2, None), (3, "same "), (1, None), (-1, "q"), (-1, "r"), (-1, "s")],
+    )
+    found, names, stands = look(corpus, placeholder_captions=3)
+    assert np.flatnonzero(found.placeholder).tolist() == [0, 1, 5, 6, 9]
+    copy, hidden = Reason.EXACT_COPY.value, Reason.PLACEHOLDER.value
+    filtered, broken = Reason.FEW_CHARS.value, Reason.UNREADABLE.value
+    rest = [filtered, None, copy, hidden, hidden, filtered, copy, filtered, broken, broken, broken]
+    assert names == [None, hidden, *rest]
+    assert stands == [0, 0, -1, 3, 3, 0, 0, -1, 3, -1, -1, -1, -1]
+
+    found, names, stands = look(corpus, placeholder_captions=3, placeholders="drop")
+    assert names == [hidden, hidden, *rest]
+    assert stands == [-1, -1, -1, 3, 3, -1, -1, -1, 3, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize("most", [4, None])
+def test_no_placeholder(most: int | None, tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, [(1, "aa"), (1, "bb"), (1, "cc"), (1, "cc")])
+    found, names, _ = look(corpus, placeholder_captions=most, placeholders="drop")
+    assert not found.placeholder.any() and names == [None, *[Reason.EXACT_COPY.value] * 3]
+
+
+def test_the_default_wants_ten_captions(tmp_path: Path) -> None:
+    for count, named in ((9, False), (10, True)):
+        corpus = corpus_of(tmp_path / str(count), [(1, f"caption {n}") for n in range(count)])
+        assert look(corpus)[0].placeholder.any() == named
+
+
+def test_a_keep_rule_without_anything_to_go_by(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path / "a", [(1, "aa"), (2, "bb")], fields=json.dumps({"score": "high"}))
+    with pytest.raises(RecipeError, match=r"keep is column, but no sample's json has a number in score"):
+        look(corpus, keep="column", keep_column="score")
+    with pytest.raises(RecipeError, match=r"keep is clip_score, .* in clip_l14_similarity_score, "):
+        look(corpus, keep="clip_score")
+    scored = corpus_of(tmp_path / "b", [(1, "aa")], fields=json.dumps({"similarity": 0.3}))
+    assert look(scored, keep="clip_score")[0].values.tolist() == [-0.3]

@@ -1,0 +1,230 @@
+"""Recall: the counts are the full matrix', the interval holds the truth as often as it says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from made_core.cluster import cluster_rows, kmeans
+from made_core.dedup import pair_recall
+from made_core.dedup.pair_recall import Images, Recall
+from made_core.errors import DamagedFile
+from tests import oracle
+
+EPS = 0.05
+
+
+def planted(seed: int, n: int, k: int, probes: int, dim: int = 16) -> Images:
+    """Clustered images, a third of them in groups of near-duplicates, many across borders."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(k, dim))
+    rows = centres[generator.integers(0, k, n)] + 2 * generator.normal(size=(n, dim))
+    heads = generator.choice(n, n // 3)
+    rows[: n // 3] = rows[heads] + 0.5 * generator.normal(size=(n // 3, dim))
+    stored = oracle.unit(rows).astype(np.float16)
+    fitted = oracle.unit(centres).astype(np.float32)
+    gids = np.sort(generator.choice(10 * n, n, replace=False))
+    return Images(gids, stored, kmeans.assign(stored, fitted, probes).probes)
+
+
+def some(images: Images, which: npt.NDArray[np.int64]) -> Images:
+    """A part of the images."""
+    return Images(images.gids[which], images.rows[which], images.probes[which])
+
+
+@pytest.mark.parametrize("probes", [1, 2, 3])
+@pytest.mark.parametrize("block", [1, 7, 64, 2048])
+def test_counts_are_the_full_matrix(probes: int, block: int) -> None:
+    """d and f of every query, whatever the block and however the others are cut."""
+    images = planted(probes, 90 if block < 64 else 150, 8, 1)
+    generator = np.random.default_rng(block)
+    visits = np.array([generator.permutation(8)[:probes] for _ in images.gids], np.int32)
+    images = Images(images.gids, images.rows, visits)
+    x = oracle.unit(images.rows)
+    near = oracle.products(x, x) > 1 - EPS
+    np.fill_diagonal(near, False)
+    met = near & oracle.compared(images.probes.tolist())
+    drawn = np.arange(0, len(x), 3)
+    expected = np.stack([near.sum(axis=1), met.sum(axis=1)], axis=1)[drawn]
+    assert expected[:, 1].sum() < expected[:, 0].sum()
+    queries = some(images, drawn)
+    assert (pair_recall.count(queries, images, 1 - EPS, block) == expected).all()
+    halves = [some(images, h) for h in np.array_split(np.arange(len(x)), [40])]
+    assert (sum(pair_recall.count(queries, h, 1 - EPS, block) for h in halves) == expected).all()
+
+
+def test_all_queries_give_the_true_recall() -> None:
+    """A point, and more probes lose less."""
+    shares = []
+    for probes in (1, 2, 8):
+        images = planted(5, 300, 8, probes)
+        counts = pair_recall.count(images, images, 1 - EPS, 64)
+        found = oracle.pairs(images.rows, images.probes.tolist(), 1 - EPS)
+        every = oracle.pairs(images.rows, [[0]] * 300, 1 - EPS)
+        told = pair_recall.estimate(counts, 300)
+        assert (told.queries, told.pairs, told.found) == (300, 2 * len(every), 2 * len(found))
+        assert told.estimate == told.low == told.high == len(found) / len(every)
+        shares.append(told.estimate)
+    assert shares[0] < shares[1] <= shares[2] == 1
+
+
+def test_pairs_at_the_bound_are_decided_by_float64() -> None:
+    """Bounds that are some pair's own similarity: that pair is not above it."""
+    images = planted(6, 60, 4, 1)
+    x = oracle.unit(images.rows)
+    near = np.einsum("id,jd->ijd", x, x).sum(axis=2)
+    np.fill_diagonal(near, -1)
+    for bound in np.sort(near[near > 0.9])[::10].tolist():
+        at = float(np.nextafter(bound, 2))
+        below = pair_recall.count(images, images, bound - 1e-12, 32)[:, 0].sum()
+        above = pair_recall.count(images, images, at + 1e-12, 32)[:, 0].sum()
+        assert below == (near > bound - 1e-12).sum() and above == (near > at + 1e-12).sum() < below
+
+
+def population(seed: int, n: int, missing: float, tail: float) -> npt.NDArray[np.int64]:
+    """(n, 2) d, f: groups of Pareto sizes (tail; 0: pairs), a share of them cut in two by a border."""
+    generator = np.random.default_rng(seed)
+    counts, at = np.zeros((n, 2), np.int64), 0
+    while at < n // 3:
+        size = 2 if not tail else min(60, 2 + int(generator.pareto(tail)))
+        cut = int(generator.integers(1, size)) if generator.random() < missing else size
+        counts[at : at + size, 0] = size - 1
+        counts[at : at + cut, 1] = cut - 1
+        counts[at + cut : at + size, 1] = size - cut - 1
+        at += size
+    return counts
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+@pytest.mark.parametrize("missing", [0.0, 0.01, 0.2, 1.0])
+@pytest.mark.parametrize("tail", [0, 1.5])
+def test_the_interval_holds_the_truth(share: float, missing: float, tail: float) -> None:
+    """In at least 93 of 100 draws: pairs, and groups whose pairs stand and fall together."""
+    counts = population(3, 2000, missing, tail)
+    truth = counts[:, 1].sum() / counts[:, 0].sum()
+    generator = np.random.default_rng(17)
+    inside, width = 0, 0.0
+    for _ in range(100):
+        told = pair_recall.estimate(counts[generator.choice(2000, int(share * 2000), replace=False)], 2000)
+        assert told.estimate is not None and told.low is not None and told.high is not None
+        assert 0 <= told.low <= told.estimate <= told.high <= 1
+        inside += told.low <= truth <= told.high
+        width += (told.high - told.low) / 100
+    assert inside >= 93
+    assert width < 0.4
+
+
+def test_from_uid_to_interval() -> None:
+    """Drawn images, counted against all: the same from rows."""
+    images = planted(9, 600, 12, 1)
+    every = pair_recall.count(images, images, 1 - EPS, 256)
+    truth = every[:, 1].sum() / every[:, 0].sum()
+    generator = np.random.default_rng(1)
+    inside = 0
+    for _ in range(100):
+        told = pair_recall.estimate(every[generator.choice(600, 120, replace=False)], 600)
+        inside += told.low is not None and told.high is not None and told.low <= truth <= told.high
+    assert 0.1 < truth < 0.99 and inside >= 93
+
+
+def test_all_found_is_no_certainty() -> None:
+    """Clopper and Pearson's of queries that have duplicates, not of pairs: 1 - .025^(1/m)."""
+    counts = np.zeros((1000, 2), np.int64)
+    counts[:100] = 7
+    told = pair_recall.estimate(counts, 10**9)
+    assert (told.with_duplicates, told.pairs, told.found, told.estimate) == (100, 700, 700, 1)
+    assert told.low == pytest.approx(0.025 ** (1 / 100), abs=1e-6) and told.high == 1
+    more = pair_recall.estimate(counts, 1100)
+    assert more.low is not None and told.low < more.low < 1
+
+
+def test_none_found() -> None:
+    counts = np.zeros((50, 2), np.int64)
+    counts[:20, 0] = 3
+    told = pair_recall.estimate(counts, 10**9)
+    assert (told.estimate, told.low) == (0, 0)
+    assert told.high == pytest.approx(1 - 0.025 ** (1 / 20), abs=1e-6)
+
+
+@pytest.mark.parametrize(("d", "f", "low", "high"), [(1, 1, 0.025, 1.0), (1, 0, 0.0, 0.975)])
+def test_one_query_with_duplicates(d: int, f: int, low: float, high: float) -> None:
+    told = pair_recall.estimate(np.array([[d, f], [0, 0]]), 10**9)
+    assert told.low == pytest.approx(low, abs=1e-6) and told.high == pytest.approx(high, abs=1e-6)
+    half = pair_recall.estimate(np.array([[2, 1], [0, 0]]), 10**9)
+    assert half.low is not None and half.high is not None and half.low < 0.1 and half.high > 0.9
+
+
+def test_equal_misses_everywhere_are_no_certainty() -> None:
+    """No variance among the drawn, and still an interval."""
+    told = pair_recall.estimate(np.array([[4, 3]] * 30), 10**6)
+    assert told.low is not None and told.high is not None and told.low < 0.6 < 0.85 < told.high
+
+
+@pytest.mark.parametrize("images", [40, 10**6])
+def test_no_duplicates_at_all(images: int) -> None:
+    told = pair_recall.estimate(np.zeros((40, 2), np.int64), images)
+    assert told == Recall(40, 0, 0, 0, None, None, None)
+    assert "no recall to tell" in pair_recall.sentence(asdict(told))
+
+
+def test_one_cluster_compares_all() -> None:
+    """k = 1, and as many probes as clusters: what the run says without counting."""
+    images = planted(11, 100, 1, 1)
+    told = pair_recall.estimate(pair_recall.count(images, images, 1 - EPS, 64), 100)
+    assert told.pairs > 0
+    assert (told.estimate, told.low, told.high) == (1, 1, 1)
+    assert (pair_recall.WHOLE.estimate, pair_recall.WHOLE.low, pair_recall.WHOLE.high) == (1, 1, 1)
+    assert pair_recall.sentence(asdict(pair_recall.WHOLE)).startswith("Every image was compared")
+
+
+def test_sentence() -> None:
+    """Rounded, and never to more than it is."""
+    told = asdict(Recall(1000, 90, 1200, 1199, 1199 / 1200, 0.9871, 0.99998))
+    assert pair_recall.sentence(told) == (
+        "Found 1,199 of 1,200 duplicate pairs of 1,000 sampled images: recall 0.999 "
+        "(95 % interval 0.987 to > 0.999)"
+    )
+    exact = asdict(Recall(90, 9, 20, 18, 0.9, 0.9, 0.9))
+    assert pair_recall.sentence(exact).endswith(
+        "18 of 20 duplicate pairs of all 90 images: recall 0.900, exactly"
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "a", "b", "x"),
+    [  # of tables: F(.95; 2, 10) = 4.103 -> x = 2 F / (10 + 2 F); Student's t below
+        (0.95, 1, 5, 0.450720),
+        (0.5, 3, 3, 0.5),
+        (0.025, 100, 1, 0.963783),
+        (0.975, 1, 100, 0.036217),
+        (0.025, 50, 51, 0.398321),
+    ],
+)
+def test_beta_quantile(share: float, a: float, b: float, x: float) -> None:
+    assert pair_recall._beta_quantile(share, a, b) == pytest.approx(x, abs=1e-5)
+
+
+@pytest.mark.parametrize(("freedom", "t"), [(1, 12.7062), (5, 2.5706), (30, 2.0423), (1000, 1.9623)])
+def test_student(freedom: int, t: float) -> None:
+    assert pair_recall._student(freedom) == pytest.approx(t, abs=1e-4)
+
+
+def test_probes_are_those_stored(tmp_path: Path) -> None:
+    """By gid over several batches; a image that no batch holds is an error."""
+    images = planted(13, 200, 8, 3)
+    batches = []
+    for number, half in enumerate(np.array_split(np.arange(200), 2)):
+        held = some(images, half)
+        assignment = kmeans.Assignment(held.probes, np.zeros(100))
+        batches.append(
+            cluster_rows.Batch(*cluster_rows.put(f"{tmp_path}/{number}", held.gids, held.rows, assignment, 8))
+        )
+    wanted = np.arange(3, 200, 7)
+    assert (pair_recall.probes_of(batches, images.gids[wanted]) == images.probes[wanted]).all()
+    assert pair_recall.probes_of(batches, np.zeros(0, np.int64)).shape == (0, 3)
+    with pytest.raises(DamagedFile):
+        pair_recall.probes_of(batches[:1], images.gids)

@@ -1,0 +1,95 @@
+"""Spans cover all clusters and all pairs once, however they are cut."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from made_core.cluster import cluster_rows, pair_tasks
+from made_core.cluster.pair_tasks import PairTask
+from made_core.dedup import near_pairs
+from tests import oracle
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=40), st.integers(0, 50))
+@example([0, 0, 0], 4)
+@example([5], 3)
+@example([0, 9, 0, 0, 9, 0], 2)
+def test_pack(sizes: list[int], tasks: int) -> None:
+    """All clusters, in order, each once or in slices; no span above its share but by a row's pairs."""
+    found = pair_tasks.pack(np.array(sizes, np.int64), tasks)
+    assert [c for s in found if s.part == 0 for c in range(s.start, s.stop)] == list(range(len(sizes)))
+    limit = sum(n * n + n for n in sizes) / max(1, tasks)
+    slices: dict[int, list[PairTask]] = {}
+    for span in found:
+        assert span.start < span.stop and PairTask.of(span.key) == span
+        if span.parts == 1:
+            assert sum(n * n + n for n in sizes[span.start : span.stop]) <= limit * (1 + 1e-12)
+        else:
+            assert span.stop == span.start + 1
+            n = sizes[span.start]
+            first, last = span.rows(n)
+            cost = sum(n - i for i in range(first, last))
+            assert cost <= limit / 2 + n + 1
+            slices.setdefault(span.start, []).append(span)
+    for some in slices.values():
+        assert [s.part for s in some] == list(range(some[0].parts))
+    assert len(found) <= max(1, 3 * tasks)
+    assert len({span.key for span in found}) == len(found)
+
+
+def test_pack_spreads() -> None:
+    """Work for everyone, a single cluster too."""
+    assert len(pair_tasks.pack(np.full(64, 100), 16)) == 16
+    assert pair_tasks.pack(np.array([100, 1, 1, 100]), 1) == [PairTask(0, 4)]
+    cut = pair_tasks.pack(np.array([1, 100, 1, 1]), 2)
+    assert [s.key for s in cut] == ["0-1", "1.0of2", "1.1of2", "2-4"]
+
+
+@given(st.integers(0, 3000), st.integers(1, 60))
+def test_slices_are_all_rows(n: int, parts: int) -> None:
+    """Each row once, in order; equal numbers of pairs but for a row's."""
+    cuts = [PairTask(7, 8, part, parts).rows(n) for part in range(parts)]
+    assert cuts[0][0] == 0 and cuts[-1][1] == n
+    assert all(a[1] == b[0] for a, b in pairwise(cuts))
+    counts = [sum(n - i for i in range(first, last)) for first, last in cuts]
+    assert max(counts) <= n * (n + 1) / 2 / parts + n + 1
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(0, 50), st.sampled_from([1, 2, 3, 9]), st.sampled_from([1, 7, 64])
+)
+def test_slices_find_each_pair_once(seed: int, n: int, parts: int, block: int) -> None:
+    """As one unit does, whatever the number of slices and the block."""
+    generator = np.random.default_rng(seed)
+    rows = generator.normal(size=(4, 8))[generator.integers(0, 4, n)] + 0.2 * generator.normal(size=(n, 8))
+    stored = oracle.unit(rows).astype(np.float16)
+    members = np.zeros(n, cluster_rows.member_type(1))
+    members["gid"] = generator.permutation(n)
+    whole = [p for some in near_pairs.of_cluster(0, stored, members, 0.9, block) for p in some.tolist()]
+    found = []
+    for part in range(parts):
+        some = PairTask(0, 1, part, parts).rows(n)
+        for batch in near_pairs.of_cluster(0, stored, members, 0.9, block, some):
+            found += batch.tolist()
+    assert sorted(found) == sorted(whole) and len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("counts", "dense", "expected"),
+    [
+        ([5, 4, 6, 3], [[], [], [], []], []),  # 10 pairs in two slices: as many as may be
+        ([5, 5, 6, 3], [[], [], [], []], [2]),  # none of the slices has too many, together they have
+        ([5, 11, 0, 3], [[], [2], [], []], [2]),  # one has
+        ([5, 4, 6, 3], [[1], [], [], [4]], [1, 4]),  # whole clusters say so themselves
+    ],
+)
+def test_crowded(counts: list[int], dense: list[list[int]], expected: list[int]) -> None:
+    work = [PairTask(0, 2), PairTask(2, 3, 0, 2), PairTask(2, 3, 1, 2), PairTask(3, 5)]
+    assert pair_tasks.crowded(work, counts, dense, np.full(5, 10)) == expected

@@ -1,0 +1,407 @@
+"""A tar comes apart and together again byte for byte, and one that is not whole is never read."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import random
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import webdataset
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from made_core.errors import CorruptShard, StorageFailed
+from made_core.ingest import tar as samples
+from made_core.ingest.tar import BLOCK, Sample
+from tests.factories import make_shard, members, tar_bytes
+
+FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+
+
+def held(tar: Path) -> list[Sample]:
+    """All samples of a tar."""
+    descriptor = os.open(tar, os.O_RDONLY)
+    try:
+        return [samples.load(descriptor, e, str(tar)) for e in samples.index(tar).entries]
+    finally:
+        os.close(descriptor)
+
+
+def as_pairs(found: list[Sample]) -> list[tuple[str, dict[str, bytes]]]:
+    """What matters of samples."""
+    return [(s.key, s.members) for s in found]
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Iterator[Path]:
+    """Where a test puts a tar."""
+    yield tmp_path / "00000.tar"
+
+
+KEYS = st.builds(
+    "{}{}".format, st.sampled_from(["", "a.b/", "ü/" * 60]), st.text("aB9_- ü日", min_size=1, max_size=120)
+)
+SUFFIXES = st.text("aB9_-.", max_size=8)
+CONTENTS = st.binary(max_size=1600) | st.integers(0, 3).map(lambda n: bytes(BLOCK * n))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(KEYS, st.dictionaries(SUFFIXES, CONTENTS, min_size=1, max_size=4), max_size=6))
+def test_round_trip(tar: Path, parts: dict[str, dict[str, bytes]]) -> None:
+    given_samples = [Sample(key, "", found) for key, found in parts.items()]
+    samples.write(tar, given_samples)
+    first = tar.read_bytes()
+    found = held(tar)
+    assert as_pairs(found) == as_pairs(given_samples)
+    assert [list(s.members) for s in found] == [list(s.members) for s in given_samples]
+    assert [s.content_digest for s in found] == [s.content_digest for s in given_samples]
+    samples.write(tar, found)
+    assert tar.read_bytes() == first
+
+
+def test_write_is_plain_and_the_same_at_any_time(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_samples = [Sample(f"{i:08d}", "", members(i)) for i in range(3)]
+    samples.write(tar, iter(given_samples))
+    first = tar.read_bytes()
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    samples.write(tar, given_samples)
+    assert tar.read_bytes() == first
+    with tarfile.open(tar) as plain:
+        infos = plain.getmembers()
+        assert [i.name for i in infos] == [f"{s.key}.{x}" for s in given_samples for x in s.members]
+        assert {(i.mtime, i.uid, i.gid, i.uname, i.mode) for i in infos} == {(0, 0, 0, "", 0o444)}
+        for info, data in zip(infos, (d for s in given_samples for d in s.members.values()), strict=True):
+            member = plain.extractfile(info)
+            assert member is not None
+            assert member.read() == data
+
+
+def small_tar() -> tuple[bytes, int]:
+    """(a tar with zero blocks in its data too, where its end marker begins)."""
+    files = [
+        ("0.jpg", random.Random(1).randbytes(700)),
+        ("0.txt", b""),
+        ("1.jpg", bytes(2 * BLOCK)),
+        ("1.json", b"{}" * 256),
+        ("a-name-that-needs-a-header-of-its-own" * 4 + ".jpg", b"x" * 600 + bytes(BLOCK)),
+    ]
+    data = tar_bytes(files)
+    return data, len(data.rstrip(b"\0")) + (-len(data.rstrip(b"\0"))) % BLOCK + BLOCK
+
+
+def test_a_truncated_tar_is_never_read(tar: Path) -> None:
+    data, end = small_tar()
+    assert data[end - 2 * BLOCK : end - BLOCK].strip(b"\0")
+    assert data[end:] == bytes(len(data) - end)
+    tar.write_bytes(data)
+    whole = as_pairs(held(tar))
+    cuts = {*range(0, len(data), BLOCK), *range(1, len(data), BLOCK), *range(BLOCK - 1, len(data), BLOCK)}
+    cuts |= set(random.Random(0).sample(range(len(data)), 600))
+    for cut in sorted(cuts):
+        tar.write_bytes(data[:cut])
+        if cut >= end + BLOCK:
+            assert as_pairs(held(tar)) == whole, cut
+        else:
+            with pytest.raises(CorruptShard):
+                samples.index(tar)
+                pytest.fail(f"cut at {cut} of {len(data)} reads as whole")
+
+
+def test_truncations_that_other_readers_take_for_whole(tar: Path) -> None:
+    """The reason for the check: tarfile and webdataset see a clean end at these cuts."""
+    data, end = small_tar()
+    misled = 0
+    for cut in range(BLOCK, end, BLOCK):
+        tar.write_bytes(data[:cut])
+        try:
+            with tarfile.open(tar) as plain:
+                plain.getmembers()
+            misled += 1
+        except tarfile.TarError:
+            pass
+    assert misled >= 4
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_real_looking_shard_truncated_at_random(tmp_path: Path, format: int) -> None:
+    files = [(f"{i:09d}.{s}", d) for i in range(4) for s, d in members(i).items()]
+    data = tar_bytes(files, format)
+    end = len(data.rstrip(b"\0"))
+    tar = tmp_path / "00000.tar"
+    for cut in random.Random(format).sample(range(end), 150):
+        tar.write_bytes(data[:cut])
+        with pytest.raises(CorruptShard, match=r"00000\.tar"):
+            samples.index(tar)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no tar at all", b"\xff" * 5000, b"<html>" * 500, b"\x1f\x8b\x08" + bytes(range(256)) * 8],
+    ids=["empty", "short", "bytes", "html", "gzip"],
+)
+def test_what_is_no_tar(tar: Path, data: bytes) -> None:
+    tar.write_bytes(data)
+    with pytest.raises(CorruptShard, match=r"00000\.tar"):
+        samples.index(tar)
+
+
+def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
+    """Its members have no place that could be read by itself."""
+    tar = tmp_path / "00000.tar"
+    with tarfile.open(tar, "w:gz") as packed:
+        packed.addfile(tarfile.TarInfo("0.jpg"), io.BytesIO())
+    with pytest.raises(CorruptShard):
+        samples.index(tar)
+
+
+def test_a_cut_names_the_member(tar: Path) -> None:
+    tar.write_bytes(tar_bytes([("0.jpg", b"0" * 600), ("1.jpg", b"1" * 600)])[: 4 * BLOCK])
+    with pytest.raises(CorruptShard, match=r"cut off inside '1\.jpg'"):
+        samples.index(tar)
+
+
+@pytest.mark.parametrize("kind", [b"0", b"Z"], ids=["file", "unknown"])
+@pytest.mark.parametrize("size", [-BLOCK, -2 * BLOCK, -10 * BLOCK])
+def test_headers_that_point_back(tar: Path, size: int, kind: bytes) -> None:
+    """A negative size makes a reader without care go in circles for ever."""
+    data = bytearray(tar_bytes([("0.jpg", b""), ("1.jpg", b"")]))
+    header = data[BLOCK : 2 * BLOCK]
+    header[156:157] = kind
+    header[124:136] = (2**96 + size).to_bytes(12, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[BLOCK : 2 * BLOCK] = header
+    tar.write_bytes(data)
+    with pytest.raises(CorruptShard):
+        samples.index(tar)
+
+
+def test_a_size_below_nothing(tar: Path) -> None:
+    data = bytearray(tar_bytes([("0.jpg", b"")]))
+    data[124:136] = b"\xff" * 12
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:BLOCK])
+    tar.write_bytes(data)
+    with pytest.raises(CorruptShard):
+        samples.index(tar)
+
+
+def test_garbage_between_members(tar: Path) -> None:
+    first, second = tar_bytes([("0.jpg", b"0" * 600)]), tar_bytes([("1.jpg", b"1" * 600)])
+    tar.write_bytes(first[: 3 * BLOCK] + b"\xa5" * BLOCK + second)
+    with pytest.raises(CorruptShard, match="garbage"):
+        samples.index(tar)
+
+
+def test_a_damaged_header(tar: Path) -> None:
+    data = bytearray(tar_bytes([(f"{i}.jpg", bytes([i]) * 600) for i in range(4)]))
+    for at in {*range(3 * BLOCK, 4 * BLOCK)} - {3 * BLOCK + 155}:  # a blank behind the checksum
+        broken = bytes(data[:at]) + bytes([data[at] ^ 0x15]) + bytes(data[at + 1 :])
+        tar.write_bytes(broken)
+        with pytest.raises(CorruptShard):
+            samples.index(tar)
+
+
+def test_any_damage_is_an_error_of_ours_or_none(tar: Path) -> None:
+    """No exception of another kind, no endless loop, no member beyond the file."""
+    dice = random.Random(5)
+    long = "directory/" * 12 + "name.jpg"
+    data = tar_bytes([("0.jpg", b"0" * 100), (long, b"1" * 100), ("ü.txt", b"2")], tarfile.PAX_FORMAT)
+    for _ in range(400):
+        broken = bytearray(data)
+        for _ in range(dice.randint(1, 4)):
+            broken[dice.randrange(len(data) // 2)] = dice.choice(
+                [0, 0x20, 0x2D, 0x30, 0x37, 0x78, 0x80, 0xFF]
+            )
+        for at in range(0, len(broken), BLOCK):  # checksums that fit, so that the damage gets through
+            broken[at + 148 : at + 156] = b" " * 8
+            broken[at + 148 : at + 156] = b"%06o\0 " % sum(broken[at : at + BLOCK])
+        broken[-2 * BLOCK :] = bytes(2 * BLOCK)
+        tar.write_bytes(broken)
+        try:
+            found = samples.index(tar)
+        except CorruptShard:
+            continue
+        assert all(m.offset + m.size <= len(broken) for e in found.entries for m in e.members)
+
+
+def test_a_long_chain_of_headers(tar: Path) -> None:
+    """Headers that only announce others, thousands deep."""
+    one = tarfile.TarInfo("x").create_pax_global_header({"comment": "y"})
+    tar.write_bytes(one * 3000 + tar_bytes([("0.jpg", b"0")]))
+    with pytest.raises(CorruptShard):
+        samples.index(tar)
+
+
+def test_members_apart(tar: Path) -> None:
+    tar.write_bytes(tar_bytes([("0.jpg", b"a"), ("1.jpg", b"b"), ("1.txt", b"c"), ("0.txt", b"d")]))
+    assert as_pairs(held(tar)) == [("0", {"jpg": b"a", "txt": b"d"}), ("1", {"jpg": b"b", "txt": b"c"})]
+    assert [e.row for e in samples.index(tar).entries] == [0, 1]
+
+
+def test_a_key_met_twice_is_two_samples(tar: Path) -> None:
+    tar.write_bytes(tar_bytes([("0.jpg", b"a"), ("0.txt", b"b"), ("0.jpg", b"c"), ("0.txt", b"d")]))
+    assert as_pairs(held(tar)) == [("0", {"jpg": b"a", "txt": b"b"}), ("0", {"jpg": b"c", "txt": b"d"})]
+
+
+def test_what_is_no_sample_is_counted(tar: Path) -> None:
+    with tarfile.open(tar, "w") as packed:
+        folder = tarfile.TarInfo("folder.d")
+        folder.type = tarfile.DIRTYPE
+        packed.addfile(folder)
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            link = tarfile.TarInfo("0.png")
+            link.type, link.linkname = kind, "0.jpg"
+            link.size = 10**9 if kind == tarfile.LNKTYPE else 0  # meaningless, and some makers do
+            packed.addfile(link)
+        for name in ("README", ".hidden", "a/b"):
+            packed.addfile(tarfile.TarInfo(name))
+        packed.addfile(tarfile.TarInfo("0.jpg"))
+    found = samples.index(tar)
+    assert found.stray == 6
+    assert [(e.key, [m.suffix for m in e.members]) for e in found.entries] == [("0", ["jpg"])]
+
+
+def test_a_tar_without_samples(tar: Path) -> None:
+    tar.write_bytes(tar_bytes([("README", b"x")]))
+    assert samples.index(tar) == samples.Index((), 1)
+    tar.write_bytes(bytes(2 * BLOCK))
+    assert samples.index(tar) == samples.Index((), 0)
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("key", ["k" * 150, "ü" * 80, "日本" * 60, "dir.d/" * 30 + "key", "a b'\"\\"])
+def test_long_and_foreign_names(tar: Path, key: str, format: int) -> None:
+    tar.write_bytes(tar_bytes([(f"{key}.jpg", b"a" * 600), (f"{key}.txt", b"b")], format))
+    found = held(tar)
+    assert as_pairs(found) == [(key, {"jpg": b"a" * 600, "txt": b"b"})]
+    samples.write(tar, found)
+    assert as_pairs(held(tar)) == as_pairs(found)
+
+
+def test_names_that_are_no_text(tar: Path) -> None:
+    name = b"\xff\xfe.jpg".decode("utf-8", "surrogateescape")
+    tar.write_bytes(tar_bytes([(name, b"a")]))
+    found = held(tar)
+    assert found[0].members == {"jpg": b"a"}
+    samples.write(tar, found)
+    assert b"\xff\xfe.jpg" in tar.read_bytes()
+
+
+def test_suffixes_as_written(tar: Path) -> None:
+    tar.write_bytes(tar_bytes([("0.JPG", b"a"), ("0.seg.png", b"b"), ("0.Txt", b"c"), ("0.", b"d")]))
+    (found,) = held(tar)
+    assert found.members == {"JPG": b"a", "seg.png": b"b", "Txt": b"c", "": b"d"}
+    assert (found.image, found.get("txt"), found.get("json")) == (b"a", b"c", None)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "WEBP"])
+def test_what_is_a_image(suffix: str) -> None:
+    assert Sample("0", "", {"txt": b"t", suffix: b"p"}).image == b"p"
+    assert Sample("0", "", {"txt": b"t", f"seg.{suffix}": b"p"}).image is None
+
+
+def test_content_tells_names_and_bytes_apart() -> None:
+    variants = [
+        {"jpg": b"ab", "txt": b"c"},
+        {"jpg": b"a", "txt": b"bc"},
+        {"jpg": b"ab", "json": b"c"},
+        {"txt": b"c", "jpg": b"ab"},
+        {"jpg": b"ba", "txt": b"c"},
+        {"jpg": b"ab"},
+        {"jpg": b"abtxtc"},
+        {"jpg": b"ab", "txt": b"c", "json": b""},
+    ]
+    digests = [Sample("0", "", v).content_digest for v in variants]
+    assert len(set(digests)) == len(variants)
+    assert all(len(d) == 16 for d in digests)
+    assert Sample("1", "elsewhere", variants[0]).content_digest == digests[0]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_webdataset_reads_the_same(tmp_path: Path, format: int) -> None:
+    files = [(f"{i:09d}.{s}", d) for i in range(5) for s, d in members(i).items()]
+    files += [("sub/dir/0.JPG", b"x"), ("sub/dir/0.seg.PNG", b"y"), ("no-dot", b"z")]
+    tar = tmp_path / "00000.tar"
+    tar.write_bytes(tar_bytes(files, format))
+    theirs = [
+        (s["__key__"], s["__url__"], {k: v for k, v in s.items() if not k.startswith("__")})
+        for s in webdataset.WebDataset(str(tar), shardshuffle=False)
+    ]
+    ours = [(s.key, s.url, {k.lower(): v for k, v in s.members.items()}) for s in held(tar)]
+    assert ours == theirs
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    tar = make_shard(tmp_path, "00000", [("0", members(0)), ("1", members(1))])
+    entries = samples.index(tar).entries
+    os.truncate(tar, 2 * BLOCK)
+    descriptor = os.open(tar, os.O_RDONLY)
+    try:
+        with pytest.raises(CorruptShard, match=r"ends inside 1\.jpg"):
+            samples.load(descriptor, entries[1], str(tar))
+    finally:
+        os.close(descriptor)
+
+
+def header(name: bytes, kind: bytes, size: bytes) -> bytes:
+    """A header block with these fields and a checksum that fits."""
+    block = bytearray(name.ljust(100, b"\0") + b"0000644\0" * 3 + size.ljust(12, b"\0")).ljust(BLOCK, b"\0")
+    block[148:156] = b" " * 8
+    block[156:157] = kind
+    block[257:265] = b"ustar\x0000"
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+@pytest.mark.parametrize(
+    "size", [b"77777777777", b"\x80" + b"\0" * 7 + b"\x7f\xff\xff\xff", b"\xff" * 10 + b"\xfe\0"]
+)
+def test_a_long_header_takes_no_memory(tar: Path, kind: bytes, size: bytes) -> None:
+    """One that claims gigabytes, or less than nothing, is refused before a buffer is made for it."""
+    tar.write_bytes(header(b"@long", kind, size) + tar_bytes([("0.jpg", b"0")]))
+    with pytest.raises(CorruptShard, match="a header claims"):
+        samples.index(tar)
+
+
+def test_a_sparse_map_beyond_the_end(tar: Path) -> None:
+    """tarfile's own IndexError."""
+    old = bytearray(header(b"0.jpg", b"S", b"00000000000"))
+    old[482] = 1  # the map goes on in another block
+    old[148:156] = b" " * 8
+    old[148:156] = b"%06o\0 " % sum(old)
+    tar.write_bytes(old)
+    with pytest.raises(CorruptShard):
+        samples.index(tar)
+
+
+def test_a_name_with_a_zero_byte_is_no_sample(tar: Path) -> None:
+    """Written again, it would end there: another name, perhaps another member's."""
+    files = [("ü.jpg", b"a"), ("ü.jpg\0x", b"b"), ("ü\0.txt", b"c"), ("ü.txt", b"d")]
+    tar.write_bytes(tar_bytes(files, tarfile.PAX_FORMAT))
+    assert samples.index(tar).stray == 2
+    assert as_pairs(held(tar)) == [("ü", {"jpg": b"a", "txt": b"d"})]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(errno.EIO, StorageFailed), (errno.ESTALE, StorageFailed), (errno.EINVAL, CorruptShard)],
+)
+def test_a_disk_that_fails_is_no_corrupt_shard(
+    code: int, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again; what tarfile's own seeks refuse is a header that lies."""
+    tar = make_shard(tmp_path, "00000", [("a", members(1))])
+
+    def fail(_: object) -> None:
+        raise OSError(code, "failed")
+
+    monkeypatch.setattr(tarfile.TarFile, "next", fail)
+    with pytest.raises(expected, match=r"00000\.tar"):
+        samples.index(tar)
