@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from made_core.vectors import Rows
+from made_core.vectors import MARGIN, Rows
 
-MARGIN = 1e-5  # float32 products of unit rows err by 4e-7 (measured)
 WIDEST = 0.05  # of int8's margin: beyond it float32 finds fewer candidates
 SPARSE = 1 / 200  # of a block's pairs: with more candidates than this, float32 sorts them first
 SLAB = 512  # rows of a product whose scores are held: 4 MB beside 2048 others
