@@ -38,15 +38,17 @@ class UnitOutput:
     def refs(self) -> tuple[FileRef, ...]:
         """All files, in the order of the fields."""
         found: list[FileRef] = []
-        for name in _file_fields(type(self)):
+        kind: type[Any] = type(self)
+        for name in _file_fields(kind):
             value = getattr(self, name)
             found += value.values() if isinstance(value, Mapping) else [value]
         return tuple(found)
 
     def to_row(self) -> OutputRow:
         """The output as the ledger stores it."""
-        values = _adapter(type(self)).dump_python(self, mode="json")
-        files = {name: values.pop(name) for name in _file_fields(type(self))}
+        kind: type[Any] = type(self)
+        values = _adapter(kind).dump_python(self, mode="json")
+        files = {name: values.pop(name) for name in _file_fields(kind)}
         return OutputRow(values.pop("samples"), files, values)
 
 
@@ -55,17 +57,18 @@ OutputT = TypeVar("OutputT", bound=UnitOutput)
 
 def from_row(kind: type[OutputT], row: OutputRow) -> OutputT:
     """The output that `to_row` wrote. Raises pydantic's ValidationError: it is of another form."""
-    found: OutputT = _adapter(kind).validate_python({**row.files, **row.counts, "samples": row.samples})
+    form: type[Any] = kind
+    found: OutputT = _adapter(form).validate_python({**row.files, **row.counts, "samples": row.samples})
     return found
 
 
 @cache
-def _adapter(kind: type[UnitOutput]) -> TypeAdapter[Any]:
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 @cache
-def _file_fields(kind: type[UnitOutput]) -> tuple[str, ...]:
+def _file_fields(kind: type[Any]) -> tuple[str, ...]:
     types = get_type_hints(kind)
     return tuple(field.name for field in fields(kind) if types[field.name] in FILES)
 
