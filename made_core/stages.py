@@ -38,7 +38,7 @@ class UnitOutput:
     def refs(self) -> tuple[FileRef, ...]:
         """All files, in the order of the fields."""
         found: list[FileRef] = []
-        kind: type[Any] = type(self)
+        kind: Any = type(self)
         for name in _file_fields(kind):
             value = getattr(self, name)
             found += value.values() if isinstance(value, Mapping) else [value]
@@ -46,7 +46,7 @@ class UnitOutput:
 
     def to_row(self) -> OutputRow:
         """The output as the ledger stores it."""
-        kind: type[Any] = type(self)
+        kind: Any = type(self)
         values = _adapter(kind).dump_python(self, mode="json")
         files = {name: values.pop(name) for name in _file_fields(kind)}
         return OutputRow(values.pop("samples"), files, values)
@@ -57,7 +57,7 @@ OutputT = TypeVar("OutputT", bound=UnitOutput)
 
 def from_row(kind: type[OutputT], row: OutputRow) -> OutputT:
     """The output that `to_row` wrote. Raises pydantic's ValidationError: it is of another form."""
-    form: type[Any] = kind
+    form: Any = kind
     found: OutputT = _adapter(form).validate_python({**row.files, **row.counts, "samples": row.samples})
     return found
 
