@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from made_core.digests import digest
 
 
 class Part(BaseModel):
@@ -253,12 +253,6 @@ class Recipe(Part):
         return self.store or f"{self.output.rstrip('/')}/store"
 
     @property
-    def identity(self) -> str:
+    def recipe_digest(self) -> str:
         """16 hex digits over all that decides the output: no place, nor `audit` and `work`."""
         return digest(self.model_dump(mode="json", exclude={"store", "audit", "work", "output"}))
-
-
-def digest(value: Any) -> str:
-    """16 hex digits of a JSON value: equal values, equal digits."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -24,20 +24,6 @@ class Reason(str, Enum):
 DUPLICATES = (Reason.EXACT_COPY, Reason.PLACEHOLDER, Reason.NEAR_DUPLICATE)
 
 
-class Stage(str, Enum):
-    """The steps of a run, in order; each is a set of units in the ledger."""
-
-    EMBED = "embed"  # unit: an input shard (its fingerprint)
-    CATALOG = "catalog"  # unit: the corpus
-    FIT = "fit"  # unit: the corpus
-    ASSIGN = "assign"  # unit: a batch of shards
-    PAIRS = "pairs"  # unit: a range of clusters
-    AUDIT = "audit"  # unit: the drawn sample, a batch of shards
-    RESOLVE = "resolve"  # unit: the corpus
-    DECIDE = "decide"  # unit: a batch of input shards
-    WRITE = "write"  # unit: an output shard
-
-
 class UnitState(str, Enum):
     """Where a unit of work stands."""
 
@@ -82,7 +68,7 @@ class Unit:
     """A claimed unit of work; only the holder of `token` can finish it."""
 
     id: int
-    stage: Stage
+    stage: str  # its name
     scope: str  # digest of everything that the stage's result depends on
     key: str  # which part of the stage
     attempt: int  # 1 for the first

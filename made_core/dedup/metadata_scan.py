@@ -44,7 +44,7 @@ def scan(corpus: Corpus, first: Gids, recipe: Recipe) -> MetadataScan:
     common = _common(first, most) if most else np.zeros(len(first), bool)
     codes, values, seen = [np.zeros(0, np.int8)], [np.zeros(0)], [np.zeros((0, 2), np.int64)]
     for part in corpus.parts:
-        table = metadata.read_table(part.table, wanted)
+        table = metadata.read_table(part.metadata, wanted)
         codes.append(filters.apply(table, recipe.filters))
         fields = {name: table[name].to_pylist() for name in extra}
         values.append(order.of_metadata(recipe.dedup, fields, part.samples))

@@ -2,8 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
 from made_core.dedup.filters import KEPT, REASONS, Codes, code
 from made_core.types import Account, Reason
+
+SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),  # the input shard's id
+        ("url", pa.string()),
+        ("state", pa.string()),  # done, failed
+        ("error", pa.string()),  # why it failed
+        ("expected", pa.int64()),  # samples by its stats; null without stats
+        ("samples", pa.int64()),
+        ("kept", pa.int64()),
+        ("unreadable", pa.int64()),
+        *((reason.value, pa.int64()) for reason in REASONS if reason is not Reason.UNREADABLE),
+        ("shortfall", pa.int64()),  # expected - samples where that is positive
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ShardAccount:
+    """What became of an input shard."""
+
+    shard: str  # its id
+    url: str
+    error: str | None  # why it failed
+    expected: int | None  # samples by its stats
+    account: Account
+
+    @property
+    def shortfall(self) -> int:
+        """Samples fewer than its stats say; 0 for a failed shard."""
+        if self.error is not None or self.expected is None:
+            return 0
+        return max(0, self.expected - self.account.samples)
+
+
+def table(accounts: Sequence[ShardAccount]) -> pa.Table:
+    """The accounts as a table of SCHEMA."""
+    rows = [
+        {
+            "shard": a.shard, "url": a.url, "state": "failed" if a.error else "done", "error": a.error,
+            "expected": a.expected, "samples": a.account.samples, "kept": a.account.kept,
+            "unreadable": a.account.unreadable, "shortfall": a.shortfall,
+            **{r.value: a.account.dropped.get(r.value, 0) for r in REASONS if r is not Reason.UNREADABLE},
+        }
+        for a in accounts
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, SCHEMA)
 
 
 def account(reason: Codes) -> Account:

@@ -38,7 +38,7 @@ def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) 
     for gid in chosen.tolist():
         others = removed[stands == gid]
         value = similarities(
-            corpus, decided.first.take(others), decided.first.take(np.full(len(others), gid))
+            corpus, decided.canonical.take(others), decided.canonical.take(np.full(len(others), gid))
         )
         order = np.lexsort((others, -value))[:members]
         shown.append((gid, others[order], value[order]))
@@ -63,7 +63,7 @@ def images(corpus: Corpus, gids: Gids) -> dict[int, Example]:
     result = {}
     for part, positions in corpus.by_part(gids):
         rows = (gids[positions] - part.start).tolist()
-        table = metadata.read_table(part.table, ["uid", "key", "caption"]).take(rows).to_pylist()
+        table = metadata.read_table(part.metadata, ["uid", "key", "caption"]).take(rows).to_pylist()
         data: dict[int, bytes | None] = dict.fromkeys(rows)
         try:
             with files.local(part.shard.url) as path:
@@ -93,7 +93,7 @@ def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
     examples: defaultdict[str, list[str]] = defaultdict(list)
     for part, positions in corpus.by_part(gids):
         rows = (gids[positions] - part.start).tolist()
-        for fact in metadata.read_table(part.table, ["key", "error"]).take(rows).to_pylist():
+        for fact in metadata.read_table(part.metadata, ["key", "error"]).take(rows).to_pylist():
             counts[fact["error"]] += 1
             if len(examples[fact["error"]]) < EXAMPLES:
                 examples[fact["error"]].append(f"{part.shard.id}/{fact['key']}")

@@ -35,18 +35,18 @@ def assigned(seed: int, n: int, p: int, k: int) -> Assignment:
 
 def put(
     folder: Path | str, gids: npt.NDArray[np.int64], assignment: Assignment, k: int, cuts: list[int]
-) -> list[cluster_rows.Batch]:
+) -> list[AssignOutput]:
     """Batches of consecutive samples; an empty one has rows without a dimension, as `gather` has."""
     batches = []
     for number, held in enumerate(np.split(np.arange(len(gids)), cuts)):
         part = Assignment(assignment.probes[held], assignment.distance[held])
         rows = rows_of(gids[held]) if len(held) else np.zeros((0, 0), np.float16)
-        batches.append(cluster_rows.Batch(*cluster_rows.put(f"{folder}/{number}", gids[held], rows, part, k)))
+        batches.append(AssignOutput(*cluster_rows.put(f"{folder}/{number}", gids[held], rows, part, k)))
     return batches
 
 
 def gathered(
-    batches: list[cluster_rows.Batch], start: int, stop: int
+    batches: list[AssignOutput], start: int, stop: int
 ) -> dict[int, list[tuple[int, list[int]]]]:
     """cluster -> (gid, probes) of its rows; checks that each row is its sample's."""
     result = {}

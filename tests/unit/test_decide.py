@@ -49,7 +49,7 @@ def dedup_of(keep: str, rule: str = "cover") -> Dedup:
 def decided(core: Core, dedup: Dedup, eps: float) -> decide.Decisions:
     """The last step."""
     recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
-    found = scan(core.corpus, core.identities.first, recipe)
+    found = scan(core.corpus, core.identities.canonical, recipe)
     by_place = order.of_place(dedup, core.distance, core.identities.uids)
     values = found.values if by_place is None else by_place
     return decide.decide(core.identities, found.dropped, values, core.cluster, core.pairs, dedup, eps)

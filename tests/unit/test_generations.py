@@ -38,7 +38,7 @@ def values_of(samples: Samples, core: Core, dedup: Dedup, n: int) -> list[float]
     """`easy`, and `largest`, from their definitions."""
     if dedup.keep == "largest":
         return [-samples.sides[i] * 64 if samples.readable[i] else 0 for i in range(n)]
-    return [float(core.distance[core.identities.first[i]]) if samples.readable[i] else 0.0 for i in range(n)]
+    return [float(core.distance[core.identities.canonical[i]]) if samples.readable[i] else 0.0 for i in range(n)]
 
 
 def grown(
@@ -65,7 +65,7 @@ def grown(
         )
         start += count
         recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
-        found = scan(core.corpus, core.identities.first, recipe)
+        found = scan(core.corpus, core.identities.canonical, recipe)
         by_place = order.of_place(dedup, core.distance, core.identities.uids)
         values = found.values if by_place is None else by_place
         decided = decide.decide(
@@ -104,7 +104,7 @@ def test_each_generation_is_the_oracle_s(
             n = len(last.decided.reason)
             assert np.array_equal(now.decided.reason[:n], last.decided.reason)
             assert np.array_equal(now.decided.representative[:n], last.decided.representative)
-            assert np.array_equal(now.core.identities.first[:n], last.core.identities.first)
+            assert np.array_equal(now.core.identities.canonical[:n], last.core.identities.canonical)
         last = now
 
 
@@ -116,7 +116,7 @@ def test_the_promise_of_cover(seed: int, shards: tuple[int, ...], tmp_path: Path
     samples, eps = clumped(seed), 0.125
     found = grown(tmp_path, samples, shards, Dedup(), [eps] * len(shards))
     core, decided = found[-1].core, found[-1].decided
-    first = core.identities.first
+    first = core.identities.canonical
     x = oracle.unit(np.where(first[:, None] >= 0, samples.rows[np.maximum(first, 0)], 1))
     probes = oracle.nearest(np.where(first[:, None] >= 0, samples.rows, 1), core.centroids, PROBES)
     may = oracle.compared([probes[max(0, f)] for f in first.tolist()])
@@ -141,7 +141,7 @@ def test_dense_clusters_of_an_earlier_generation(tmp_path: Path) -> None:
     core = plain.core
     with cluster_rows.gathered(core.batches, 0, 1) as clusters:
         recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
-        found = scan(core.corpus, core.identities.first, recipe)
+        found = scan(core.corpus, core.identities.canonical, recipe)
         earlier = grown(tmp_path / "again", samples, (3,), dedup, (0.125,), k=1)[0].decided
         got = decide.decide(
             core.identities, found.dropped, core.distance, core.cluster, core.pairs[:0], dedup, 0.125,

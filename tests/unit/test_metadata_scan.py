@@ -45,7 +45,7 @@ def look(corpus: corpora.Corpus, **dedup: object) -> tuple[MetadataScan, list[st
     """The scan, and each sample's reason and representative where all are decided by it."""
     recipe = Recipe(sources=("in",), output="out", dedup=Dedup(**dedup), filters=Filters(min_chars=2))
     built = identity.build(corpus)
-    found = scan(corpus, built.first, recipe)
+    found = scan(corpus, built.canonical, recipe)
     n = corpus.samples
     got = decide.decide(
         built, found.dropped, np.arange(n), np.zeros(n, np.int32), np.zeros(0, near_pairs.PAIR), recipe.dedup,

@@ -197,7 +197,7 @@ def test_changed_input(held: tuple[Corpus, Path], tmp_path: Path, change: str, s
     else:
         make_shard(folder, "00000", contents(folder / "00000.tar")[::-1])
     moved = corpus.build(
-        [(shard_of(folder / f"{p.shard.id}.tar"), p.samples, p.rows, p.table) for p in job.parts]
+        [(shard_of(folder / f"{p.shard.id}.tar"), p.samples, p.rows, p.metadata) for p in job.parts]
     )
     with pytest.raises(ChangedInput, match=said):
         write(moved, GIDS, tmp_path / "out" / "00000000")

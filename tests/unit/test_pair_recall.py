@@ -221,7 +221,7 @@ def test_probes_are_those_stored(tmp_path: Path) -> None:
         held = some(images, half)
         assignment = kmeans.Assignment(held.probes, np.zeros(100))
         batches.append(
-            cluster_rows.Batch(*cluster_rows.put(f"{tmp_path}/{number}", held.gids, held.rows, assignment, 8))
+            AssignOutput(*cluster_rows.put(f"{tmp_path}/{number}", held.gids, held.rows, assignment, 8))
         )
     wanted = np.arange(3, 200, 7)
     assert (pair_recall.probes_of(batches, images.gids[wanted]) == images.probes[wanted]).all()
