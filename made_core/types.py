@@ -24,27 +24,13 @@ class Reason(str, Enum):
 DUPLICATES = (Reason.EXACT_COPY, Reason.PLACEHOLDER, Reason.NEAR_DUPLICATE)
 
 
-class Stage(str, Enum):
-    """The steps of a run, in order; each is a set of units in the ledger."""
-
-    EMBED = "embed"  # unit: an input shard (its fingerprint)
-    CATALOG = "catalog"  # unit: the corpus
-    FIT = "fit"  # unit: the corpus
-    ASSIGN = "assign"  # unit: a batch of shards
-    PAIRS = "pairs"  # unit: a range of clusters
-    AUDIT = "audit"  # unit: the drawn sample, a batch of shards
-    RESOLVE = "resolve"  # unit: the corpus
-    DECIDE = "decide"  # unit: a batch of input shards
-    WRITE = "write"  # unit: an output shard
-
-
 class UnitState(str, Enum):
     """Where a unit of work stands."""
 
     OPEN = "open"  # to be done, or to be done again
     RUNNING = "running"  # a worker holds a lease on it
     DONE = "done"  # its files are whole and the pointer stands
-    FAILED = "failed"  # set aside: a permanent error, or its attempts are used up
+    FAILED = "failed"  # for good: a permanent error, or its attempts are used up
 
 
 class RunState(str, Enum):
@@ -52,7 +38,7 @@ class RunState(str, Enum):
 
     RUNNING = "running"  # a process drives it, or did until it died
     COMPLETED = "completed"  # every shard is accounted for
-    COMPLETED_WITH_FAILURES = "completed_with_failures"  # some shards were set aside
+    COMPLETED_WITH_FAILURES = "completed_with_failures"  # some shards failed
     FAILED = "failed"  # stopped by an error
 
 
@@ -82,7 +68,7 @@ class Unit:
     """A claimed unit of work; only the holder of `token` can finish it."""
 
     id: int
-    stage: Stage
+    stage: str  # its name
     scope: str  # digest of everything that the stage's result depends on
     key: str  # which part of the stage
     attempt: int  # 1 for the first

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
+from typing import Any
 
 from made_core.errors import OutputError
 from made_core.io import files
 from made_core.recipe import Recipe
+from made_core.stages import Stage
 from made_core.types import Unit
 
 RUN_MARK = "run.json"  # says whose an output folder is
@@ -55,6 +57,16 @@ def keep_apart(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> N
 
 def inside(place: str, folder: str) -> bool:
     return place == folder or place.startswith(folder.rstrip("/") + "/")
+
+
+def stage_folder(store: str, stage: Stage[Any], scope: str) -> str:
+    """Where the files of a stage's units lie in the store: `<store>/<stage.folder>/<scope>`."""
+    return files.join(store, stage.folder, scope)
+
+
+def unit_url(store: str, stage: Stage[Any], scope: str, unit: Unit) -> str:
+    """Where an attempt puts its files, less their suffixes: `<store>/<stage.folder>/<scope>/<unit.name>`."""
+    return files.join(stage_folder(store, stage, scope), unit.name)
 
 
 def part_url(output: str, scope: str, folder: str, name: str, unit: Unit) -> str:
