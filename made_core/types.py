@@ -30,7 +30,7 @@ class UnitState(str, Enum):
     OPEN = "open"  # to be done, or to be done again
     RUNNING = "running"  # a worker holds a lease on it
     DONE = "done"  # its files are whole and the pointer stands
-    FAILED = "failed"  # set aside: a permanent error, or its attempts are used up
+    FAILED = "failed"  # for good: a permanent error, or its attempts are used up
 
 
 class RunState(str, Enum):
@@ -38,7 +38,7 @@ class RunState(str, Enum):
 
     RUNNING = "running"  # a process drives it, or did until it died
     COMPLETED = "completed"  # every shard is accounted for
-    COMPLETED_WITH_FAILURES = "completed_with_failures"  # some shards were set aside
+    COMPLETED_WITH_FAILURES = "completed_with_failures"  # some shards failed
     FAILED = "failed"  # stopped by an error
 
 
