@@ -45,9 +45,7 @@ def put(
     return batches
 
 
-def gathered(
-    batches: list[AssignOutput], start: int, stop: int
-) -> dict[int, list[tuple[int, list[int]]]]:
+def gathered(batches: list[AssignOutput], start: int, stop: int) -> dict[int, list[tuple[int, list[int]]]]:
     """cluster -> (gid, probes) of its rows; checks that each row is its sample's."""
     result = {}
     with cluster_rows.gathered(batches, start, stop) as clusters:

@@ -38,7 +38,9 @@ def values_of(samples: Samples, core: Core, dedup: Dedup, n: int) -> list[float]
     """`easy`, and `largest`, from their definitions."""
     if dedup.keep == "largest":
         return [-samples.sides[i] * 64 if samples.readable[i] else 0 for i in range(n)]
-    return [float(core.distance[core.identities.canonical[i]]) if samples.readable[i] else 0.0 for i in range(n)]
+    return [
+        float(core.distance[core.identities.canonical[i]]) if samples.readable[i] else 0.0 for i in range(n)
+    ]
 
 
 def grown(
