@@ -19,7 +19,7 @@ from made_core.ledger.cleanup import Removed, clean_output, clean_scratch, clean
 from made_core.ledger.ledger import Ledger
 from made_core.settings import Settings
 from made_core.types import FileRef, Stage, Unit
-from tests import s3
+from tests.support import s3
 
 STAGE, SCOPE = Stage.EMBED, "scope"
 KEYS = ("0" * 32, "1" * 32, "2" * 32, "3" * 32)

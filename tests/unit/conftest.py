@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.s3 import BUCKET, server
+from tests.support.s3 import BUCKET, server
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from made_core.dedup import crowded as dense_module
 from made_core.dedup import near_pairs, rules
 from made_core.dedup.crowded import STEP, CrowdedCluster, Walk, reference_edges
 from made_core.vectors import Rows
-from tests import oracle
+from tests.support import oracle
 
 
 def clumped(seed: int, n: int, dim: int, spread: float) -> Rows:

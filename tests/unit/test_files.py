@@ -18,7 +18,7 @@ from made_core.errors import DamagedFile, StorageFailed, Transient
 from made_core.io import files, stored
 from made_core.settings import Settings
 from made_core.types import FileRef
-from tests.s3 import BUCKET, use_s3
+from tests.support.s3 import BUCKET, use_s3
 
 
 def there(folder: str) -> dict[str, int]:

@@ -12,7 +12,7 @@ from made_core.dedup import inputs
 from made_core.dedup.filters import KEPT
 from made_core.io import files
 from made_core.recipe import Recipe
-from tests.corpora import clumped, prepare, store
+from tests.support.corpora import clumped, prepare, store
 
 
 def test_crowded_clusters_share_the_open_files(tmp_path: Path) -> None:

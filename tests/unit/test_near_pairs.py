@@ -15,7 +15,7 @@ from made_core.cluster import cluster_rows
 from made_core.dedup import near_pairs
 from made_core.io import files
 from made_core.vectors import cosine
-from tests import oracle
+from tests.support import oracle
 
 BLOCKS = (1, 3, 64, 2048)
 Rows = npt.NDArray[np.float16]
