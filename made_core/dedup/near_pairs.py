@@ -43,14 +43,20 @@ class Candidates:
 
 
 def near(
-    rows: Rows, bound: float, block: int, some: tuple[int, int] | None = None, known: int = 0
+    rows: Rows,
+    bound: float,
+    block: int,
+    some: tuple[int, int] | None = None,
+    known: int = 0,
+    chunk: int = EXACT_CHUNK,
 ) -> Iterator[tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:  # fmt: skip
     """All i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block; of `some`:
     those with i in this range.
 
     Pairs among the first `known` rows are left out: an earlier run has them. Yields (i, j, similarity);
-    memory is a few blocks of (block, block) float32, whatever n. The similarity is the float64 product
+    memory is a few blocks of (block, block) float32, whatever n; `chunk` pairs are decided at a time. The
+    similarity is the float64 product
     of the stored rows, normalised in float64.
     """
     n = len(rows)
@@ -65,8 +71,8 @@ def near(
             first, second = first + a, second + b
             if a == b:
                 first, second = first[first < second], second[first < second]
-            for start in range(0, len(first), EXACT_CHUNK):
-                i, j = first[start : start + EXACT_CHUNK], second[start : start + EXACT_CHUNK]
+            for start in range(0, len(first), chunk):
+                i, j = first[start : start + chunk], second[start : start + chunk]
                 exact = cosine(rows[i], rows[j])
                 keep = exact > bound
                 if keep.any():

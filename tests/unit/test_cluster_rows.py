@@ -90,6 +90,7 @@ def test_each_row_once_a_probe(seed: int, n: int, shape: tuple[int, int], cuts: 
     ]
 
 
+@pytest.mark.integration
 def test_ranges_of_clusters_read_their_slices_only(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In an object store all ranges together read each batch's rows about once."""
     monkeypatch.setattr(files, "BLOCK", 1024)

@@ -19,8 +19,8 @@ from made_core.dedup.metadata_scan import scan
 from made_core.output import accounts, decision_tables
 from made_core.recipe import Dedup, Filters, Recipe
 from made_core.types import Reason
-from tests import oracle
-from tests.corpora import (
+from tests.support import oracle
+from tests.support.corpora import (
     Core,
     Samples,
     clumped,

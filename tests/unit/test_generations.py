@@ -17,8 +17,8 @@ from made_core.dedup.decide import NOBODY, Decisions
 from made_core.dedup.filters import KEPT, REASONS
 from made_core.dedup.metadata_scan import scan
 from made_core.recipe import Dedup, Filters, Recipe
-from tests import oracle
-from tests.corpora import Core, Samples, clumped, copies, equal, one_uid, prepare, store, ties
+from tests.support import oracle
+from tests.support.corpora import Core, Samples, clumped, copies, equal, one_uid, prepare, store, ties
 
 FILTERS = Filters(min_side=16, min_words=2)
 PROBES = 2

@@ -23,7 +23,7 @@ from made_core.ingest import tar as samples
 from made_core.output.keep_lists import keep_array, write_keep_npy
 from made_core.output.plan import Plan
 from made_core.output.write import write_shard
-from tests.factories import make_shard, members, shard_of
+from tests.support.factories import make_shard, members, shard_of
 
 
 @settings(max_examples=60, deadline=None)

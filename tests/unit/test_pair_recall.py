@@ -13,7 +13,7 @@ from made_core.cluster import cluster_rows, kmeans
 from made_core.dedup import pair_recall
 from made_core.dedup.pair_recall import Images, Recall
 from made_core.errors import DamagedFile
-from tests import oracle
+from tests.support import oracle
 
 EPS = 0.05
 

@@ -18,7 +18,7 @@ from made_core.corpus import identity
 from made_core.dedup import near_pairs
 from made_core.embed import metadata
 from made_core.types import FileRef, Shard
-from tests import oracle
+from tests.support import oracle
 
 EPS_MAX = 0.5
 
