@@ -17,10 +17,12 @@ from made_core import __version__
 from made_core.cluster import cluster_rows, kmeans
 from made_core.cluster.kmeans import Drift
 from made_core.dedup.pair_recall import Recall
+from made_core.filters import REASONS
 from made_core.ingest.discovery import Discovery
 from made_core.ledger.records import Result
 from made_core.output.accounts import total as total_of
-from made_core.types import Account, Reason, RunState, Shard
+from made_core.reasons import UNREADABLE
+from made_core.types import Account, RunState, Shard
 
 NAMED = 3  # failed shards in the warnings; status and report name all
 
@@ -45,7 +47,7 @@ def accounts(shards: Sequence[Shard], embedded: Embedded, decided: Decided) -> l
                 "samples": found.samples,
                 "kept": found.kept,
                 "unreadable": found.unreadable,
-                **{r.value: found.dropped.get(r.value, 0) for r in Reason if r != Reason.UNREADABLE},
+                **{r.name: found.dropped.get(r.name, 0) for r in REASONS if r is not UNREADABLE},
                 "shortfall": max(0, short),
             }
         )

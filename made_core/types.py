@@ -6,24 +6,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class Reason(str, Enum):
-    """Why a sample is not in the output."""
-
-    UNREADABLE = "unreadable"  # no image could be decoded, or its embedding is not a number
-    REPEATED_UID = "repeated_uid"  # the same upstream row again: an earlier sample has this uid
-    EXACT_COPY = "exact_copy"  # equal image bytes
-    PLACEHOLDER = "placeholder"  # equal image bytes under many captions: it shows none of them
-    NEAR_DUPLICATE = "near_duplicate"  # similarity above 1 - eps
-    SMALL_SIDE = "small_side"  # smallest side below filters.min_side
-    ASPECT_RATIO = "aspect_ratio"  # long side / short side above filters.max_aspect
-    FEW_WORDS = "few_words"  # caption has fewer words than filters.min_words
-    FEW_CHARS = "few_chars"  # caption has fewer characters than filters.min_chars
-
-
-# Removed for a kept sample that shows the same.
-DUPLICATES = (Reason.EXACT_COPY, Reason.PLACEHOLDER, Reason.NEAR_DUPLICATE)
-
-
 class Stage(str, Enum):
     """The steps of a run, in order; each is a set of units in the ledger."""
 
@@ -116,7 +98,7 @@ class Account:
 
     samples: int = 0
     kept: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)  # Reason -> count, unreadable apart
+    dropped: dict[str, int] = field(default_factory=dict)  # reason -> count, by code, without unreadable
     unreadable: int = 0
 
     def __post_init__(self) -> None:

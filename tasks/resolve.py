@@ -8,9 +8,9 @@ from prefect.cache_policies import NO_CACHE
 
 from made_core.corpus import corpus as corpora
 from made_core.dedup import inputs
-from made_core.dedup.filters import KEPT
 from made_core.io import files
 from made_core.io.arrays import put_array
+from made_core.reasons import KEPT
 from made_core.types import FileRef, Stage, Unit
 from tasks.units import Job, Made, Progress, work
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from made_core.dedup.filters import KEPT, REASONS, Codes, code
-from made_core.types import Account, Reason
+from made_core.filters import REASONS
+from made_core.reasons import KEPT, UNREADABLE, Codes
+from made_core.types import Account
 
 
 def account(reason: Codes) -> Account:
     """The counts of some samples' codes."""
-    counts: dict[Reason, int] = {r: int((reason == code(r)).sum()) for r in REASONS}
-    unreadable = counts.pop(Reason.UNREADABLE)
+    counts = {r.name: int((reason == r.code).sum()) for r in REASONS}
+    unreadable = counts.pop(UNREADABLE.name)
     return Account(
         samples=len(reason),
         kept=int((reason == KEPT).sum()),
-        dropped={str(r.value): c for r, c in counts.items() if c},
+        dropped={name: count for name, count in counts.items() if count},
         unreadable=unreadable,
     )
 
@@ -24,7 +25,7 @@ def total(accounts: list[Account]) -> Account:
     for a in accounts:
         for name, count in a.dropped.items():
             dropped[name] = dropped.get(name, 0) + count
-    ordered: dict[str, int] = {r.value: dropped[r.value] for r in REASONS if r.value in dropped}
+    ordered = {r.name: dropped[r.name] for r in REASONS if r.name in dropped}
     return Account(
         samples=sum(a.samples for a in accounts),
         kept=sum(a.kept for a in accounts),

@@ -9,8 +9,8 @@ import numpy as np
 
 from made_core.corpus import identity
 from made_core.dedup import inputs
-from made_core.dedup.filters import KEPT
 from made_core.io import files
+from made_core.reasons import KEPT
 from made_core.recipe import Recipe
 from tests.corpora import clumped, prepare, store
 
