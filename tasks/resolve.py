@@ -8,11 +8,11 @@ from prefect.cache_policies import NO_CACHE
 
 from made_core.corpus import corpus as corpora
 from made_core.dedup import inputs
-from made_core.dedup.filters import KEPT
 from made_core.dedup.inputs import ResolveFiles
 from made_core.io import paths
 from made_core.io.arrays import put_array
 from made_core.output.keep_lists import all_hex
+from made_core.reasons import KEPT
 from made_core.stages import CORPUS_KEY, RESOLVE, ResolveOutput
 from made_core.types import FileRef, Unit
 from tasks.run_units import Progress, RunContext, run_units

@@ -14,12 +14,11 @@ from made_core.corpus.corpus import Gids
 from made_core.corpus.identity import Identities
 from made_core.dedup import order, rules
 from made_core.dedup.crowded import CrowdedCluster
-from made_core.dedup.filters import KEPT, Codes, code
 from made_core.dedup.near_pairs import Pairs
 from made_core.io.arrays import read_array
+from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE, PLACEHOLDER, REPEATED_UID, Codes
 from made_core.recipe import Dedup
 from made_core.stages import ResolveOutput
-from made_core.types import Reason
 
 NOBODY = -1
 
@@ -28,7 +27,7 @@ NOBODY = -1
 class Decisions:
     """Arrays over all samples, by gid."""
 
-    reason: Codes  # KEPT, or an index into REASONS
+    reason: Codes  # why each is dropped, or KEPT
     representative: Gids  # gid of the kept sample that stands for it; NOBODY for filtered samples
 
 
@@ -59,7 +58,7 @@ def decide(
     readable = identities.canonical >= 0
     original = _first_of_uid(identities.uids, readable)
     repeated = readable & (original != np.arange(n))
-    reason[repeated] = code(Reason.REPEATED_UID)
+    reason[repeated] = REPEATED_UID.code
     before = 0
     if earlier is not None:
         before = len(earlier.reason)
@@ -86,12 +85,12 @@ def decide(
     if earlier is not None:
         representative[:before] = earlier.representative
     representative[nodes] = nodes[resolved.representative]
-    reason[nodes[~resolved.kept]] = code(Reason.NEAR_DUPLICATE)
+    reason[nodes[~resolved.kept]] = NEAR_DUPLICATE.code
     own = survivor[identities.canonical[eligible]]
     copies = eligible[own != eligible]
-    reason[copies] = code(Reason.EXACT_COPY)
+    reason[copies] = EXACT_COPY.code
     if placeholder is not None:
-        reason[copies[placeholder[copies]]] = code(Reason.PLACEHOLDER)
+        reason[copies[placeholder[copies]]] = PLACEHOLDER.code
     representative[copies] = representative[survivor[identities.canonical[copies]]]
     again = np.flatnonzero(repeated)
     representative[again] = representative[original[again]]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from made_core.dedup.filters import KEPT, REASONS, Codes, code
-from made_core.types import Account, Reason
+from made_core.filters import REASONS
+from made_core.reasons import KEPT, UNREADABLE, Codes
+from made_core.types import Account
 
 SCHEMA = pa.schema(
     [
@@ -20,7 +21,7 @@ SCHEMA = pa.schema(
         ("samples", pa.int64()),
         ("kept", pa.int64()),
         ("unreadable", pa.int64()),
-        *((reason.value, pa.int64()) for reason in REASONS if reason is not Reason.UNREADABLE),
+        *((reason.name, pa.int64()) for reason in REASONS if reason is not UNREADABLE),
         ("shortfall", pa.int64()),  # expected - samples where that is positive
     ]
 )
@@ -51,7 +52,7 @@ def table(accounts: Sequence[ShardAccount]) -> pa.Table:
             "shard": a.shard, "url": a.url, "state": "failed" if a.error else "done", "error": a.error,
             "expected": a.expected, "samples": a.account.samples, "kept": a.account.kept,
             "unreadable": a.account.unreadable, "shortfall": a.shortfall,
-            **{r.value: a.account.dropped.get(r.value, 0) for r in REASONS if r is not Reason.UNREADABLE},
+            **{r.name: a.account.dropped.get(r.name, 0) for r in REASONS if r is not UNREADABLE},
         }
         for a in accounts
     ]  # fmt: skip
@@ -60,12 +61,12 @@ def table(accounts: Sequence[ShardAccount]) -> pa.Table:
 
 def account(reason: Codes) -> Account:
     """The counts of some samples' codes."""
-    counts: dict[Reason, int] = {r: int((reason == code(r)).sum()) for r in REASONS}
-    unreadable = counts.pop(Reason.UNREADABLE)
+    counts = {r.name: int((reason == r.code).sum()) for r in REASONS}
+    unreadable = counts.pop(UNREADABLE.name)
     return Account(
         samples=len(reason),
         kept=int((reason == KEPT).sum()),
-        dropped={str(r.value): c for r, c in counts.items() if c},
+        dropped={name: count for name, count in counts.items() if count},
         unreadable=unreadable,
     )
 
@@ -76,7 +77,7 @@ def total(accounts: list[Account]) -> Account:
     for a in accounts:
         for name, count in a.dropped.items():
             dropped[name] = dropped.get(name, 0) + count
-    ordered: dict[str, int] = {r.value: dropped[r.value] for r in REASONS if r.value in dropped}
+    ordered = {r.name: dropped[r.name] for r in REASONS if r.name in dropped}
     return Account(
         samples=sum(a.samples for a in accounts),
         kept=sum(a.kept for a in accounts),

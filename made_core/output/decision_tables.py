@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from made_core import filters
 from made_core.corpus.corpus import Corpus, Gids, Part
 from made_core.dedup.decide import NOBODY
-from made_core.dedup.filters import KEPT, REASONS, Codes, code
 from made_core.embed import metadata
 from made_core.io.arrays import StoredArray
 from made_core.output.plan import Plan
+from made_core.reasons import DUPLICATES, KEPT, Codes
 from made_core.stages import IdentifyOutput, ResolveOutput
-from made_core.types import DUPLICATES
 from made_core.vectors import cosine
 
 SCHEMA = pa.schema(
@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
         ("key", pa.string()),  # in the input shard
         ("row", pa.int32()),  # place in the input shard, 0 first
         ("kept", pa.bool_()),
-        ("reason", pa.string()),  # a Reason; null: kept
+        ("reason", pa.string()),  # a reason's name; null: kept
         (
             "represented_by",
             pa.string(),
@@ -107,7 +107,7 @@ def columns(part: Part, corpus: Corpus, decided: Decided, plan: Plan, bound: flo
     keys: list[str | None] = [None] * part.samples
     for ordinal, place in enumerate(np.flatnonzero(reason == KEPT).tolist(), before):
         shards[place], keys[place] = plan.name(ordinal // plan.samples_per_shard), plan.key(ordinal)
-    promised = np.isin(reason[removed], [code(r) for r in DUPLICATES])
+    promised = np.isin(reason[removed], [r.code for r in DUPLICATES])
     holds = (value[removed] > bound) & (decided.reason.take(stands) == KEPT)
     check = Check(int(promised.sum()), int((promised & ~holds).sum()))
     return Columns(reason, names, value, decided.cluster.rows(*here), shards, keys), check
@@ -128,7 +128,6 @@ def similarities(corpus: Corpus, left: Gids, right: Gids) -> npt.NDArray[np.floa
 def table(part: Part, columns: Columns) -> pa.Table:
     """A shard's decisions, a row for EVERY sample, of `SCHEMA`. Raises DamagedFile."""
     found = metadata.read_table(part.metadata, ["uid", "key", "row", "error"])
-    names = [None if c == KEPT else REASONS[c].value for c in columns.reason.tolist()]
     value = columns.similarity
     return pa.table(
         {
@@ -137,7 +136,7 @@ def table(part: Part, columns: Columns) -> pa.Table:
             "key": found["key"],
             "row": found["row"],
             "kept": pa.array(columns.reason == KEPT),
-            "reason": pa.array(names, pa.string()),
+            "reason": pa.array(filters.names(columns.reason), pa.string()),
             "represented_by": pa.array(columns.represented_by, pa.string()),
             "similarity": pa.array(value, mask=np.isnan(value)),
             "cluster": pa.array(columns.cluster, mask=columns.cluster < 0),

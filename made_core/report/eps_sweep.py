@@ -12,14 +12,13 @@ from pydantic import BaseModel
 
 from made_core.corpus.corpus import Corpus, Gids
 from made_core.dedup.decide import NOBODY
-from made_core.dedup.filters import KEPT, code
 from made_core.dedup.inputs import ResolveInputs
 from made_core.errors import RecipeError
 from made_core.output.decision_tables import similarities
 from made_core.output.summary import Summary
+from made_core.reasons import KEPT, NEAR_DUPLICATE
 from made_core.report import examples, html
 from made_core.report.report import Example
-from made_core.types import Reason
 
 EXAMPLES = 6  # pairs of images shown for each eps
 STEPS = 8  # of a sweep that names no eps
@@ -70,7 +69,7 @@ def sweep(
     for eps in every_eps:
         decided = inputs.decisions(eps)
         reason = decided.reason[new]
-        near = reason == code(Reason.NEAR_DUPLICATE)
+        near = reason == NEAR_DUPLICATE.code
         removed = np.flatnonzero(near & ~before & (decided.representative[new] != NOBODY)) + corpus.begin
         stands = decided.representative[removed]
         examples = _examples(corpus, inputs, removed, stands, shown) if shown else ()

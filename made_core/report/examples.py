@@ -10,14 +10,13 @@ import numpy as np
 
 from made_core.corpus.corpus import Corpus, Gids
 from made_core.dedup.decide import NOBODY
-from made_core.dedup.filters import code
 from made_core.embed import metadata
 from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest import tar
 from made_core.io import files
 from made_core.output.decision_tables import Decided, similarities
+from made_core.reasons import DUPLICATES, UNREADABLE
 from made_core.report.report import Example, Group, Unreadable, thumbnail
-from made_core.types import DUPLICATES, Reason
 
 EXAMPLES = 5  # samples named for each kind of error
 
@@ -27,7 +26,7 @@ def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) 
 
     Raises DamagedFile.
     """
-    duplicate = np.isin(decided.reason.rows(), [code(r) for r in DUPLICATES])
+    duplicate = np.isin(decided.reason.rows(), [r.code for r in DUPLICATES])
     duplicate[: corpus.begin] = False  # an earlier run's report shows those
     representative = decided.representative.rows()
     removed = np.flatnonzero(duplicate & (representative != NOBODY))
@@ -87,7 +86,7 @@ def images(corpus: Corpus, gids: Gids) -> dict[int, Example]:
 
 def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
     """What could not be read, by error, the most frequent first. Raises DamagedFile."""
-    gids = np.flatnonzero(decided.reason.rows(corpus.begin, corpus.samples) == code(Reason.UNREADABLE))
+    gids = np.flatnonzero(decided.reason.rows(corpus.begin, corpus.samples) == UNREADABLE.code)
     gids += corpus.begin
     counts: Counter[str] = Counter()
     examples: defaultdict[str, list[str]] = defaultdict(list)

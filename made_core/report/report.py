@@ -9,27 +9,15 @@ from io import BytesIO
 from typing import Any
 
 from made_core.errors import BadImage
+from made_core.filters import FILTERS, by_name
 from made_core.ingest import decode
 from made_core.output.summary import SampleCounts, Summary
+from made_core.reasons import UNREADABLE
 from made_core.report.html import NOTHING, cosine, duration, fill, number
-from made_core.types import Reason, RunState
+from made_core.types import RunState
 
 MAX_PIXELS = 100_000_000  # of a image for a thumbnail: a bound on memory
-OUTCOMES = {  # label and meaning
-    "kept": ("Kept", "in the output"),
-    Reason.NEAR_DUPLICATE.value: (
-        "Near-duplicate",
-        "similarity above 1 \N{MINUS SIGN} eps to another sample",
-    ),
-    Reason.EXACT_COPY.value: ("Exact copy", "equal image bytes"),
-    Reason.PLACEHOLDER.value: ("Placeholder", "equal image bytes under many captions"),
-    Reason.REPEATED_UID.value: ("Repeated uid", "the same upstream row again"),
-    Reason.SMALL_SIDE.value: ("Small image", "smallest side below filters.min_side"),
-    Reason.ASPECT_RATIO.value: ("Extreme shape", "long / short side above filters.max_aspect"),
-    Reason.FEW_WORDS.value: ("Few words", "caption has fewer words than filters.min_words"),
-    Reason.FEW_CHARS.value: ("Short caption", "fewer characters than filters.min_chars"),
-    Reason.UNREADABLE.value: ("Unreadable", "no image, or its embedding is not a number"),
-}
+PALETTE = 8  # colours for filters in style.css.j2, by position in FILTERS
 LEFT, RIGHT, TOP, BOTTOM = 12, 20, 30, 250  # of the histogram, in units of its view box
 WIDTH, HEIGHT = 760, 300
 
@@ -126,15 +114,30 @@ def render(
 def _outcomes(samples: SampleCounts) -> list[dict[str, Any]]:
     """What became of the samples: the kept ones first, then by count; `start` is in samples."""
     dropped = sorted(samples.dropped.items(), key=lambda item: -item[1])
-    counts = [("kept", samples.kept), *dropped, (Reason.UNREADABLE.value, samples.unreadable)]
+    counts = [("kept", samples.kept), *dropped, (UNREADABLE.name, samples.unreadable)]
     result, start = [], 0
     for name, count in counts:
-        label, meaning = OUTCOMES.get(name, (name.replace("_", " ").capitalize(), ""))
-        colour = name if name in OUTCOMES else "other"
-        row = {"colour": colour, "label": label, "meaning": meaning}
+        label, meaning = _words(name)
+        row = {"colour": _colour(name), "label": label, "meaning": meaning}
         result.append(row | {"count": count, "start": start})
         start += count
     return result
+
+
+def _words(outcome: str) -> tuple[str, str]:
+    """Label and meaning of `kept` or a reason; of a reason of another version, what its name tells."""
+    if outcome == "kept":
+        return "Kept", "in the output"
+    reason = by_name(outcome)
+    return (reason.label, reason.meaning) if reason else (outcome.replace("_", " ").capitalize(), "")
+
+
+def _colour(outcome: str) -> str:
+    """The name of its colour in style.css.j2: filters take theirs from the palette in turn."""
+    for position, f in enumerate(FILTERS):
+        if f.reason.name == outcome:
+            return f"filter-{position % PALETTE}"
+    return outcome if outcome == "kept" or by_name(outcome) else "other"
 
 
 def _facts(summary: Summary) -> dict[str, list[tuple[str, str]]]:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from made_core import filters
 from made_core.cluster import cluster_rows
 from made_core.cluster.kmeans import drift
 from made_core.dedup import decide, order
 from made_core.dedup.decide import NOBODY, Decisions
-from made_core.dedup.filters import KEPT, REASONS
 from made_core.dedup.metadata_scan import scan
+from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE
 from made_core.recipe import Dedup, Filters, Recipe
 from tests.support import oracle
 from tests.support.corpora import Core, Samples, clumped, copies, equal, one_uid, prepare, store, ties
@@ -96,8 +97,7 @@ def test_each_generation_is_the_oracle_s(
     every_eps = (0.125, 0.25, 0.0625)[: len(shards)]  # a wider eps, too, turns no earlier keep into a drop
     last = None
     for now in grown(tmp_path, samples, shards, Dedup(keep=keep, rule=rule), every_eps):
-        names = [None if c == KEPT else REASONS[c].value for c in now.decided.reason.tolist()]
-        assert names == now.expected.reason
+        assert filters.names(now.decided.reason) == now.expected.reason
         for who, allowed in zip(
             now.decided.representative.tolist(), now.expected.representatives, strict=True
         ):
@@ -125,7 +125,7 @@ def test_the_promise_of_cover(seed: int, shards: tuple[int, ...], tmp_path: Path
     kept = np.flatnonzero(decided.reason == KEPT)
     score = oracle.products(x, x)
     assert not (may & (score > 1 - eps))[np.ix_(kept, kept)].any()
-    duplicates = [REASONS.index(r) for r in REASONS if r.value in ("near_duplicate", "exact_copy")]
+    duplicates = [NEAR_DUPLICATE.code, EXACT_COPY.code]
     removed = np.flatnonzero(np.isin(decided.reason, duplicates))
     assert len(removed)
     stands = decided.representative[removed]

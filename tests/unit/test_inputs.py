@@ -9,8 +9,8 @@ import pytest
 
 from made_core.corpus import identity
 from made_core.dedup import inputs
-from made_core.dedup.filters import KEPT
 from made_core.io import files
+from made_core.reasons import KEPT
 from made_core.recipe import Recipe
 from made_core.settings import Settings
 from tests.support.corpora import clumped, prepare, store
