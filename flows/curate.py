@@ -29,7 +29,7 @@ from made_core.output.claim import claim_output
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 from made_core.retries import retrying
-from made_core.stages import STAGES
+from made_core.stages import BY_NAME, STAGES
 from made_core.types import RunState
 from tasks.prepare import prepare
 from tasks.publish import Publication, publish
@@ -109,7 +109,7 @@ def curate(
 def _tell_outdated(engine: Engine) -> None:
     """Says which results of the run an earlier version of made left: they are not used."""
     for status in engine.ledger.progress.of(engine.context.run):
-        stage = next((s for s in STAGES if s.name == status.stage), None)
+        stage = BY_NAME.get(status.stage)
         if stage is None or stage.version != status.version:
             engine.display.say(f"{status.stage}: made by an earlier version of made, recomputing")
 

@@ -19,7 +19,7 @@ from made_core.output import publish
 from made_core.output.summary import Summary, parsed
 from made_core.recipe import Recipe
 from made_core.recipe_file import validate
-from made_core.stages import EMBED, STAGES
+from made_core.stages import BY_NAME, EMBED, STAGES
 from made_core.types import FileRef, RunState, Shard, UnitState
 
 
@@ -111,7 +111,6 @@ def _reopen(ledger: Ledger, run: Run, names: Sequence[str]) -> None:
     for unit in ledger.progress.failures(run.id, None):
         if unit.stage != EMBED.name or unit.key in marks:
             failed.setdefault((unit.stage, unit.scope), []).append(unit.key)
-    for stage in STAGES:
-        for (name, scope), keys in failed.items():
-            if name == stage.name:
-                ledger.units.reopen(stage, scope, keys)
+    for (name, scope), keys in failed.items():
+        if name in BY_NAME:  # else of an earlier version of made, whose results are not used
+            ledger.units.reopen(BY_NAME[name], scope, keys)

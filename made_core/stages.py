@@ -216,4 +216,5 @@ WRITE = Stage("write", "shards", 1, "an output shard, by name", WriteOutput, in_
 STAGES: tuple[Stage[Any], ...] = (
     EMBED, IDENTIFY, FIT, ASSIGN, PAIRS, DRAW, AUDIT, RESOLVE, TABULATE, WRITE,
 )  # fmt: skip
+BY_NAME = {stage.name: stage for stage in STAGES}
 CORPUS_KEY = "corpus"  # the key of the only unit of a stage whose unit is the corpus

@@ -6,24 +6,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class Reason(str, Enum):
-    """Why a sample is not in the output."""
-
-    UNREADABLE = "unreadable"  # no image could be decoded, or its embedding is not a number
-    REPEATED_UID = "repeated_uid"  # the same upstream row again: an earlier sample has this uid
-    EXACT_COPY = "exact_copy"  # equal image bytes
-    PLACEHOLDER = "placeholder"  # equal image bytes under many captions: it shows none of them
-    NEAR_DUPLICATE = "near_duplicate"  # similarity above 1 - eps
-    SMALL_SIDE = "small_side"  # smallest side below filters.min_side
-    ASPECT_RATIO = "aspect_ratio"  # long side / short side above filters.max_aspect
-    FEW_WORDS = "few_words"  # caption has fewer words than filters.min_words
-    FEW_CHARS = "few_chars"  # caption has fewer characters than filters.min_chars
-
-
-# Removed for a kept sample that shows the same.
-DUPLICATES = (Reason.EXACT_COPY, Reason.PLACEHOLDER, Reason.NEAR_DUPLICATE)
-
-
 class UnitState(str, Enum):
     """Where a unit of work stands."""
 

@@ -14,10 +14,10 @@ from prefect.cache_policies import NO_CACHE
 from made_core.corpus import corpus as corpora
 from made_core.io import files, paths
 from made_core.output import accounts, decision_tables
+from made_core.output import publish as publishing
 from made_core.output.accounts import ShardAccount
 from made_core.output.keep_lists import kept_table, write_keep_npy
 from made_core.output.plan import Plan
-from made_core.output.publish import publish as publish_files
 from made_core.output.summary import Summary
 from made_core.report import examples, report
 from made_core.stages import IdentifyOutput, ResolveOutput, TabulateOutput, WriteOutput
@@ -47,7 +47,7 @@ def publish(context: RunContext, given: Publication) -> None:
     open_log(context.log_folder)
     output, summary = context.recipe.output, given.summary
     place = partial(files.join, output)
-    publish_files(output, [ref for unit in (*given.tables, *given.shards) for ref in unit.refs])
+    publishing.publish(output, [ref for unit in (*given.tables, *given.shards) for ref in unit.refs])
     corpus = corpora.read(given.corpus)
     decided = decision_tables.opened(given.identities, given.resolved)
     kept = kept_table(corpus, decided)

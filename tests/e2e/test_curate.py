@@ -15,7 +15,7 @@ from flows import steps
 from made_core.errors import EncoderError, OutputError, RecipeError, SourceError, TooManyFailures
 from made_core.ledger.ledger import Ledger
 from made_core.sample.score import Score, score
-from made_core.types import RunState, Stage, UnitState
+from made_core.types import RunState, UnitState
 from tests.support import checks, oracle
 from tests.support.checks import outcome, tars
 from tests.support.factories import make_shard, members, stats, tiny_open_clip
@@ -119,7 +119,7 @@ def test_another_eps_embeds_and_clusters_nothing(
     )
     assert other["samples"]["kept"] > summary["samples"]["kept"]
     after = events(servers, other["run"])
-    for stage in (Stage.EMBED, Stage.CATALOG, Stage.FIT, Stage.ASSIGN, Stage.PAIRS):
+    for stage in ("embed", "identify", "fit", "assign", "pairs"):
         assert after[stage] == before[stage], stage
 
 
@@ -194,7 +194,7 @@ def test_damaged_shards_are_set_aside(servers: str, curate: Curate, sample: Path
     assert summary["shards"]["failed"] == 3 and summary["samples"]["in"] > 80
     checks.accounts_balance(tmp_path / "output", {"00000": source / "00000.tar"})
     ledger = Ledger.open(servers)
-    failures = {u.shard: u for u in ledger.stages.failures(summary["run"], 10)}
+    failures = {u.shard: u for u in ledger.progress.failures(summary["run"], 10)}
     ledger.close()
     assert set(failures) == {"00001", "00002", "00003"}
     assert all(u.state is UnitState.FAILED and u.attempts == 1 and u.error for u in failures.values())

@@ -15,14 +15,14 @@ import pyarrow as pa
 from made_core.cluster import cluster_rows, kmeans, pair_tasks
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
+from made_core.corpus.corpus import Part
 from made_core.dedup import near_pairs
 from made_core.embed import metadata
-from made_core.types import FileRef, Shard
+from made_core.stages import AssignOutput
+from made_core.types import Shard
 from tests.support import oracle
 
 EPS_MAX = 0.5
-
-Embedded = tuple[Shard, int, FileRef, FileRef]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def none_left(seed: int) -> Samples:
     return replace(samples, filtered=["small_side"] * n, sides=[8] * n)
 
 
-def store(folder: Path, samples: Samples) -> list[Embedded]:
+def store(folder: Path, samples: Samples) -> list[Part]:
     """The samples as embedded shards."""
     result = []
     for number, (start, stop) in enumerate(samples.cuts):
@@ -148,8 +148,9 @@ def store(folder: Path, samples: Samples) -> list[Embedded]:
         ]
         table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
         name = f"{number:05d}"
-        refs = metadata.put(str(folder / name), samples.rows[start:stop], table)
-        result.append((Shard(name, f"{name}.tar", f"{number:032x}", 1, None), stop - start, *refs))
+        output = metadata.put(str(folder / name), samples.rows[start:stop], table)
+        shard = Shard(name, f"{name}.tar", f"{number:032x}", 1, None)
+        result.append(Part(shard, 0, stop - start, output.rows, output.metadata))
     return result
 
 
@@ -168,7 +169,7 @@ class Core:
 
 def prepare(
     folder: Path,
-    embedded: Sequence[Embedded],
+    embedded: Sequence[Part],
     k: int,
     probes: int,
     batch: int = 2,
@@ -178,7 +179,7 @@ def prepare(
 ) -> Core:
     """Identities, fit, assign by batches of shards, pairs by ranges of clusters."""
     before = earlier.corpus if earlier else None
-    corpus = corpora.build(sorted(embedded, key=lambda e: e[0].id), before)
+    corpus = corpora.build(sorted(embedded, key=lambda part: part.shard.id), before)
     built = identity.build(corpus, earlier.identities.canonical if earlier else None)
     if earlier:
         means = earlier.centroids
@@ -192,7 +193,7 @@ def prepare(
         rows = corpus.gather(gids)
         assignment = kmeans.assign(rows, means, probes)
         url = str(folder / f"batch-{len(means)}-{probes}-{batch}-{number}")
-        batches.append(AssignOutput(*cluster_rows.put(url, gids, rows, assignment, len(means))))
+        batches.append(cluster_rows.put(url, gids, rows, assignment, len(means), len(gids)))
     cluster, distance = cluster_rows.homes(batches, built.canonical)
     found = [earlier.pairs if earlier else np.zeros(0, near_pairs.PAIR)]
     for span in pair_tasks.pack(cluster_rows.sizes(batches), tasks):

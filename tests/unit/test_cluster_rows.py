@@ -19,6 +19,7 @@ from made_core.errors import DamagedFile
 from made_core.io import files
 from made_core.io.arrays import read_array
 from made_core.settings import Settings
+from made_core.stages import AssignOutput
 
 
 def rows_of(gids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
@@ -41,7 +42,7 @@ def put(
     for number, held in enumerate(np.split(np.arange(len(gids)), cuts)):
         part = Assignment(assignment.probes[held], assignment.distance[held])
         rows = rows_of(gids[held]) if len(held) else np.zeros((0, 0), np.float16)
-        batches.append(AssignOutput(*cluster_rows.put(f"{folder}/{number}", gids[held], rows, part, k)))
+        batches.append(cluster_rows.put(f"{folder}/{number}", gids[held], rows, part, k, len(rows)))
     return batches
 
 

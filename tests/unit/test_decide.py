@@ -22,8 +22,6 @@ from made_core.reasons import BUILTIN, KEPT, NEAR_DUPLICATE, PLACEHOLDER, UNREAD
 from made_core.recipe import Dedup, Filters, Recipe
 from tests.support import oracle
 from tests.support.corpora import (
-from tests import oracle
-from tests.corpora import (
     Core,
     Samples,
     clumped,
@@ -189,7 +187,10 @@ def test_the_order_of_shards_changes_nothing(rule: str, keep: str, tmp_path: Pat
     embedded = store(tmp_path, samples)
     fates = []
     for names in ("01234", "42013"):
-        renamed = [(replace(e[0], id=name), *e[1:]) for e, name in zip(embedded, names, strict=True)]
+        renamed = [
+            replace(part, shard=replace(part.shard, id=name))
+            for part, name in zip(embedded, names, strict=True)
+        ]
         core = prepare(tmp_path / names, renamed, 16, 2)
         got = decided(core, dedup_of(keep, rule), 0.125)
         uids = core.identities.uids.tolist()

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
 from made_core.embed import metadata
-from made_core.types import FileRef, Shard
+from made_core.types import Shard
 
 
-def stored(folder: Path, name: str, records: list[dict[str, Any]]) -> tuple[Shard, int, FileRef, FileRef]:
+def stored(folder: Path, name: str, records: list[dict[str, Any]]) -> corpora.Part:
     """A shard's files in the store, from the fields that matter here."""
     table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
     rows = np.ones((len(records), 4), np.float16)
-    refs = metadata.put(str(folder / name), rows, table)
-    return Shard(name, f"{name}.tar", name * 32, 1, None), len(records), *refs
+    output = metadata.put(str(folder / name), rows, table)
+    shard = Shard(name, f"{name}.tar", name * 32, 1, None)
+    return corpora.Part(shard, 0, len(records), output.rows, output.metadata)
 
 
 def halves(digests: list[bytes]) -> np.ndarray[Any, np.dtype[np.uint64]]:

@@ -38,8 +38,9 @@ def corpus_of(folder: Path, *shards: Sequence[Row], fields: str = "{}") -> corpo
             for row, (image, caption) in enumerate(rows)
         ]  # fmt: skip
         table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
-        refs = metadata.put(str(folder / f"{number}"), np.ones((len(rows), 4), np.float16), table)
-        embedded.append((Shard(f"{number}", "x", f"{number:032x}", 1, None), len(rows), *refs))
+        output = metadata.put(str(folder / f"{number}"), np.ones((len(rows), 4), np.float16), table)
+        shard = Shard(f"{number}", "x", f"{number:032x}", 1, None)
+        embedded.append(corpora.Part(shard, 0, len(rows), output.rows, output.metadata))
     return corpora.build(embedded)
 
 
