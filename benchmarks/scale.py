@@ -39,12 +39,12 @@ GPU = 989e12 * 0.4  # products' operations a second: one H100's published dense 
 FIELDS = metadata.SCHEMA.names
 
 
-def store(folder: Path, n: int, dim: int, seed: int, crowd: bool) -> None:
-    """Puts n rows as embedded shards; with a crowd, a tenth of them lie near the first axis."""
+def store(folder: Path, n: int, dim: int, seed: int, crowd: bool, part: int = PART) -> None:
+    """Puts n rows as embedded shards of `part` rows; with a crowd, a tenth lie near the first axis."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((max(2, n // 200), dim), np.float32)
-    for number, start in enumerate(range(0, n, PART)):
-        m = min(PART, n - start)
+    for number, start in enumerate(range(0, n, part)):
+        m = min(part, n - start)
         rows = generator.standard_normal((m, dim), np.float32)
         rows += 1.2 * centres[generator.integers(0, len(centres), m)]
         if crowd:

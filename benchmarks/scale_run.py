@@ -25,9 +25,9 @@ from made_core.cluster.pair_tasks import PairTask, pack
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
 from made_core.dedup import candidates, decide, inputs, near_pairs, pair_recall
-from made_core.dedup.filters import KEPT
 from made_core.embed import metadata
 from made_core.io import files
+from made_core.reasons import KEPT
 from made_core.recipe import Recipe
 from made_core.types import Shard
 
@@ -81,11 +81,13 @@ def fit(corpus: corpora.Corpus, built: identity.Identities, k: int) -> kmeans.Ce
     return kmeans.inhabited(means, kmeans.assign(rows, means, 1))
 
 
-def assign(folder: Path, corpus: corpora.Corpus, means: kmeans.Centroids) -> list[cluster_rows.Batch]:
+def assign(
+    folder: Path, corpus: corpora.Corpus, means: kmeans.Centroids, shards: int = PARTS
+) -> list[cluster_rows.Batch]:
     """As tasks/assign."""
 
     def one(number: int) -> cluster_rows.Batch:
-        parts = corpus.parts[number : number + PARTS]
+        parts = corpus.parts[number : number + shards]
         rows = np.concatenate([metadata.read_rows(p.rows) for p in parts])
         gids = np.arange(parts[0].start, parts[-1].stop)
         assignment = kmeans.assign(rows, means, 1)
@@ -93,10 +95,10 @@ def assign(folder: Path, corpus: corpora.Corpus, means: kmeans.Centroids) -> lis
         return cluster_rows.Batch(*cluster_rows.put(url, gids, rows, assignment, len(means)))
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(one, range(0, len(corpus.parts), PARTS)))
+        return list(pool.map(one, range(0, len(corpus.parts), shards)))
 
 
-def pair(folder: Path, batches: list[cluster_rows.Batch]) -> list[files.FileRef]:
+def pair(folder: Path, batches: list[cluster_rows.Batch], cost: float = PAIRS_COST) -> list[files.FileRef]:
     """As tasks/pairs, the units that flows/steps would make."""
     sizes = cluster_rows.sizes(batches)
 
@@ -111,7 +113,7 @@ def pair(folder: Path, batches: list[cluster_rows.Batch]) -> list[files.FileRef]
         return files.put(str(folder / "pairs" / f"{len(sizes)}-{span.key}.pairs"), write)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        units = pack(sizes, max(1, round(float((sizes.astype(float) ** 2).sum()) / PAIRS_COST)))
+        units = pack(sizes, max(1, round(float((sizes.astype(float) ** 2).sum()) / cost)))
         return list(pool.map(one, units))
 
 
@@ -120,8 +122,8 @@ def resolve(corpus: corpora.Corpus, sources: inputs.ResolveFiles) -> decide.Deci
     return inputs.opened(corpus, sources, Recipe(sources=("in",), output="out")).decide(EPS)
 
 
-def whole(folder: Path, crowd: bool) -> dict[str, Any]:
-    """Every stage once."""
+def whole(folder: Path, crowd: bool, shards: int = PARTS, cost: float = PAIRS_COST) -> dict[str, Any]:
+    """Every stage once, in batches of `shards` shards and pair tasks of about `cost` row pairs."""
     seconds: Seconds = {}
 
     @contextmanager
@@ -141,10 +143,10 @@ def whole(folder: Path, crowd: bool) -> dict[str, Any]:
         means = fit(corpus, built, k)
     means = crowded(means) if crowd else means
     with timed("assign"):
-        batches = assign(folder, corpus, means)
+        batches = assign(folder, corpus, means, shards)
     sizes = cluster_rows.sizes(batches)
     with timed("pairs"):
-        refs = pair(folder, batches)
+        refs = pair(folder, batches, cost)
     with timed("resolve"):
         decided = resolve(corpus, inputs.ResolveFiles(catalog_refs, tuple(batches), tuple(refs), ()))
     squares = float((sizes.astype(float) ** 2).sum())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from made_core.digests import digest
+from made_core.filters import FILTERS
 
 
 class Part(BaseModel):
@@ -26,7 +27,7 @@ class Admission(Part):
 
 
 class Reading(Part):
-    """Limits on a image."""
+    """Limits on an image."""
 
     max_pixels: int = Field(
         100_000_000,
@@ -36,7 +37,7 @@ class Reading(Part):
 
 
 class Encoder(Part):
-    """What turns a image into a vector."""
+    """What turns an image into a vector."""
 
     model: str = Field(
         "perceptual",
@@ -131,7 +132,7 @@ class Dedup(Part):
     placeholder_captions: int | None = Field(
         10,
         ge=2,
-        description="A image whose bytes stand under this many different captions is called a "
+        description="An image whose bytes stand under this many different captions is called a "
         "placeholder (an error image, a logo). null: none is.",
     )
     placeholders: Literal["keep_one", "drop"] = Field(
@@ -161,13 +162,24 @@ class Audit(Part):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the draw.")
 
 
-class Filters(Part):
-    """Samples that fail one are dropped with its Reason and represent nobody. Off by default."""
+if TYPE_CHECKING:
 
-    min_side: int | None = Field(None, ge=1, description="Smallest side, pixels.")
-    max_aspect: float | None = Field(None, ge=1, description="Long side / short side, at most.")
-    min_words: int | None = Field(None, ge=1, description="Words in the caption, at least.")
-    min_chars: int | None = Field(None, ge=1, description="Characters in the caption, at least.")
+    class Filters(Part):
+        """For mypy, which cannot follow create_model; `filters.apply` reads the fields by name."""
+
+        def __init__(self, **bounds: Any) -> None: ...
+
+else:
+    Filters = create_model(
+        "Filters",
+        __base__=Part,
+        __module__=__name__,
+        __doc__="Samples that fail one are dropped with its Reason and represent nobody. Off by default.",
+        **{
+            f.field: (f.type | None, Field(None, description=f.description, examples=[f.example]))
+            for f in FILTERS
+        },
+    )
 
 
 class Writing(Part):
@@ -253,12 +265,6 @@ class Recipe(Part):
         return self.store or f"{self.output.rstrip('/')}/store"
 
     @property
-    def identity(self) -> str:
+    def recipe_digest(self) -> str:
         """16 hex digits over all that decides the output: no place, nor `audit` and `work`."""
         return digest(self.model_dump(mode="json", exclude={"store", "audit", "work", "output"}))
-
-
-def digest(value: Any) -> str:
-    """16 hex digits of a JSON value: equal values, equal digits."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

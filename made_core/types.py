@@ -102,7 +102,7 @@ class Account:
 
     samples: int = 0
     kept: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)  # Reason -> count, unreadable apart
+    dropped: dict[str, int] = field(default_factory=dict)  # reason -> count, by code, without unreadable
     unreadable: int = 0
 
     def __post_init__(self) -> None:

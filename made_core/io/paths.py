@@ -13,6 +13,7 @@ from made_core.stages import Stage
 from made_core.types import Unit
 
 RUN_MARK = "run.json"  # says whose an output folder is
+PARTS = ".parts"  # of an output: what attempts put and nothing published yet
 SUMMARY = "summary.json"
 SWEEP = ("sweep.html", "sweep.json")  # of `made sweep`, on these decisions
 
@@ -60,21 +61,22 @@ def inside(place: str, folder: str) -> bool:
 
 
 def stage_folder(store: str, stage: Stage[Any], scope: str) -> str:
-    """Where the files of a stage's units lie in the store: `<store>/<stage.folder>/<scope>`."""
+    """The folder in the store that holds a stage's files of one scope."""
     return files.join(store, stage.folder, scope)
 
 
 def unit_url(store: str, stage: Stage[Any], scope: str, unit: Unit) -> str:
-    """Where an attempt puts its files, less their suffixes: `<store>/<stage.folder>/<scope>/<unit.name>`."""
+    """What the names of an attempt's files in the store begin with: no other attempt has it."""
     return files.join(stage_folder(store, stage, scope), unit.name)
 
 
-def part_url(output: str, scope: str, folder: str, name: str, unit: Unit) -> str:
-    """Where an attempt puts a file of the output before it is published: no attempt meets another.
+def part_url(output: str, stage: Stage[Any], scope: str, name: str, unit: Unit) -> str:
+    """Where an attempt puts a file of the output before it is published: no other attempt has it.
 
     `<output>/.parts/<scope>/<attempt>/<folder>/<name>`; `published` is its inverse.
     """
-    return files.join(output, ".parts", scope, f"{unit.attempt}-{unit.token[:6]}", folder, name)
+    attempt = f"{unit.attempt}-{unit.token[:6]}"
+    return files.join(output, PARTS, scope, attempt, stage.folder, name)
 
 
 def published(output: str, part: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from made_core.ledger.ledger import Ledger
-from tests import oracle
-
-Curate = Callable[..., dict[str, Any]]
+from tests.support import oracle
+from tests.support.runs import Curate
 
 
 def by_brute_force(store: Path, probes: int, eps: float) -> tuple[int, int]:

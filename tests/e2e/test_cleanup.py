@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from made_core.ledger import cleanup
-from tests.e2e.conftest import Curate
-from tests.factories import make_shard, members
+from tests.support.factories import make_shard, members
+from tests.support.runs import Curate
 
 
 def attempted(url: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,12 @@ from made_core.errors import EncoderError, OutputError, RecipeError, SourceError
 from made_core.ledger.ledger import Ledger
 from made_core.sample.score import Score, score
 from made_core.types import RunState, Stage, UnitState
-from tests import checks, oracle
-from tests.factories import make_shard, members, stats, tiny_open_clip
+from tests.support import checks, oracle
+from tests.support.checks import outcome, tars
+from tests.support.factories import make_shard, members, stats, tiny_open_clip
+from tests.support.runs import Curate, events
 
-Curate = Callable[..., dict[str, Any]]
 First = tuple[Path, dict[str, Any]]
-
-
-def tars(folder: Path) -> dict[str, Path]:
-    """Shard id -> tar, where names do not collide."""
-    return {t.stem: t for t in sorted(folder.glob("*.tar"))}
-
-
-def outcome(output: Path) -> dict[str, bytes]:
-    """All files of an output that must be equal when nothing that matters differs."""
-    found = sorted((*output.glob("decisions/*"), *output.glob("shards/*"), *output.glob("keep.*")))
-    return {str(p.relative_to(output)): p.read_bytes() for p in found}
-
-
-def events(url: str, run: str) -> dict[Stage, int]:
-    """How often units of each stage of a run were claimed, ever."""
-    ledger = Ledger.open(url)
-    try:
-        return {
-            s.stage: sum(
-                e.kind == "claimed"
-                for key in ledger.units.results(s.stage, s.scope, None)
-                for e in ledger.units.events(s.stage, s.scope, key)
-            )
-            for s in ledger.stages.of(run)
-        }
-    finally:
-        ledger.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from made_core.errors import Permanent
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
-
-Curate = Callable[..., dict[str, Any]]
-
-
-def outcome(output: Path) -> dict[str, bytes]:
-    """All files of an output that must be equal when nothing that matters differs."""
-    found = sorted((*output.glob("decisions/*"), *output.glob("shards/*"), *output.glob("keep.*")))
-    return {str(p.relative_to(output)): p.read_bytes() for p in found}
+from tests.support.checks import outcome
+from tests.support.runs import Curate
 
 
 def test_a_damaged_file_is_named_and_made_again(servers: str, curate: Curate, tmp_path: Path) -> None:

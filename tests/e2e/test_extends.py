@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from made_core.errors import OutputError, RecipeError, SourceError, UserError
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
 from made_core.types import RunState, Stage
-from tests import checks
+from tests.support import checks
+from tests.support.runs import Curate
 
-Curate = Callable[..., dict[str, Any]]
 SETTINGS = {"clusters": {"k": 4, "probes": 2}, "writing": {"samples_per_shard": 50}}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,15 @@ from made_core.ingest import discovery
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
 from made_core.types import RunState, Stage
-from tests import checks
-
-Curate = Callable[..., dict[str, Any]]
+from tests.support import checks
+from tests.support.checks import outcome
+from tests.support.runs import Curate
 
 
 def retry(run: str, *names: str) -> dict[str, Any]:
     from flows.retry import retry as flow
 
     return flow(run, names)
-
-
-def outcome(output: Path) -> dict[str, bytes]:
-    """All files of an output that must be equal when nothing that matters differs."""
-    found = sorted((*output.glob("decisions/*"), *output.glob("shards/*"), *output.glob("keep.*")))
-    return {str(p.relative_to(output)): p.read_bytes() for p in found}
 
 
 def happened(url: str, run: str) -> dict[str, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from flows.why import explain
 from made_core.errors import MadeError, OutputError
 from made_core.sample.write import write_sample
 from made_core.types import Stage
-from tests import checks
-from tests.e2e.test_curate import events
+from tests.support import checks
+from tests.support.runs import Curate, events
 
-Curate = Callable[..., dict[str, Any]]
 IN, STORE, OUT = "made-in", "made-store", "made-out"
 SOURCE = f"s3://{IN}/laion 5b/shards"
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import typer
@@ -21,8 +20,7 @@ from made_core.errors import CorruptShard
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.postgres import embedded
 from made_core.types import RunState, Shard, Stage
-
-MADE = str(Path(sys.executable).parent / "made")
+from tests.support.runs import MADE
 
 
 def environment(url: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from sqlalchemy import create_engine, text
 
 from made_core.errors import RecipeError, UserError
 from made_core.ledger.ledger import Ledger
-from tests import checks
-
-Curate = Callable[..., dict[str, Any]]
+from tests.support import checks
+from tests.support.runs import Curate
 
 
 def sweep(url: str, run: str, *eps: float) -> list[dict[str, Any]]:

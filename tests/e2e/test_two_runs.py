@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,12 +18,11 @@ from made_core.errors import LeaseLost, OutputError
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run
 from made_core.types import RunState, Stage
-from tests import checks
-from tests.e2e.conftest import Curate
-from tests.e2e.test_curate import outcome, tars
-from tests.factories import make_shard, members
+from tests.support import checks
+from tests.support.checks import outcome, tars
+from tests.support.factories import make_shard, members
+from tests.support.runs import MADE, Curate
 
-MADE = str(Path(sys.executable).parent / "made")
 SHARDS = 8
 SHARED = [s for s in Stage if s not in (Stage.DECIDE, Stage.WRITE)]  # these two are an output's own
 

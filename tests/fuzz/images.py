@@ -12,7 +12,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from tests.factories import encoded_image
+from tests.support.factories import encoded_image
 
 Damage = Callable[[random.Random, bytes], bytes]
 

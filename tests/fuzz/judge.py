@@ -15,8 +15,8 @@ from made_core.embed import embed, encoder, metadata
 from made_core.errors import CorruptShard
 from made_core.ingest import tar
 from made_core.ingest.tar import Sample
-from tests.factories import shard_of, tar_bytes
 from tests.fuzz.cases import SAMPLES, Case, base, make
+from tests.support.factories import shard_of, tar_bytes
 
 Row = tuple[bytes, dict[str, Any]]  # the embedding's bytes, the record
 Outcome = dict[str, int]  # embedded, unreadable, refused -> how many

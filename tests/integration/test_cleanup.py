@@ -20,7 +20,7 @@ from made_core.ledger.ledger import Ledger
 from made_core.settings import Settings
 from made_core.stages import EMBED, TABULATE, WRITE, EmbedOutput
 from made_core.types import FileRef, Unit
-from tests import s3
+from tests.support import s3
 
 STAGE, SCOPE = EMBED, "scope"
 KEYS = ("0" * 32, "1" * 32, "2" * 32, "3" * 32)

@@ -20,7 +20,7 @@ from made_core.errors import CorruptShard, DamagedFile
 from made_core.io import files
 from made_core.types import FileRef
 from made_core.vectors import Rows, unit64
-from tests.factories import encoded_image, make_shard, members, shard_of, tar_bytes, tiny_open_clip
+from tests.support.factories import encoded_image, make_shard, members, shard_of, tar_bytes, tiny_open_clip
 
 LIMIT = 1_000_000
 BATCH = 4

@@ -19,7 +19,7 @@ from PIL import Image
 from made_core import recipe
 from made_core.embed import encoder, perceptual
 from made_core.errors import EncoderError, Transient, UserError
-from tests.factories import TINY, encoded_image, tiny_open_clip
+from tests.support.factories import TINY, encoded_image, tiny_open_clip
 
 
 @pytest.fixture(scope="module")

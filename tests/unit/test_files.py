@@ -18,7 +18,7 @@ from made_core.errors import DamagedFile, StorageFailed, Transient
 from made_core.io import files, stored
 from made_core.settings import Settings
 from made_core.types import FileRef
-from tests.s3 import BUCKET, use_s3
+from tests.support.s3 import BUCKET, use_s3
 
 
 def there(folder: str) -> dict[str, int]:
@@ -91,6 +91,7 @@ def test_a_writer_that_fails_leaves_what_stood_there(
     assert os.listdir(tmp_path) == ([] if before is None else ["x"])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("before", [None, b"what stood there"])
 def test_a_writer_that_fails_uploads_nothing(s3: str, before: bytes | None) -> None:
     fail(s3, before, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), StorageFailed)
@@ -219,6 +220,7 @@ def test_digest(tmp_path: Path) -> None:
     assert replace(ref, digest="", blocks="") == FileRef(str(tmp_path / "x"), len(data), "", "")
 
 
+@pytest.mark.integration
 def test_another_process_changes_the_store(s3: str, client: Any) -> None:
     """Listings are never remembered: other workers put and remove files."""
     files.put_bytes(f"{s3}/a", b"1")
@@ -246,6 +248,7 @@ def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.integration
 def test_a_bucket_that_is_not_there(s3: str) -> None:
     with pytest.raises((StorageFailed, FileNotFoundError)):
         files.put_bytes("s3://no-such-bucket/x", b"1")

@@ -67,7 +67,7 @@ def test_build(tmp_path: Path) -> None:
     ]
     corpus = corpora.build([stored(tmp_path, str(n), records) for n, records in enumerate([one, [], two])])
     built = identity.build(corpus)
-    assert built.first.tolist() == [4, 1, -1, -1, 4, 1, 6]
+    assert built.canonical.tolist() == [4, 1, -1, -1, 4, 1, 6]
     assert built.images.tolist() == [1, 4, 6]
     assert built.uids[5] == b"longer than any uid of the first shard"
 
@@ -75,11 +75,11 @@ def test_build(tmp_path: Path) -> None:
 def test_nothing(tmp_path: Path) -> None:
     """No shards, and no readable sample."""
     empty = identity.build(corpora.build([]))
-    assert len(empty.uids) == len(empty.first) == len(empty.images) == 0
+    assert len(empty.uids) == len(empty.canonical) == len(empty.images) == 0
     assert len(identity.training_sample(empty, 10, 0)) == 0
     broken = [{"uid": "a", "image_digest": None, "error": "no image"}]
     alone = identity.build(corpora.build([stored(tmp_path, "0", broken)]))
-    assert alone.first.tolist() == [-1]
+    assert alone.canonical.tolist() == [-1]
     assert len(identity.training_sample(alone, 10, 0)) == 0
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from made_core.cluster import nearest
-from tests import oracle
+from tests.support import oracle
 
 
 def clumped(seed: int, n: int, dim: int, spread: float, spike: float) -> np.ndarray:

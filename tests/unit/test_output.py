@@ -23,7 +23,7 @@ from made_core.ingest import tar as samples
 from made_core.output.keep_lists import keep_array, write_keep_npy
 from made_core.output.plan import Plan
 from made_core.output.write import write_shard
-from tests.factories import make_shard, members, shard_of
+from tests.support.factories import make_shard, members, shard_of
 
 
 @settings(max_examples=60, deadline=None)
@@ -197,7 +197,7 @@ def test_changed_input(held: tuple[Corpus, Path], tmp_path: Path, change: str, s
     else:
         make_shard(folder, "00000", contents(folder / "00000.tar")[::-1])
     moved = corpus.build(
-        [(shard_of(folder / f"{p.shard.id}.tar"), p.samples, p.rows, p.table) for p in job.parts]
+        [(shard_of(folder / f"{p.shard.id}.tar"), p.samples, p.rows, p.metadata) for p in job.parts]
     )
     with pytest.raises(ChangedInput, match=said):
         write(moved, GIDS, tmp_path / "out" / "00000000")

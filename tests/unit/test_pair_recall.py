@@ -13,7 +13,7 @@ from made_core.cluster import cluster_rows, kmeans
 from made_core.dedup import pair_recall
 from made_core.dedup.pair_recall import Images, Recall
 from made_core.errors import DamagedFile
-from tests import oracle
+from tests.support import oracle
 
 EPS = 0.05
 
@@ -221,7 +221,7 @@ def test_probes_are_those_stored(tmp_path: Path) -> None:
         held = some(images, half)
         assignment = kmeans.Assignment(held.probes, np.zeros(100))
         batches.append(
-            cluster_rows.Batch(*cluster_rows.put(f"{tmp_path}/{number}", held.gids, held.rows, assignment, 8))
+            AssignOutput(*cluster_rows.put(f"{tmp_path}/{number}", held.gids, held.rows, assignment, 8))
         )
     wanted = np.arange(3, 200, 7)
     assert (pair_recall.probes_of(batches, images.gids[wanted]) == images.probes[wanted]).all()

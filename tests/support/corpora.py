@@ -18,7 +18,7 @@ from made_core.corpus import identity
 from made_core.dedup import near_pairs
 from made_core.embed import metadata
 from made_core.types import FileRef, Shard
-from tests import oracle
+from tests.support import oracle
 
 EPS_MAX = 0.5
 
@@ -160,7 +160,7 @@ class Core:
     corpus: corpora.Corpus
     identities: identity.Identities
     centroids: npt.NDArray[np.float32]
-    batches: tuple[cluster_rows.Batch, ...]
+    batches: tuple[AssignOutput, ...]
     cluster: npt.NDArray[np.int32]  # (n,) home of each sample's vector, -1: none
     distance: npt.NDArray[np.float64]
     pairs: near_pairs.Pairs
@@ -179,7 +179,7 @@ def prepare(
     """Identities, fit, assign by batches of shards, pairs by ranges of clusters."""
     before = earlier.corpus if earlier else None
     corpus = corpora.build(sorted(embedded, key=lambda e: e[0].id), before)
-    built = identity.build(corpus, earlier.identities.first if earlier else None)
+    built = identity.build(corpus, earlier.identities.canonical if earlier else None)
     if earlier:
         means = earlier.centroids
     else:
@@ -192,8 +192,8 @@ def prepare(
         rows = corpus.gather(gids)
         assignment = kmeans.assign(rows, means, probes)
         url = str(folder / f"batch-{len(means)}-{probes}-{batch}-{number}")
-        batches.append(cluster_rows.Batch(*cluster_rows.put(url, gids, rows, assignment, len(means))))
-    cluster, distance = cluster_rows.homes(batches, built.first)
+        batches.append(AssignOutput(*cluster_rows.put(url, gids, rows, assignment, len(means))))
+    cluster, distance = cluster_rows.homes(batches, built.canonical)
     found = [earlier.pairs if earlier else np.zeros(0, near_pairs.PAIR)]
     for span in pair_tasks.pack(cluster_rows.sizes(batches), tasks):
         with cluster_rows.gathered(batches, span.start, span.stop) as clusters:
