@@ -78,7 +78,6 @@ def measure(ledger: Ledger, units: int, workers: int, seed: int) -> dict[str, An
         "tally of keys": lambda: ledger.units.tally(EMBED, scope, keys),
         "pending": lambda: ledger.units.pending(EMBED, scope, None),
         "failures": lambda: ledger.progress.failures(run, 20),
-        "results": lambda: ledger.units.of_run(run, EMBED),
         "slowest": lambda: ledger.progress.slowest(run, 20),
         "runs": ledger.runs.all,
     }

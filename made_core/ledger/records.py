@@ -13,7 +13,7 @@ from made_core.errors import OutdatedRun
 from made_core.stages import OutputRow, OutputT, Stage, from_row
 from made_core.types import FileRef, RunState, UnitState
 
-AGAIN = "run it again with the same recipe: what an earlier version of made left is recomputed"
+REMEDY = "run it again with the same recipe: what an earlier version of made left is recomputed"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def _output(stage: Stage[OutputT], scope: str, row: Row[Any]) -> OutputT:
             pass
     raise OutdatedRun(
         f"stage {stage.name}, scope {scope}, unit {row.key}: its output is not of the form of version "
-        f"{stage.version} of the stage, {stage.output.__name__}; {AGAIN}"
+        f"{stage.version} of the stage, {stage.output.__name__}; {REMEDY}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from made_core.errors import LeaseLost, OutdatedRun, Permanent
 from made_core.ledger.database import Database, clean
-from made_core.ledger.records import AGAIN, Event, Result, Tally
+from made_core.ledger.records import REMEDY, Event, Result, Tally
 from made_core.ledger.statements import units as sql
 from made_core.stages import OutputT, Stage, UnitOutput
 from made_core.types import Unit, UnitState
@@ -144,7 +144,7 @@ class Units:
         if row.version != stage.version:
             raise OutdatedRun(
                 f"run {run_id}, stage {stage.name}: recorded with version {row.version} of the stage, "
-                f"this program has version {stage.version}; {AGAIN}"
+                f"this program has version {stage.version}; {REMEDY}"
             )
         return self.results(stage, row.scope, row.keys)
 

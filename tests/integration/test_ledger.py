@@ -19,17 +19,26 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from made_core.errors import CorruptShard, DatabaseError, LeaseLost, OutputError, StorageFailed, Transient
+from made_core.errors import (
+    CorruptShard,
+    DatabaseError,
+    LeaseLost,
+    OutdatedRun,
+    OutputError,
+    StorageFailed,
+    Transient,
+)
 from made_core.ledger import postgres
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Event
 from made_core.ledger.schema import VERSION_TABLE
-from made_core.stages import EMBED, PAIRS, WRITE, EmbedOutput
-from made_core.types import FileRef, RunState, Shard, Unit, UnitState
+from made_core.stages import EMBED, PAIRS, TABULATE, WRITE, EmbedOutput, Stage, TabulateOutput
+from made_core.types import Account, FileRef, RunState, Shard, Unit, UnitState
 
 ROWS = FileRef("/store/a.npy", 10, "0" * 32, "0" * 8)
 METADATA = FileRef("/store/a.parquet", 20, "1" * 32, "1" * 8)
 STAGE, SCOPE = EMBED, "scope"
+NAP = Stage("nap", "naps", 3, "anything", EmbedOutput)
 
 
 def output(samples: int = 1, unreadable: int = 0, rows: FileRef = ROWS) -> EmbedOutput:
@@ -142,6 +151,20 @@ def referee_url(database_url: str) -> str:
     begin(ledger)
     ledger.units.put("r1", STAGE, "s", ["a"], 3)
     return sql_url
+
+
+def test_the_database_takes_a_stage_of_any_name(ledger: Ledger) -> None:
+    """made_core.stages is the one list of stages: a new one needs no migration."""
+    begin(ledger)
+    ledger.units.put("r1", NAP, "s", ["a"], 3)
+    (unit,) = ledger.units.claim(NAP, "s", ["a"], 9, 60, "host1")
+    ledger.units.finish(unit, output(7))
+    assert ledger.units.of_run("r1", NAP)["a"].output == output(7)
+    ledger.units.put("r1", PAIRS, "s", ["a"], 3)
+    assert [(status.stage, status.version) for status in ledger.progress.of("r1")] == [
+        ("pairs", 1),
+        ("nap", 3),
+    ]
 
 
 # --- units --------------------------------------------------------------------------------------
@@ -330,6 +353,54 @@ def test_units_are_shared_and_made_once(ledger: Ledger) -> None:
     assert (status.planned, status.tally.total, status.tally.units[UnitState.DONE]) == (2, 2, 0)
 
 
+def test_a_run_has_the_results_of_its_own_keys(ledger: Ledger) -> None:
+    """Also where runs share a scope; in the order of the keys, whatever their states are."""
+    put(ledger, "c", "a", "b")
+    a, b = claim(ledger, "a", "b")
+    ledger.units.finish(a, output(1))
+    ledger.units.fail(b, CorruptShard("b"), 0)
+    begin(ledger, "r2", output="/out2", recipe_digest="two")
+    assert ledger.units.of_run("r2", STAGE) == {}
+    ledger.units.put("r2", STAGE, SCOPE, ["b", "d", "b"], 3)
+    assert list(ledger.units.of_run("r1", STAGE)) == ["a", "b", "c"]
+    mine = ledger.units.of_run("r2", STAGE)
+    assert {key: r.state for key, r in mine.items()} == {"b": UnitState.FAILED, "d": UnitState.OPEN}
+    assert mine == ledger.units.results(STAGE, SCOPE, ["b", "d"])
+    assert mine["b"].output is None and mine["b"].error is not None
+    assert ledger.units.of_run("r1", PAIRS) == {}
+    (status,) = ledger.progress.of("r2")
+    assert (status.planned, status.tally.total) == (2, 2)
+    ledger.units.put("r2", STAGE, "another", ["a"], 3)  # the run has another scope now
+    assert list(ledger.units.of_run("r2", STAGE)) == ["a"]
+    assert ledger.progress.failures("r2", None) == []
+    ledger.units.put("r2", STAGE, SCOPE, [], 3)
+    assert ledger.units.of_run("r2", STAGE) == {} and ledger.progress.of("r2")[0].tally.total == 0
+
+
+def test_outputs_of_another_version_of_a_stage_are_refused(ledger: Ledger) -> None:
+    put(ledger, "a")
+    (unit,) = claim(ledger, "a")
+    ledger.units.finish(unit, output())
+    newer = replace(EMBED, version=EMBED.version + 1)
+    with pytest.raises(OutdatedRun, match=r"run r1, stage embed: .* version 1 .* version 2; run it again"):
+        ledger.units.of_run("r1", newer)
+    # Another output type in the same version is a mistake in the code, and told as plainly.
+    other = Stage(EMBED.name, EMBED.folder, EMBED.version, EMBED.key, TabulateOutput)
+    with pytest.raises(OutdatedRun, match=r"unit a: .* not of the form of version 1 .* TabulateOutput"):
+        ledger.units.of_run("r1", other)
+
+
+def test_an_output_holds_a_table_for_each_of_many_shards(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.units.put("r1", TABULATE, "t", ["0-2"], 3)
+    (unit,) = ledger.units.claim(TABULATE, "t", ["0-2"], 1, 60, "host1")
+    accounts = {"00000": Account(5, 3, {"exact_copy": 1}, 1), "00001": Account(2, 2)}
+    tables = TabulateOutput(7, {"00000": ROWS, "00001": METADATA}, accounts, 1, 0)
+    ledger.units.finish(unit, tables)
+    assert ledger.units.of_run("r1", TABULATE)["0-2"].output == tables
+    assert tables.refs == (ROWS, METADATA)
+
+
 def test_many_are_put_in_one_statement_each(ledger: Ledger) -> None:
     keys = [f"{n:032x}" for n in range(20_000)]
     begin(ledger)
@@ -452,7 +523,9 @@ def test_status_tells_stages_failures_and_the_slowest(ledger: Ledger) -> None:
     (failure,) = ledger.progress.failures("r1", 10)
     assert (failure.key, failure.shard, failure.host) == ("b", "00001", "host1")
     assert "CorruptShard" in (failure.traceback or "")
+    assert (failure.stage, failure.state) == (EMBED.name, UnitState.FAILED)
     slowest = ledger.progress.slowest("r1", 10)
+    assert {unit.shard for unit in slowest} == {"00000", None}
     assert {unit.key for unit in slowest} == {"a", "00000"}
     assert slowest[0].seconds is not None and slowest[1].seconds is not None
     assert slowest[0].seconds >= slowest[1].seconds
