@@ -46,10 +46,14 @@ class Encoder(Part):
         "(a baseline), or an open_clip model name such as ViT-B-32.",
     )
     pretrained: str | None = Field(
-        None, description="open_clip's pretrained tag, or the path of a checkpoint file."
+        None,
+        examples=["openai"],
+        description="open_clip's pretrained tag, or the path of a checkpoint file.",
     )
     config: str | None = Field(
-        None, description="Path of an open_clip model-config JSON; its file name is the model name."
+        None,
+        examples=["my-model.json"],
+        description="Path of an open_clip model-config JSON; its file name is the model name.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: cuda where the workers have it, else cpu."
@@ -109,12 +113,14 @@ class Dedup(Part):
         None,
         gt=0,
         lt=1,
+        examples=[0.05],
         description="Two samples are duplicates above the cosine 1 - eps. Default: the encoder's.",
     )
     eps_max: float | None = Field(
         None,
         gt=0,
         lt=1,
+        examples=[0.1],
         description="Pairs are stored down to 1 - eps_max, so that a smaller eps needs no new "
         "search. Default: twice the encoder's default eps, or eps where that is more.",
     )
@@ -124,7 +130,11 @@ class Dedup(Part):
         "nearest; random: by a seeded hash; largest: most pixels; clip_score: the highest that its "
         "json names; earliest: by shard name, then place in it; column: by keep_column.",
     )
-    keep_column: str | None = Field(None, description="Numeric field of the sample's json, for keep: column.")
+    keep_column: str | None = Field(
+        None,
+        examples=["original_width"],
+        description="Numeric field of the sample's json, for keep: column.",
+    )
     keep_prefer: Literal["max", "min"] = Field(
         "max", description="Which value of keep_column is best; samples without one come last."
     )
@@ -174,7 +184,7 @@ else:
         "Filters",
         __base__=Part,
         __module__=__name__,
-        __doc__="Samples that fail one are dropped with its Reason and represent nobody. Off by default.",
+        __doc__="Samples that fail one are dropped with its reason and represent nobody. Off by default.",
         **{
             f.field: (f.type | None, Field(None, description=f.description, examples=[f.example]))
             for f in FILTERS
@@ -227,17 +237,24 @@ class Recipe(Part):
     """A run: what goes in, what is done, where it comes out."""
 
     sources: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        description="Folders, tars, globs, brace patterns ({00000..01279}.tar) or fsspec URLs."
+        examples=[["/data/laion/shards", "s3://bucket/more/{00000..01279}.tar"]],
+        description="Folders, tars, globs, brace patterns ({00000..01279}.tar) or fsspec URLs.",
     )
-    output: str = Field(min_length=1, description="Folder or URL; belongs to one run.")
+    output: str = Field(
+        min_length=1,
+        examples=["/data/laion/curated"],
+        description="Folder or URL; belongs to one run.",
+    )
     extends: str | None = Field(
         None,
         min_length=1,
+        examples=["20261123-104006-bd89"],
         description="Id of a completed run: this one is the next generation of its corpus. It takes "
         "what it does not say from that run's recipe, and its centroids; what that run kept stays.",
     )
     store: str | None = Field(
         None,
+        examples=["/data/laion/store"],
         description="Folder or URL of embeddings, clusters and pairs; runs may share one. "
         "Default: <output>/store, or the store of the run that is extended.",
     )
