@@ -130,8 +130,8 @@ def nothing_twice(ledger: Ledger, runs: list[Run]) -> None:
         for key in units:
             events = ledger.units.events(stage, scopes[0][stage], key)
             assert Counter(e.kind for e in events) == {"claimed": 1, "done": 1}, (stage, key)
-    for stage in (Stage.DECIDE, Stage.WRITE):
-        assert scopes[0][stage] != scopes[1][stage]
+    for own in (Stage.DECIDE, Stage.WRITE):
+        assert scopes[0][own] != scopes[1][own]
 
 
 def test_an_output_given_away_is_not_published_over(
