@@ -1,6 +1,6 @@
 # Two commands do all set-up on a machine with Python 3.10 to 3.12, make and git.
 
-.PHONY: demo test acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint lock setup clean
+.PHONY: demo test acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -20,7 +20,8 @@ help:
 	@echo "make bench-ledger   100,000 units, 64 workers"
 	@echo "make bench-recall   what borders between clusters lose, and whether the interval says so"
 	@echo "make fuzz    10,000 damaged tars and pictures, embedded in limited memory"
-	@echo "make lint    ruff and mypy"
+	@echo "make docs    write the generated parts of the documents anew"
+	@echo "make lint    ruff, mypy, and whether the documents are up to date"
 	@echo "make lock    resolve requirements.lock anew"
 
 setup: $(STAMP)
@@ -73,6 +74,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+# The annotated recipe, and what stands between "generated" and "end" in the documents.
+docs: setup
+	$(BIN)/python docs/generate.py
 
 lock: setup
 	@UV=$$(command -v uv || echo $(BIN)/uv); $$UV pip compile --quiet --universal --python-version 3.10 \

@@ -25,9 +25,9 @@ from made_core.cluster.pair_tasks import PairTask, pack
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
 from made_core.dedup import candidates, decide, inputs, near_pairs, pair_recall
-from made_core.dedup.filters import KEPT
 from made_core.embed import metadata
 from made_core.io import files
+from made_core.reasons import KEPT
 from made_core.recipe import Recipe
 from made_core.types import FileRef, Shard
 

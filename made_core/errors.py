@@ -48,6 +48,10 @@ class DatabaseError(UserError):
     """the database does not fit"""
 
 
+class OutdatedRun(UserError):
+    """the results are of another version of made"""
+
+
 class CorruptShard(Permanent):
     """the shard cannot be read as a whole tar"""
 

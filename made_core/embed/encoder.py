@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from made_core import recipe
+from made_core.digests import digest
 from made_core.embed import perceptual
 from made_core.errors import EncoderError, Transient
 from made_core.types import Encoding
@@ -90,7 +91,7 @@ def load(part: recipe.Encoder) -> Encoder:
 
 def _encoding(part: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: float) -> Encoding:
     cut = {"device": part.device, "precision": part.precision, "batch_size": part.batch_size}
-    key = recipe.digest([FORMAT, part.model, cut, facts])
+    key = digest([FORMAT, part.model, cut, facts])
     return Encoding(key, part.model, dim, size, part.device, part.precision,
                     int(part.batch_size), eps, eps, eps_is_default=True)  # fmt: skip
 

@@ -17,7 +17,7 @@ def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None
         OutputError: it holds what is not ours, or another run's output and not `replace`.
     """
     mark = files.join(recipe.output, paths.RUN_MARK)
-    mine = {"run": run, "identity": recipe.identity}
+    mine = {"run": run, "identity": recipe.recipe_digest}
     try:
         known = json.loads(files.read(mark))
     except (FileNotFoundError, ValueError):
@@ -28,7 +28,7 @@ def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None
                 raise OutputError(
                     f"{recipe.output} holds {child} and is no run's: name an empty folder"
                 ) from None
-    if known is not None and known.get("identity") != recipe.identity and not replace:
+    if known is not None and known.get("identity") != recipe.recipe_digest and not replace:
         raise OutputError(
             f"{recipe.output} belongs to run {known.get('run')} of another recipe; --replace takes it over"
         )

@@ -54,7 +54,7 @@ def curate(servers: str) -> Curate:
         *sources: Path, output: Path, replace: bool = False, quiet: bool = True, **parts: Any
     ) -> dict[str, Any]:
         values = {"sources": [str(s) for s in sources], "output": str(output), **parts}
-        return flow(validate(values, "the test"), replace, quiet=quiet)
+        return flow(validate(values, "the test"), replace, quiet=quiet).document()
 
     return run
 

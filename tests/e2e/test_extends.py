@@ -14,7 +14,8 @@ import pytest
 from made_core.errors import OutputError, RecipeError, SourceError, UserError
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
-from made_core.types import RunState, Stage
+from made_core.stages import AUDIT, DRAW, STAGES
+from made_core.types import RunState
 from tests.support import checks
 from tests.support.runs import Curate
 
@@ -51,7 +52,9 @@ def embedded(url: str, run: str) -> list[str]:
     """The shards that a run embedded itself, as its ledger has them."""
     ledger = Ledger.open(url)
     try:
-        assert [s.stage for s in ledger.stages.of(run)] == [s for s in Stage if s is not Stage.AUDIT]
+        assert [s.stage for s in ledger.progress.of(run)] == [
+            s.name for s in STAGES if s not in (DRAW, AUDIT)
+        ]
         return [s.id for s in ledger.runs.shards(run)]
     finally:
         ledger.close()

@@ -14,7 +14,8 @@ from made_core.errors import Permanent, TooManyFailures, UserError
 from made_core.ingest import discovery
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
-from made_core.types import RunState, Stage
+from made_core.stages import EMBED
+from made_core.types import RunState
 from tests.support import checks
 from tests.support.checks import outcome
 from tests.support.runs import Curate
@@ -30,9 +31,9 @@ def happened(url: str, run: str) -> dict[str, list[str]]:
     """What happened to the embed unit of each of the run's shards."""
     ledger = Ledger.open(url)
     try:
-        (scope,) = [s.scope for s in ledger.stages.of(run) if s.stage is Stage.EMBED]
+        (scope,) = [s.scope for s in ledger.progress.of(run) if s.stage == EMBED.name]
         return {
-            s.id: [e.kind for e in ledger.units.events(Stage.EMBED, scope, s.fingerprint)]
+            s.id: [e.kind for e in ledger.units.events(EMBED, scope, s.fingerprint)]
             for s in ledger.runs.shards(run)
         }
     finally:

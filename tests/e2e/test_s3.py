@@ -14,7 +14,6 @@ import pytest
 from flows.why import explain
 from made_core.errors import MadeError, OutputError
 from made_core.sample.write import write_sample
-from made_core.types import Stage
 from tests.support import checks
 from tests.support.runs import Curate, events
 
@@ -154,7 +153,7 @@ def test_patterns(servers: str, cloud: Cloud, run: Curate, pattern: str) -> None
     before = events(servers, cloud.summary["run"])
     summary = run(f"{SOURCE}/{pattern}", name=f"pattern {pattern.strip('*')}")
     assert cloud.outcome(f"pattern {pattern.strip('*')}") == local_outcome(cloud.local)
-    assert events(servers, summary["run"])[Stage.EMBED] == before[Stage.EMBED]
+    assert events(servers, summary["run"])["embed"] == before["embed"]
 
 
 def test_local_and_remote_shards_of_equal_names(cloud: Cloud, run: Curate, tmp_path: Path) -> None:

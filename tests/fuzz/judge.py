@@ -81,7 +81,8 @@ def _expected(number: int, folder: Path) -> dict[tuple[str, bytes], Row]:
 def _embedded(data: bytes, max_pixels: int, folder: Path) -> list[Row]:
     path = folder / "00000.tar"
     path.write_bytes(data)
-    rows, table, _ = embed.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
+    found = embed.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
+    rows, table = found.rows, found.table
     at_rows, at_table = metadata.put(str(folder / "embedded"), rows, table)
     _must((metadata.read_rows(at_rows) == rows).all(), "the rows read are not those written")
     _must(

@@ -74,7 +74,7 @@ def accounts_balance(output: Path, tars: dict[str, Path]) -> None:
 
 
 FILTERED = ("small_side", "aspect_ratio", "few_words", "few_chars")
-REASONS = ("repeated_uid", "exact_copy", "near_duplicate", *FILTERED)
+REASONS = ("repeated_uid", "exact_copy", "placeholder", "near_duplicate", *FILTERED)
 
 
 def stored_rows(store: Path) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]]:
@@ -96,7 +96,7 @@ def representatives_stand(output: Path, store: Path) -> int:
     kept = {r["uid"]: r for r in rows if r["kept"]}
     checked = 0
     for row in rows:
-        if row["reason"] in ("near_duplicate", "exact_copy", "repeated_uid"):
+        if row["reason"] in ("near_duplicate", "exact_copy", "placeholder", "repeated_uid"):
             other = kept[row["represented_by"]]
             similarity = float(vector[row["uid"], row["key"]] @ vector[other["uid"], other["key"]])
             assert similarity > 1 - eps, row

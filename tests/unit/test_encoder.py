@@ -210,7 +210,7 @@ def test_key_is_the_same_in_any_process(tiny: tuple[Path, Path], monkeypatch: py
         seen.append(json.dumps(value))
         return "0" * 16
 
-    monkeypatch.setattr(recipe, "digest", spy)
+    monkeypatch.setattr(encoder, "digest", spy)
     encoder.load(part(tiny))
     encoder.load(encoder.resolve(recipe.Encoder()))
     assert len(seen) == 2
