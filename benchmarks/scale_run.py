@@ -30,7 +30,7 @@ from made_core.io import files
 from made_core.reasons import KEPT
 from made_core.recipe import Recipe
 from made_core.stages import AssignOutput
-from made_core.types import Shard
+from made_core.types import FileRef, Shard
 
 LIMIT = 4 << 30  # bytes of data
 THREADS = 2  # workers
@@ -99,11 +99,11 @@ def assign(
         return list(pool.map(one, range(0, len(corpus.parts), shards)))
 
 
-def pair(folder: Path, batches: list[AssignOutput], cost: float = PAIRS_COST) -> list[files.FileRef]:
+def pair(folder: Path, batches: list[AssignOutput], cost: float = PAIRS_COST) -> list[FileRef]:
     """As tasks/pairs, the units that flows/steps would make."""
     sizes = cluster_rows.sizes(batches)
 
-    def one(span: PairTask) -> files.FileRef:
+    def one(span: PairTask) -> FileRef:
         def write(path: Path) -> None:
             with open(path, "wb") as file, cluster_rows.gathered(batches, span.start, span.stop) as clusters:
                 for c in clusters:

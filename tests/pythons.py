@@ -23,6 +23,8 @@ from rich.table import Table
 
 from tests.support.checks import ROOT
 
+Command = list[str | Path]
+
 VERSIONS = ("3.10", "3.11", "3.12")
 BUILD = ROOT / "build" / "pythons"
 TESTS = re.compile(r"^(?=.*\b(?:passed|failed|errors?)\b)=*\s*(.+? in [\d.]+s)", re.MULTILINE)
@@ -85,7 +87,7 @@ def attempt(version: str) -> Result:
 def find(version: str) -> Path | None:
     """An interpreter of that version that runs: pyenv's shims of a version not selected do not."""
     for candidate in candidates(version):
-        command = [candidate, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
+        command: Command = [candidate, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         except OSError:
@@ -115,7 +117,7 @@ def environment(version: str, python: Path) -> Path:
     uv = shutil.which("uv") or str(Path(sys.prefix) / "bin" / "uv")
     inside = home / "bin" / "python"
     subprocess.run([python, "-m", "venv", "--without-pip", home], check=True)
-    install = [uv, "pip", "install", "--quiet", "--python", inside]
+    install: Command = [uv, "pip", "install", "--quiet", "--python", inside]
     subprocess.run([*install, "--compile-bytecode", "--require-hashes", "-r", lock], check=True, cwd=ROOT)
     subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", "."], check=True, cwd=ROOT)
     stamp.touch()
@@ -126,17 +128,15 @@ def demonstrate(programs: Path, folder: Path) -> bool:
     """`make demo` with that environment, its servers in a home of their own."""
     shutil.rmtree(folder, ignore_errors=True)
     sample, output = folder / "sample", folder / "output"
-    return all(
-        call(command, MADE_HOME=str(folder / "home")).returncode == 0
-        for command in (
-            [programs / "made", "sample", sample],
-            [programs / "made", "curate", "--source", sample / "shards", "--output", output],
-            [programs / "python", "-m", "benchmarks.demo", sample, output],
-        )
-    )
+    commands: list[Command] = [
+        [programs / "made", "sample", sample],
+        [programs / "made", "curate", "--source", sample / "shards", "--output", output],
+        [programs / "python", "-m", "benchmarks.demo", sample, output],
+    ]
+    return all(call(command, MADE_HOME=str(folder / "home")).returncode == 0 for command in commands)
 
 
-def call(command: list[str | Path], **env: str) -> subprocess.CompletedProcess[str]:
+def call(command: Command, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs to the end; what it said is shown where it failed."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MADE_")}
     done = subprocess.run(

@@ -63,15 +63,14 @@ FIRST = (
 def plan(kills: int, seed: int, kinds: tuple[str, ...] = KINDS) -> list[Kill]:
     """`kills` kills: FIRST, a worker at every point, then the other kinds at points and random times."""
     dice = random.Random(seed)
-    workers = [Kill("worker", *point) for point in dice.sample(POINTS, len(POINTS))]
+    every = [Kill("worker", *point) for point in dice.sample(POINTS, len(POINTS))]
     others = _others(dice, [kind for kind in kinds if kind != "worker"])
     strewn = (Kill(kind, *ANY) for kind in cycle(kinds))
-    turns = cycle((workers, others, others, workers, others, workers, others, strewn))
     found = [kill for kill in FIRST if kill.kind in kinds]
-    worker = iter(kill for kill in workers if kill not in found)
+    workers = (kill for kill in every if kill not in found)
+    turns = cycle((workers, others, others, workers, others, workers, others, strewn))
     while len(found) < kills:
-        turn = next(turns)
-        kill = next(worker, None) if turn is workers else next(turn)
+        kill = next(next(turns), None)  # workers end, the others do not
         found += [kill] if kill is not None else []
     return found[:kills]
 

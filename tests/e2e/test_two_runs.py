@@ -131,8 +131,8 @@ def nothing_twice(ledger: Ledger, runs: list[Run]) -> None:
         for key in units:
             events = ledger.units.events(stage, scopes[0][stage.name], key)
             assert Counter(e.kind for e in events) == {"claimed": 1, "done": 1}, (stage.name, key)
-    for stage in (TABULATE, WRITE):
-        assert scopes[0][stage.name] != scopes[1][stage.name]
+    for own in (TABULATE, WRITE):
+        assert scopes[0][own.name] != scopes[1][own.name]
 
 
 def test_an_output_given_away_is_not_published_over(

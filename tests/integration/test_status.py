@@ -132,7 +132,7 @@ def test_watch_ends_with_the_run(
         if len(looks) == 2:
             ledger.runs.end("r1", "host:1", RunState.COMPLETED, {}, None)
 
-    monkeypatch.setattr(status.time, "sleep", sleep)
+    monkeypatch.setattr("flows.status.time.sleep", sleep)
     status.watch(ledger, "r1")
     assert looks == [2.0, 2.0] and "completed" in capsys.readouterr().out
     status.watch(ledger, "r1")  # one look
@@ -141,5 +141,5 @@ def test_watch_ends_with_the_run(
     def stop(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(status.time, "sleep", stop)
+    monkeypatch.setattr("flows.status.time.sleep", stop)
     status.watch(ledger, "r2")  # Ctrl-C is an end like any other

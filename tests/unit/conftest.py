@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ import pytest
 
 from tests.support.s3 import BUCKET, server
 
-# Python itself, for what is measured or killed apart; a small file system, to fill it.
-PROGRAMS = {Path(sys.executable).name, "mount", "umount"}
-SERVERS = {"prefect", "ray", "uvicorn"}  # as modules of Python
+SERVERS = {"initdb", "pg_ctl", "postgres", "gcs_server", "raylet", "ray", "prefect", "uvicorn", "made"}
 
 
 @pytest.fixture(autouse=True)
 def no_server(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A unit test that listens on a socket or starts a program that may be a server fails at once."""
+    """A unit test that listens on a socket or starts a server fails at once."""
     if request.node.get_closest_marker("unit") is None:
         yield
         return
@@ -32,9 +29,9 @@ def no_server(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail("a unit test listens on a socket: mark it `integration`")
 
     def popen(self: subprocess.Popen[Any], args: Any, *more: Any, **options: Any) -> None:
-        words = [os.fspath(word) for word in ([args] if isinstance(args, str) else args)]
-        if Path(words[0]).name not in PROGRAMS or SERVERS.intersection(words):
-            pytest.fail(f"a unit test starts {words[0]}: mark it `integration`")
+        words = args.split() if isinstance(args, str) else [os.fspath(word) for word in args]
+        if found := SERVERS.intersection(Path(os.fsdecode(word)).name for word in words):
+            pytest.fail(f"a unit test starts {found.pop()}: mark it `integration`")
         start(self, args, *more, **options)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,9 @@ def test_slices_and_rows(place: str, number: int, block: int, monkeypatch: pytes
         assert found.dtype == array.dtype and found.shape == array[wanted].shape
         assert np.array_equal(found, array[wanted])
     assert np.array_equal(read_array(ref), array)
-    for read in (lambda: stored.rows(0, n + 1), lambda: stored.rows(-1, 0), lambda: stored.rows(n, n - 1)):
+    for span in ((0, n + 1), (-1, 0), (n, n - 1)):
         with pytest.raises(IndexError, match=r"x\.npy has"):
-            read()
+            stored.rows(*span)
     for wrong in (-1, n):
         with pytest.raises(IndexError, match=r"x\.npy has"):
             stored.take(np.array([wrong]))
@@ -107,7 +108,8 @@ def test_damage_is_found_when_it_is_touched(
     monkeypatch.setattr(files, "BLOCK", data.draw(st.sampled_from([64, 100, 256, 1000])))
     piece = data.draw(st.sampled_from([100, 500, 5000]))
     shape = data.draw(st.sampled_from([(0,), (5,), (40, 3), (500,), (200, 16), (7, 300)]))
-    dtype = data.draw(st.sampled_from([np.dtype(np.int8), np.dtype(np.float16), np.dtype("S5"), HOME]))
+    dtypes: list[np.dtype[Any]] = [np.dtype(np.int8), np.dtype(np.float16), np.dtype("S5"), HOME]
+    dtype = data.draw(st.sampled_from(dtypes))
     raw = np.random.default_rng(data.draw(st.integers(0, 99))).bytes(int(np.prod(shape)) * dtype.itemsize)
     array = np.frombuffer(raw, dtype).reshape(shape)
     place = data.draw(st.sampled_from([str(tmp_path), "memory://arrays"]))
@@ -136,10 +138,10 @@ def test_damage_is_found_when_it_is_touched(
         if data.draw(st.booleans()):
             start = data.draw(st.integers(0, n))
             stop = data.draw(st.integers(start, n))
-            expect([*range(start, stop)], lambda a=start, b=stop: stored.rows(a, b))
+            expect([*range(start, stop)], partial(stored.rows, start, stop))
         else:
             rows = data.draw(st.lists(st.integers(0, n - 1), max_size=6)) if n else []
-            expect(rows, lambda rows=rows: stored.take(np.array(rows, np.int64)))
+            expect(rows, partial(stored.take, np.array(rows, np.int64)))
 
 
 @pytest.mark.parametrize("at", ["first", "last"])

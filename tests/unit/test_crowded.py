@@ -76,8 +76,8 @@ def test_who_stays_stands_for_others_as_with_all_pairs(seed: int, n: int, width:
     rank = np.argsort(np.argsort(rank))
     probes = np.stack([home, 1 - home], axis=1)[:, :width]
     found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), *near_pairs.near(rows, bound, 16)]
-    every = [np.concatenate(side) for side in zip(*found, strict=True)]
-    whole = rules.reference(rank, home, *every, bound, (), stays)
+    i, j, value = (np.concatenate(side) for side in zip(*found, strict=True))
+    whole = rules.reference(rank, home, i, j, value, bound, (), stays)
     none = np.zeros(0, np.int64)
     crowd = crowds(rows, probes, set(range(k)))
     split = rules.reference(rank, home, none, none, np.zeros(0), bound, crowd, stays)

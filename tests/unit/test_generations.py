@@ -53,7 +53,8 @@ def grown(
     k: int = 16,
 ) -> list[Generation]:
     """The samples' shards in generations: `shards` says how many each brings."""
-    embedded, result, start = store(folder, samples), [], 0
+    embedded, start = store(folder, samples), 0
+    result: list[Generation] = []
     for number, (count, eps) in enumerate(zip(shards, every_eps, strict=True)):
         last = result[-1] if result else None
         core = prepare(
