@@ -20,8 +20,7 @@ def sweep(url: str, run: str, *eps: float) -> list[dict[str, Any]]:
     from flows.sweep import sweep as look
 
     with closing(Ledger.open(url)) as ledger:
-        steps: list[dict[str, Any]] = look(ledger, run, eps)["steps"]
-        return steps
+        return [step.model_dump() for step in look(ledger, run, eps).steps]
 
 
 def events(url: str) -> int:
