@@ -491,7 +491,7 @@ def test_calls_outlast_a_restart_of_the_database(tmp_path: Path, caplog: pytest.
         data = tmp_path / "postgres"
         postgres._run(data, "pg_ctl", "stop", "-D", str(data), "-m", "immediate")
         impatient = Ledger(url, patience=0.5)
-        with pytest.raises(StorageFailed, match=r"storage did not answer: .*tried for 0.5 s"):
+        with pytest.raises(StorageFailed, match=r"storage failed: .*tried for 0.5 s"):
             impatient.runs.all()
         with caplog.at_level(logging.WARNING), ThreadPoolExecutor(1) as pool:
             call = pool.submit(claim, ledger, "a")
