@@ -108,7 +108,7 @@ def put(url: str, write: Callable[[Path], None]) -> FileRef:
         target = Path(absolute(url))
         part = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
         with translated_errors(url):
-            _make_folder(target.parent)
+            make_folder(target.parent)
             try:
                 write(part)
                 with open(part, "rb+") as file:
@@ -129,7 +129,7 @@ def put(url: str, write: Callable[[Path], None]) -> FileRef:
         return ref
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Makes a local folder. Raises PathError where there can be none, as in /proc."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def move(source: str, target: str) -> None:
     fs, path = _now(source)
     with translated_errors(source):
         if is_local(source):
-            _make_folder(Path(absolute(target)).parent)
+            make_folder(Path(absolute(target)).parent)
             os.replace(absolute(source), absolute(target))
         else:
             fs.cp_file(path, filesystem(target)[1])  # not mv, nor rm: they take [ and * for patterns

@@ -73,6 +73,8 @@ def translated_errors(url: str) -> Iterator[None]:
         kind = type(error).__name__
         if kind in MISCONFIGURED:
             raise PathError(f"{url}: {error} ({kind}): configure it here and on every worker") from error
+        if isinstance(error, NotImplementedError):
+            raise PathError(f"{url}: this kind of storage cannot do that") from error
         if is_local(url):
             raise
         raise StorageFailed(f"{url}: {kind}: {error}") from error
