@@ -1,6 +1,6 @@
 # Two commands do all set-up on a machine with Python 3.10 to 3.12, make and git.
 
-.PHONY: demo test acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint lock setup clean
+.PHONY: demo test acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -15,12 +15,13 @@ help:
 	@echo "make demo    a sample of 400 pictures, curated; prints precision and recall"
 	@echo "make test    all tests"
 	@echo "make acceptance REAL=folder   curate real photographs and check the output"
-	@echo "make chaos   runs while workers, nodes, PostgreSQL and the flow are killed: 100 kills, half an hour"
+	@echo "make chaos   runs while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
 	@echo "make bench-dedup    one cluster against a full matrix; k-means' rate; a million rows in 4 GiB"
 	@echo "make bench-ledger   100,000 units, 64 workers"
 	@echo "make bench-recall   what borders between clusters lose, and whether the interval says so"
 	@echo "make fuzz    10,000 damaged tars and pictures, embedded in limited memory"
-	@echo "make lint    ruff and mypy"
+	@echo "make docs    write the generated parts of the documents anew"
+	@echo "make lint    ruff, mypy, and whether the documents are up to date"
 	@echo "make lock    resolve requirements.lock anew"
 
 setup: $(STAMP)
@@ -53,7 +54,7 @@ acceptance: setup
 
 # KILLS=8 is one round, of a kill of each kind. As root, the disk is filled too.
 chaos: setup
-	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),100) --seed $(or $(SEED),0)
+	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),120) --seed $(or $(SEED),0)
 
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
@@ -73,6 +74,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+# The annotated recipe, and what stands between "generated" and "end" in the documents.
+docs: setup
+	$(BIN)/python docs/generate.py
 
 lock: setup
 	@UV=$$(command -v uv || echo $(BIN)/uv); $$UV pip compile --quiet --universal --python-version 3.10 \

@@ -24,20 +24,22 @@ from rich.console import Console
 from rich.table import Table
 
 from made_core.dedup import candidates, near_pairs, rules
+from made_core.vectors import Rows
 
 EPS = 0.05
 FASTER, SMALLER = 6.0, 50.0  # goals
 RUNS = 3
 
 
-def rows_of(n: int, dim: int, seed: int) -> np.ndarray:
+def rows_of(n: int, dim: int, seed: int) -> Rows:
     """(n, dim) float16: two of three rows alone, the others in clumps of four within eps."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(n, dim)).astype(np.float32)
     clumped = n // 3 // 4 * 4
     rows[:clumped] = np.repeat(rows[: clumped // 4], 4, axis=0)
     rows[:clumped] += 0.15 * rng.normal(size=(clumped, dim)).astype(np.float32)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    stored: Rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    return stored
 
 
 def full_matrix(rows: np.ndarray) -> np.ndarray:

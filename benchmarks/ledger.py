@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from made_core.errors import CorruptShard
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.postgres import embedded
-from made_core.types import FileRef, RunState, Shard, Stage
+from made_core.stages import EMBED, EmbedOutput
+from made_core.types import FileRef, RunState, Shard
 
 SIZES = (1_000, 10_000, 100_000)
 BATCH = 50  # units of a task
@@ -39,14 +40,17 @@ def work(ledger: Ledger, scope: str, keys: list[str], seed: int) -> int:
     """What a task does with its batch; returns the transitions it took."""
     dice, left, transitions = random.Random(seed), len(keys), 0
     while left:
-        units = ledger.units.claim(Stage.EMBED, scope, keys, CLAIM, 600, "bench")
+        units = ledger.units.claim(EMBED, scope, keys, CLAIM, 600, "bench")
         ledger.units.renew(units, 600, [0] * len(units))
         for unit in units:
             if dice.random() < 0.01:
                 ledger.units.fail(unit, CorruptShard(unit.key), 0)
             else:
-                files = [FileRef(f"/store/{unit.name}.{end}", 1 << 20, "0" * 32, "0" * 8) for end in "ab"]
-                ledger.units.finish(unit, files, 10_000, {"kept": 9_000, "unreadable": 1_000})
+                rows, metadata = (
+                    FileRef(f"/store/{unit.name}.{end}", 1 << 20, "0" * 32, "0" * 8)
+                    for end in ("npy", "parquet")
+                )
+                ledger.units.finish(unit, EmbedOutput(10_000, rows, metadata, 1_000, 0, 0))
         left -= len(units)
         transitions += 2 + len(units)
     return transitions
@@ -61,7 +65,7 @@ def measure(ledger: Ledger, units: int, workers: int, seed: int) -> dict[str, An
     shards = [Shard(f"{n:08d}", f"s3://x/{n:08d}.tar", key, 1, 1) for n, key in enumerate(keys)]
     start = time.perf_counter()
     ledger.runs.put_shards(run, shards)
-    ledger.units.put(run, Stage.EMBED, scope, keys, 3)
+    ledger.units.put(run, EMBED, scope, keys, 3)
     register = time.perf_counter() - start
     batches = [keys[start : start + BATCH] for start in range(0, units, BATCH)]
     with ThreadPoolExecutor(workers) as pool:
@@ -69,12 +73,12 @@ def measure(ledger: Ledger, units: int, workers: int, seed: int) -> dict[str, An
             lambda: list(pool.map(lambda n: work(ledger, scope, batches[n], seed + n), range(len(batches))))
         )
     questions: dict[str, Callable[[], object]] = {
-        "stages": lambda: ledger.stages.of(run),
-        "tally": lambda: ledger.units.tally(Stage.EMBED, scope, None),
-        "tally of keys": lambda: ledger.units.tally(Stage.EMBED, scope, keys),
-        "pending": lambda: ledger.units.pending(Stage.EMBED, scope, None),
-        "failures": lambda: ledger.stages.failures(run, 20),
-        "slowest": lambda: ledger.stages.slowest(run, 20),
+        "stages": lambda: ledger.progress.of(run),
+        "tally": lambda: ledger.units.tally(EMBED, scope, None),
+        "tally of keys": lambda: ledger.units.tally(EMBED, scope, keys),
+        "pending": lambda: ledger.units.pending(EMBED, scope, None),
+        "failures": lambda: ledger.progress.failures(run, 20),
+        "slowest": lambda: ledger.progress.slowest(run, 20),
         "runs": ledger.runs.all,
     }
     status = {name: min(clock(ask)[0] for _ in range(3)) for name, ask in questions.items()}

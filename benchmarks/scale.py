@@ -39,12 +39,12 @@ GPU = 989e12 * 0.4  # products' operations a second: one H100's published dense 
 FIELDS = metadata.SCHEMA.names
 
 
-def store(folder: Path, n: int, dim: int, seed: int, crowd: bool) -> None:
-    """Puts n rows as embedded shards; with a crowd, a tenth of them lie near the first axis."""
+def store(folder: Path, n: int, dim: int, seed: int, crowd: bool, part: int = PART) -> None:
+    """Puts n rows as embedded shards of `part` rows; with a crowd, a tenth lie near the first axis."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((max(2, n // 200), dim), np.float32)
-    for number, start in enumerate(range(0, n, PART)):
-        m = min(PART, n - start)
+    for number, start in enumerate(range(0, n, part)):
+        m = min(part, n - start)
         rows = generator.standard_normal((m, dim), np.float32)
         rows += 1.2 * centres[generator.integers(0, len(centres), m)]
         if crowd:
@@ -97,7 +97,7 @@ def paper(largest: dict[str, Any], dim: int) -> list[dict[str, float]]:
     for n in PAPER:
         k = math.isqrt(n)
         flop = scale_run.operations(n, k, dim, largest["skew"] * n * n / k)
-        rest = n / largest["n"] * sum(largest["seconds"][s] for s in ("catalog", "resolve"))
+        rest = n / largest["n"] * sum(largest["seconds"][s] for s in ("identify", "resolve"))
         here = largest["threads"] * sum(flop[s] / rate[s] for s in flop)
         rows.append({
             "n": n, "k": k, "tflop": round(sum(flop.values()) / 1e12),
@@ -120,7 +120,7 @@ def main() -> int:
     runs = [measure(n, args.dim, args.seed, False, []) for n in args.sizes]
     runs.append(measure(args.sizes[-1], args.dim, args.seed, True, []))
     table = Table(title=f"{args.dim} dimensions, {scale_run.THREADS} workers, memory limited to 4 GiB")
-    stages = ("catalog", "fit", "assign", "pairs", "resolve")
+    stages = ("identify", "fit", "assign", "pairs", "resolve")
     for name in ("rows", "k", "largest", *stages, "seconds", "us a sample", "kept", "peak MiB"):
         table.add_column(name, justify="right")
     for r in runs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -11,29 +10,30 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
-from typing import Any
 from uuid import uuid4
 
 from prefect import flow
 
-from flows import generation, servers, steps, summary
-from flows.engine import Engine, answer, runner
+from flows import generation, preflight, servers, steps, summary
+from flows.engine import Engine, run_task, runner
 from flows.generation import Generation
 from flows.progress import Display
 from made_core.errors import LeaseLost, MadeError
 from made_core.ingest import discovery
-from made_core.io import files, paths
-from made_core.io.paths import keep_apart, located
+from made_core.io import files
+from made_core.io.paths import located
 from made_core.ledger import cleanup
 from made_core.ledger.ledger import Ledger
-from made_core.output import publish as output
+from made_core.output import summary as summaries
 from made_core.output.claim import claim_output
+from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 from made_core.retries import retrying
+from made_core.stages import BY_NAME, STAGES
 from made_core.types import RunState
 from tasks.prepare import prepare
-from tasks.publish import publish
-from tasks.units import Job
+from tasks.publish import Publication, publish
+from tasks.run_units import RunContext
 
 logger = logging.getLogger("prefect.made")
 
@@ -41,8 +41,8 @@ logger = logging.getLogger("prefect.made")
 @flow(name="made", task_runner=runner(), persist_result=False)
 def curate(
     recipe: Recipe, replace: bool = False, log_folder: str | None = None, quiet: bool = True
-) -> dict[str, Any]:
-    """Curates a data set. Returns what summary.json holds.
+) -> Summary:
+    """Curates a data set. Returns its summary.
 
     Args:
         recipe: what to do, from where, to where.
@@ -59,7 +59,7 @@ def curate(
         recipe, earlier = _extended(url, recipe)
         recipe = located(recipe)
         found = discovery.discover(recipe.sources, recipe.admission.require_stats)
-        keep_apart(recipe, (s.url for s in found.shards), log_folder)
+        preflight.check(recipe, [s.url for s in found.shards], log_folder)
         if earlier:
             found = generation.new(found, earlier)
         with _held(url, recipe, replace, log_folder) as (ledger, run):
@@ -67,39 +67,51 @@ def curate(
             ledger.runs.put_shards(run, found.shards)
             display.say(f"loading the encoder {recipe.encoder.model}{_source(recipe)}")
             patiently = retrying(recipe.work.attempts)
-            recipe, encoding = patiently(answer, prepare, recipe)
-            job = Job(run, url, recipe, encoding, log_folder)
+            prepared = patiently(run_task, prepare, recipe)
+            recipe = prepared.recipe
+            context = RunContext(run, url, recipe, prepared.encoding, log_folder)
             if earlier:
-                generation.check(earlier, encoding, job.bound)
-            engine = Engine(ledger, job, display)
+                generation.check(earlier, context.encoding, context.bound)
+            engine = Engine(ledger, context, display)
+            _tell_outdated(engine)
 
             embedded = steps.embed(engine, found.shards, earlier)
             clustered = steps.cluster(engine, embedded)
-            paired = steps.pair(engine, embedded, clustered)
-            audited = summary.recall(engine, clustered, steps.audit(engine, embedded, clustered))
-            decided = steps.decide(engine, embedded, clustered, paired)
+            pairs = steps.pair(engine, embedded, clustered)
+            audited = steps.audit(engine, embedded, clustered)
+            decided = steps.resolve(engine, embedded, clustered, pairs)
             written = steps.write(engine, embedded, decided)
 
             rows = summary.accounts(found.shards, embedded, decided)
-            told = summary.summarise(
-                engine, started, found, rows, embedded, clustered, paired, decided, written, audited
+            result = summary.summarise(
+                engine, started, found, rows, embedded, clustered, pairs, decided, written, audited
             )
-            result = _standing(recipe.output, decided.scope)
-            if result is not None and summary.equal(result, told):
-                display.say("nothing is different: the output stands as it is")
+            published = summaries.read(recipe.output)
+            if published is not None and published.same_output(result):
+                display.say("the output is up to date")
+                result = published
             else:
-                parts = [ref for r in (*decided.by_shard, *written) for ref in r.files]
-                refs = embedded.ref, clustered.catalog.files, decided.resolved.files, parts
-                histogram = summary.histogram(paired)
+                given = Publication(
+                    embedded.ref, clustered.identities, decided.resolved, decided.tables, written,
+                    rows, pairs.found.histogram, result,
+                )  # fmt: skip
 
-                def published() -> dict[str, Any]:
+                def publish_ours() -> None:
                     _still_ours(ledger, run, recipe)
-                    return dict(answer(publish, job, *refs, rows, histogram, told))
+                    run_task(publish, context, given)
 
-                result = patiently(published)
-            _sweep(engine)
-            _end(ledger, run, RunState(result["state"]), result, None)
-            return dict(result)
+                patiently(publish_ours)
+            _clean_up(engine)
+            _end(ledger, run, result.state, result, None)
+            return result
+
+
+def _tell_outdated(engine: Engine) -> None:
+    """Says which results of the run an earlier version of made left: they are not used."""
+    for status in engine.ledger.progress.of(engine.context.run):
+        stage = BY_NAME.get(status.stage)
+        if stage is None or stage.version != status.version:
+            engine.display.say(f"{status.stage}: made by an earlier version of made, recomputing")
 
 
 def _extended(url: str, recipe: Recipe) -> tuple[Recipe, Generation | None]:
@@ -119,7 +131,7 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
     stop = threading.Event()
     new = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
     run = ledger.runs.begin(
-        new, recipe.identity, recipe.model_dump(mode="json"), recipe.output, recipe.store_url,
+        new, recipe.recipe_digest, recipe.model_dump(mode="json"), recipe.output, recipe.store_url,
         _holder(), seconds, replace,
     )  # fmt: skip
 
@@ -142,7 +154,7 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
         logger.info("run %s failed", run, exc_info=True)
         text = str(error) if isinstance(error, MadeError) else repr(error)
         if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
-            text = "interrupted: the same command goes on with it"
+            text = "interrupted: re-run to resume"
         with suppress(LeaseLost):  # the run is another's: it says itself how it ends
             _end(ledger, run, RunState.FAILED, None, text)
         raise
@@ -166,31 +178,26 @@ def _source(recipe: Recipe) -> str:
     return f", weights {weights!r}: downloaded where the worker does not have them"
 
 
-def _standing(place: str, plan: str) -> dict[str, Any] | None:
-    """The summary of the finished output of these decisions; None: it is not there."""
-    if output.plan_of(place) != plan:
-        return None
-    result: dict[str, Any] = json.loads(files.read(files.join(place, paths.SUMMARY)))
-    return result
-
-
-def _sweep(engine: Engine) -> None:
+def _clean_up(engine: Engine) -> None:
     """Removes what dead attempts left, and says so; where that fails, the run is what it was."""
-    ledger, job, swept = engine.ledger, engine.job, cleanup.Removed()
+    ledger, context, removed = engine.ledger, engine.context, cleanup.Removed()
     try:
-        for stage in ledger.stages.of(job.run):
-            swept += cleanup.clean_stage(ledger, job.recipe.store_url, stage.stage, stage.scope)
-        if ledger.runs.renew(job.run, _holder(), job.recipe.work.lease_seconds):  # the output is ours
-            swept += cleanup.clean_output(job.recipe.output)
+        scopes = {status.stage: status.scope for status in ledger.progress.of(context.run)}
+        for stage in STAGES:
+            if stage.name in scopes:
+                removed += cleanup.clean_stage(ledger, context.recipe.store_url, stage, scopes[stage.name])
+        if ledger.runs.renew(context.run, _holder(), context.recipe.work.lease_seconds):  # the output is ours
+            removed += cleanup.clean_output(context.recipe.output)
     except Exception as error:
-        logger.warning("run %s: not all that dead attempts left is swept", job.run, exc_info=True)
-        engine.display.say(f"not all that dead attempts left is swept: {error}")
-    if swept.files:
-        engine.display.say(f"swept {swept.files:,} files ({swept.bytes:,} bytes) that dead attempts left")
+        logger.warning("run %s: not all files of dead attempts are removed", context.run, exc_info=True)
+        engine.display.say(f"not all files of dead attempts are removed: {error}")
+    if removed.files:
+        engine.display.say(f"removed {removed.files:,} files ({removed.bytes:,} bytes) of dead attempts")
 
 
-def _end(ledger: Ledger, run: str, state: RunState, result: dict[str, Any] | None, error: str | None) -> None:
-    ledger.runs.end(run, _holder(), state, result, error)
+def _end(ledger: Ledger, run: str, state: RunState, result: Summary | None, error: str | None) -> None:
+    document = None if result is None else result.document()
+    ledger.runs.end(run, _holder(), state, document, error)
 
 
 def _holder() -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from prefect import Task
@@ -25,9 +25,11 @@ from made_core.io import files
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Result
 from made_core.settings import settings
-from made_core.types import Stage, UnitState
-from tasks.units import Job
+from made_core.stages import EMBED, OutputT, Stage, UnitOutput
+from made_core.types import UnitState
+from tasks.run_units import RunContext
 
+ResultT = TypeVar("ResultT")
 TICK = 0.25  # seconds between two looks at the tasks
 LOOKERS = 16  # threads that look whether files are there: the wait is for storage
 CRASHES = 8  # tasks in a row that end with an error of their own before the run gives up
@@ -43,18 +45,19 @@ def runner() -> RayTaskRunner[Any]:
     )
 
 
-def answer(task: Task[..., Any], *args: Any) -> Any:
+def run_task(task: Task[..., ResultT], *args: object) -> ResultT:
     """What a task returns that is no unit of the ledger. Raises WorkerLost, and what it raises."""
     try:
-        return task.submit(*args).result()
+        result: ResultT = task.submit(*args).result()
     except RayError as error:  # Ray has tried it again, and lost that worker too
         raise WorkerLost(f"{task.name}: {error}") from error
+    return result
 
 
-def stand(result: Result) -> bool:
-    """Whether a done unit's files are there, in their size."""
+def present(output: UnitOutput) -> bool:
+    """Whether a unit's files are there, in their size."""
     try:
-        return all(files.size(ref.path) == ref.size for ref in result.files)
+        return all(files.size(ref.path) == ref.size for ref in output.refs)
     except FileNotFoundError:
         return False
 
@@ -64,67 +67,82 @@ class Engine:
     """Hands the units of a run's stages to the cluster."""
 
     ledger: Ledger
-    job: Job
+    context: RunContext
     display: Display
 
     def units(
         self,
-        stage: Stage,
+        stage: Stage[OutputT],
         scope: str,
         keys: Sequence[str],
         submit: Callable[[list[str]], PrefectRayFuture],
         gpus: float = 0,
         expect: int | None = None,
-        stands: Callable[[Result], bool] = stand,
-        lost: Callable[[], None] = lambda: None,
+        present: Callable[[UnitOutput], bool] = present,
+        missing: Callable[[], None] = lambda: None,
         fail_fast: bool = False,
-    ) -> dict[str, Result]:
+    ) -> dict[str, Result[OutputT]]:
         """Does what is open among `keys` and returns every unit's result, by key.
 
         Args:
             submit: hands a batch of keys to a Prefect task.
-            expect: samples that all of them will come to, where that is known: for the time left.
-            stands: whether a done unit's files are still there; default: all of them, in size.
-            lost: called where some are not.
-            fail_fast: stop at the first unit that is set aside.
+            expect: samples that all of them will come to, where that is known: for the ETA.
+            present: whether a done unit's files are still there; default: all of them, in size.
+            missing: called where some are not.
+            fail_fast: stop at the first unit that fails.
 
         Raises:
-            TooManyFailures: with `fail_fast`, one was.
+            TooManyFailures: with `fail_fast`, one failed.
             MadeError: tasks crash before they reach a unit.
         """
-        work = self.job.recipe.work
-        self.ledger.units.put(self.job.run, stage, scope, keys, work.attempts)
-        known = self.ledger.units.results(stage, scope, keys).values()
-        done = [r for r in known if r.state is UnitState.DONE]
+        work, units = self.context.recipe.work, self.ledger.units
+        units.put(self.context.run, stage, scope, keys, work.attempts)
+        known = [r for r in units.results(stage, scope, keys).values() if r.output is not None]
         with ThreadPoolExecutor(LOOKERS) as pool:
-            gone = [r.key for r, there in zip(done, pool.map(stands, done), strict=True) if not there]
+            there = pool.map(lambda r: present(r.output), known)
+            gone = [r.key for r, is_there in zip(known, there, strict=True) if not is_there]
         if gone:
-            lost()
-            self.display.say(f"{stage.value}: the files of {len(gone)} units are gone: done again")
-            self.ledger.units.forget(stage, scope, gone)
+            missing()
+            self.display.say(f"{stage.name}: files of {len(gone)} units are missing, recomputing")
+            units.forget(stage, scope, gone)
         with remote_options(num_cpus=work.cpus_per_task, num_gpus=gpus, max_calls=0, max_retries=0):
             self._drive(stage, scope, keys, submit, expect, fail_fast)
-        self.display.update(stage, self.ledger.units.tally(stage, scope, keys), expect, done=True)
-        results = self.ledger.units.results(stage, scope, keys)
+        self.display.update(stage.name, units.tally(stage, scope, keys), expect, done=True)
+        results = units.results(stage, scope, keys)
         return {key: results[key] for key in keys}
 
-    def one(self, stage: Stage, scope: str, key: str, submit: Callable[[], PrefectRayFuture]) -> Result:
-        """The result of a stage of one unit. Raises Permanent where it failed."""
-        result = self.units(stage, scope, [key], lambda _: submit())[key]
-        if result.state is not UnitState.DONE:
-            raise Permanent(f"{stage.value}: {result.error}")
-        return result
+    def every(
+        self,
+        stage: Stage[OutputT],
+        scope: str,
+        keys: Sequence[str],
+        submit: Callable[[list[str]], PrefectRayFuture],
+        expect: int | None = None,
+        present: Callable[[UnitOutput], bool] = present,
+        missing: Callable[[], None] = lambda: None,
+    ) -> dict[str, OutputT]:
+        """The outputs of all units, in the order of their keys; see `units`.
 
-    def all_done(self, stage: Stage, results: dict[str, Result]) -> list[Result]:
-        """The results in the order of their keys. Raises Permanent where one failed."""
+        Raises:
+            Permanent: one failed.
+        """
+        results = self.units(stage, scope, keys, submit, expect=expect, present=present, missing=missing)
+        outputs: dict[str, OutputT] = {}
         for key, result in results.items():
-            if result.state is not UnitState.DONE:
-                raise Permanent(f"{stage.value} {key}: {result.error}")
-        return list(results.values())
+            if result.output is None:
+                raise Permanent(f"{stage.name} {key}: {result.error}")
+            outputs[key] = result.output
+        return outputs
+
+    def one(
+        self, stage: Stage[OutputT], scope: str, key: str, submit: Callable[[], PrefectRayFuture]
+    ) -> OutputT:
+        """The output of a stage of one unit. Raises Permanent: it failed."""
+        return self.every(stage, scope, [key], lambda _: submit())[key]
 
     def _drive(
         self,
-        stage: Stage,
+        stage: Stage[Any],
         scope: str,
         keys: Sequence[str],
         submit: Callable[[list[str]], PrefectRayFuture],
@@ -141,7 +159,7 @@ class Engine:
             if not ready and wait is None and not flying:
                 return
             size = self._batch_size(stage, len(ready))
-            while ready and len(flying) < self.job.recipe.work.tasks_in_flight:
+            while ready and len(flying) < self.context.recipe.work.tasks_in_flight:
                 batch, ready = ready[:size], ready[size:]
                 flying[submit(batch)] = batch
             # A question about 100,000 units takes a while: ask for a tenth of the time at most.
@@ -151,9 +169,9 @@ class Engine:
                 error = _error_of(future)
                 if error is not None:
                     crashes += 1
-                    self.display.say(f"{stage.value}: a task was lost: {error}")
+                    self.display.say(f"{stage.name}: a task was lost: {error}")
             tally = self.ledger.units.tally(stage, scope, keys)
-            self.display.update(stage, tally, expect)
+            self.display.update(stage.name, tally, expect)
             if fail_fast and tally.units[UnitState.FAILED]:
                 known = self.ledger.units.results(stage, scope, keys).values()
                 error = next(r.error for r in known if r.state is UnitState.FAILED)
@@ -161,12 +179,12 @@ class Engine:
             if (now := ended(tally)) > before:
                 crashes, before = 0, now
             if crashes >= CRASHES:
-                raise MadeError(f"{stage.value}: {crashes} tasks in a row were lost, see above")
+                raise MadeError(f"{stage.name}: {crashes} tasks in a row were lost, see above")
 
-    def _batch_size(self, stage: Stage, ready: int) -> int:
+    def _batch_size(self, stage: Stage[Any], ready: int) -> int:
         """Units a task: few enough that every worker has some, many enough to amortise a model."""
-        slots = max(1, int(ray.cluster_resources().get("CPU", 1) / self.job.recipe.work.cpus_per_task))
-        most = self.job.recipe.work.shards_per_task if stage is Stage.EMBED else 4
+        slots = max(1, int(ray.cluster_resources().get("CPU", 1) / self.context.recipe.work.cpus_per_task))
+        most = self.context.recipe.work.shards_per_task if stage is EMBED else 4
         return max(1, min(most, -(-ready // (2 * slots))))
 
     def _landed(self, futures: list[PrefectRayFuture], pause: float) -> list[PrefectRayFuture]:

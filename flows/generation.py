@@ -1,4 +1,4 @@
-"""What a finished run left in the store, for a run that extends its corpus, or a second look at it."""
+"""What a finished run left in the store, for a run that extends its corpus, or for a sweep of eps."""
 
 from __future__ import annotations
 
@@ -6,50 +6,53 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, TypeVar
 
 from made_core.cluster import cluster_rows, pair_tasks
-from made_core.cluster.pair_tasks import PairTask
+from made_core.cluster.pair_tasks import FoundPairs
 from made_core.corpus import corpus as corpora
 from made_core.corpus.corpus import Corpus, Part
 from made_core.dedup.inputs import ResolveFiles
+from made_core.digests import digest
 from made_core.errors import DamagedFile, OutputError, RecipeError, SourceError, UserError
 from made_core.ingest.discovery import Discovery
 from made_core.io import files, stored
 from made_core.ledger.ledger import Ledger
-from made_core.ledger.records import Result, Run
-from made_core.output import publish
-from made_core.recipe import Recipe, digest
+from made_core.ledger.records import Run
+from made_core.output import publish, summary
+from made_core.output.summary import Summary
+from made_core.recipe import Recipe
 from made_core.recipe_file import validate
-from made_core.types import Encoding, FileRef, RunState, Stage, UnitState
+from made_core.stages import (
+    ASSIGN,
+    EMBED,
+    FIT,
+    IDENTIFY,
+    PAIRS,
+    RESOLVE,
+    AssignOutput,
+    EmbedOutput,
+    FitOutput,
+    IdentifyOutput,
+    PairsOutput,
+    ResolveOutput,
+    Stage,
+    UnitOutput,
+)
+from made_core.types import Encoding, FileRef, RunState
 
 LOOKERS = 16  # threads that look whether files are there
 ENDED = (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES)
+OutputT = TypeVar("OutputT", bound=UnitOutput)
 
 
 @dataclass(frozen=True)
-class Paired:
+class OwnPairs:
     """The near pairs that one run found: those with an end among its new samples."""
 
     scope: str
-    results: tuple[Result, ...]
-    files: tuple[FileRef, ...]
-    dense: tuple[int, ...]  # clusters with too many pairs to store
-
-    @classmethod
-    def of(cls, scope: str, results: Sequence[Result], most: npt.NDArray[np.int64]) -> Paired:
-        """From the units' results; `most`: (k,) near pairs that may be stored of each cluster."""
-        cut = [PairTask.of(r.key) for r in results]
-        pairs, found = ([r.counts[name] for r in results] for name in ("pairs", "dense"))
-        dense = pair_tasks.crowded(cut, pairs, found, most)
-        # A slice's pairs are of no use where its cluster is dense: they are compared again.
-        whole = [
-            r.files[0] for s, r in zip(cut, results, strict=True) if s.parts == 1 or s.start not in dense
-        ]
-        return cls(scope, tuple(results), tuple(whole), tuple(dense))
+    found: FoundPairs
+    outputs: tuple[PairsOutput, ...]  # of the run's pair tasks
 
 
 @dataclass(frozen=True)
@@ -59,37 +62,43 @@ class Generation:
     run: Run
     number: int  # 1 for a corpus' first
     recipe: Recipe
-    summary: dict[str, Any]
+    summary: Summary
     corpus: Corpus
-    catalog: Result
-    fit: Result  # the first generation's: all share its centroids
+    identities: IdentifyOutput
+    fit: FitOutput  # the first generation's: all share its centroids
     fit_scope: str
     scope: str  # of its assignment
-    batches: dict[str, cluster_rows.Batch]  # by the range of parts
-    assigned: tuple[Result, ...]  # of its own parts
-    paired: tuple[Paired, ...]  # by each generation
-    resolved: Result
+    batches: Mapping[str, AssignOutput]  # by the range of parts
+    assigned: tuple[AssignOutput, ...]  # of its own parts
+    pairs: tuple[OwnPairs, ...]  # by each generation
+    resolved: ResolveOutput
     before: Generation | None
 
     @property
     def bound(self) -> float:
         """Stored pairs have a similarity above this."""
-        return float(self.paired[0].results[0].counts["bound"])
+        return self.pairs[0].outputs[0].bound
 
     @property
-    def sources(self) -> ResolveFiles:
-        """All that decided who stays."""
-        return sources(self.catalog, self.batches, self.paired, self.before)
+    def resolve_files(self) -> ResolveFiles:
+        """The files that decided who stays."""
+        return resolve_files(self.identities, self.batches, self.pairs, self.before)
 
     @property
     def mark(self) -> str:
-        """A digest of what later generations build on: the corpus, its catalog and its decisions."""
-        return digest([self.corpus.key, [f.digest for f in (*self.catalog.files, *self.resolved.files)]])
+        """A digest of what later generations build on: the corpus, its identities and its decisions."""
+        return digest([self.corpus.key, [f.digest for f in (*self.identities.refs, *self.resolved.refs)]])
 
     @property
     def line(self) -> list[Generation]:
         """This one and those before it, the latest first."""
         return [self, *(self.before.line if self.before else ())]
+
+    @property
+    def own_refs(self) -> list[FileRef]:
+        """The files that this run itself put into the store, embeddings apart."""
+        units = (self.identities, self.fit, *self.assigned, *self.pairs[-1].outputs, self.resolved)
+        return [ref for unit in units for ref in unit.refs]
 
 
 def of(ledger: Ledger, run_id: str) -> Generation:
@@ -97,7 +106,7 @@ def of(ledger: Ledger, run_id: str) -> Generation:
 
     Raises:
         UserError: no such run, or one that did not end well, or whose output another run has taken, or
-            that extends a run which was changed since.
+            that extends a run which was changed since, or that another version of made did.
         DamagedFile: its corpus is not in the store any more.
     """
     run = ledger.runs.get(run_id)
@@ -106,63 +115,80 @@ def of(ledger: Ledger, run_id: str) -> Generation:
         raise UserError(f"no run {run_id} in the ledger; the latest are: {latest}")
     if run.state not in ENDED or run.replaced or run.summary is None or run.corpus is None:
         state = "replaced" if run.replaced else run.state.value
-        raise UserError(f"run {run_id} is {state}: only a completed one that holds its output will do")
+        raise UserError(f"run {run_id} is {state}: only a completed run that holds its output can be used")
     recipe = validate(run.recipe, f"run {run_id}")
     before = of(ledger, recipe.extends) if recipe.extends else None
-    if before and run.summary["extends"]["mark"] != before.mark:
-        raise UserError(f"run {before.run.id} was changed since run {run_id} extended it: run that again")
-    scopes = {s.stage: s.scope for s in ledger.stages.of(run_id)}
 
-    def results(stage: Stage) -> list[Result]:
-        found = list(ledger.units.results(stage, scopes[stage], None).values())
-        if any(r.state is not UnitState.DONE for r in found) or not found:
-            raise UserError(f"run {run_id}: its stage {stage.value} is not done any more; run it again")
-        return sorted(found, key=lambda r: _number(r.key))
+    def outputs(stage: Stage[OutputT]) -> dict[str, OutputT]:
+        results = ledger.units.of_run(run_id, stage)
+        done = {key: r.output for key, r in results.items() if r.output is not None}
+        if len(done) < len(results) or not results:
+            raise UserError(f"run {run_id}: its stage {stage.name} is no longer done; run it again")
+        return {key: done[key] for key in sorted(done, key=_number)}
 
-    (catalog,), (resolved,) = results(Stage.CATALOG), results(Stage.RESOLVE)
-    (fit,) = results(Stage.FIT)
-    assigned = results(Stage.ASSIGN)
-    batches = before.batches if before else {}
-    batches = batches | {r.key: cluster_rows.Batch(*r.files) for r in assigned}
+    (identities,) = outputs(IDENTIFY).values()
+    (resolved,) = outputs(RESOLVE).values()
+    (fit,) = outputs(FIT).values()
+    own_batches = outputs(ASSIGN)
+    batches = {**(before.batches if before else {}), **own_batches}
     most = cluster_rows.sizes(tuple(batches.values())) * recipe.work.pairs_per_sample
-    paired = Paired.of(scopes[Stage.PAIRS], results(Stage.PAIRS), most)
-    corpus = corpora.read(run.corpus)
-    embedded = ledger.units.results(
-        Stage.EMBED, scopes[Stage.EMBED], [part.shard.fingerprint for part in corpus.new]
-    )
-    parts = before.corpus.parts if before else ()
-    parts = (*parts, *(_as_now(part, embedded.get(part.shard.fingerprint)) for part in corpus.new))
+    pairs = outputs(PAIRS)
+    scopes = {status.stage: status.scope for status in ledger.progress.of(run_id)}
+    own_pairs = OwnPairs(scopes[PAIRS.name], pair_tasks.together(pairs, most), tuple(pairs.values()))
+    found = summary.parsed(run.summary, run_id)
+    if before and (found.extends is None or found.extends.mark != before.mark):
+        raise UserError(f"run {before.run.id} was changed since run {run_id} extended it: run that again")
     return Generation(
-        run,
-        before.number + 1 if before else 1,
-        recipe,
-        run.summary,
-        Corpus(parts, corpus.known),
-        catalog,
-        fit,
-        scopes[Stage.FIT],
-        scopes[Stage.ASSIGN],
-        batches,
-        tuple(assigned),
-        (*(before.paired if before else ()), paired),
-        resolved,
-        before,
+        run=run,
+        number=before.number + 1 if before else 1,
+        recipe=recipe,
+        summary=found,
+        corpus=_corpus(ledger, run_id, run.corpus, before),
+        identities=identities,
+        fit=fit,
+        fit_scope=scopes[FIT.name],
+        scope=scopes[ASSIGN.name],
+        batches=batches,
+        assigned=tuple(own_batches.values()),
+        pairs=(*(before.pairs if before else ()), own_pairs),
+        resolved=resolved,
+        before=before,
     )
 
 
-def sources(
-    catalog: Result,
-    batches: Mapping[str, cluster_rows.Batch],
-    paired: Sequence[Paired],
+def _corpus(ledger: Ledger, run_id: str, ref: FileRef, before: Generation | None) -> Corpus:
+    """The run's corpus, with the ledger's pointers: a file that was lost and made again has another name."""
+    corpus = corpora.read(ref)
+    embedded = ledger.units.of_run(run_id, EMBED)
+
+    def as_now(part: Part) -> Part:
+        result = embedded.get(part.shard.fingerprint)
+        return part if result is None or result.output is None else _as_now(part, result.output)
+
+    parts = before.corpus.parts if before else ()
+    return Corpus((*parts, *map(as_now, corpus.new)), corpus.known)
+
+
+def _as_now(part: Part, output: EmbedOutput) -> Part:
+    """The part with the output's pointers, if they are to the same content."""
+    if [f.digest for f in output.refs] != [part.rows.digest, part.metadata.digest]:
+        return part
+    return replace(part, rows=output.rows, metadata=output.metadata)
+
+
+def resolve_files(
+    identities: IdentifyOutput,
+    batches: Mapping[str, AssignOutput],
+    pairs: Sequence[OwnPairs],
     earlier: Generation | None,
 ) -> ResolveFiles:
-    """All that decides who stays in a corpus that extends `earlier`'s."""
+    """The files that decide who stays in a corpus that extends `earlier`'s."""
     return ResolveFiles(
-        catalog.files,
+        identities,
         tuple(batches.values()),
-        tuple(ref for p in paired for ref in p.files),
-        tuple(sorted({c for p in paired for c in p.dense})),
-        earlier.resolved.files if earlier else (),
+        tuple(ref for own in pairs for ref in own.found.files),
+        tuple(sorted({c for own in pairs for c in own.found.crowded})),
+        earlier.resolved if earlier else None,
     )
 
 
@@ -182,14 +208,6 @@ def merged(recipe: Recipe, earlier: Generation) -> Recipe:
     if result.clusters != earlier.recipe.clusters:
         raise RecipeError(f"clusters are those of run {earlier.run.id}, which is extended: leave them out")
     return result
-
-
-def _as_now(part: Part, result: Result | None) -> Part:
-    """The part with the ledger's pointers, if they are to the same content: a file that was lost and
-    made again has another name."""
-    if result is None or [f.digest for f in result.files] != [part.rows.digest, part.table.digest]:
-        return part
-    return replace(part, rows=result.files[0], table=result.files[1])
 
 
 def _number(key: str) -> int:
@@ -221,28 +239,27 @@ def new(found: Discovery, earlier: Generation) -> Discovery:
 
 
 def check(earlier: Generation, encoding: Encoding, bound: float) -> None:
-    """Sees to it that new rows and pairs can stand beside the earlier ones.
+    """Checks that new rows and pairs can be used beside the earlier ones.
 
     Raises:
         RecipeError: another encoder, or pairs stored down to another similarity.
-        OutputError: an earlier output or a file in the store does not stand as it was made.
+        OutputError: an earlier output or a file in the store is not as it was made.
     """
     name = f"run {earlier.run.id}, which is extended,"
-    if encoding.key != (key := earlier.summary["encoder"]["key"]):
+    if encoding.key != (key := earlier.summary.encoder.key):
         raise RecipeError(f"{name} has the encoder {key}, this worker's is {encoding.key}: {encoding}")
     if abs(bound - earlier.bound) > 1e-12:
         raise RecipeError(
             f"{name} stored pairs down to eps_max {1 - earlier.bound:g}, this recipe asks for {1 - bound:g}"
         )
     for one in earlier.line:
-        if publish.plan_of(one.run.output) != one.summary["plan"]:
+        if publish.decisions_of(one.run.output) != one.summary.decisions_digest:
             raise OutputError(f"run {one.run.id} has no finished output in {one.run.output} any more")
-        own = (one.catalog, one.fit, *one.assigned, *one.paired[-1].results, one.resolved)
-        if lost := gone([ref for result in own for ref in result.files]):
-            raise OutputError(f"{lost[0]} is gone: `made retry {one.run.id}` makes it again")
+        if lost := missing(one.own_refs):
+            raise OutputError(f"{lost[0]} is missing: `made retry {one.run.id}` makes it again")
 
 
-def gone(refs: Sequence[FileRef]) -> list[str]:
+def missing(refs: Sequence[FileRef]) -> list[str]:
     """The files that are not there, or not in their size. Raises StorageFailed."""
 
     def there(ref: FileRef) -> bool:

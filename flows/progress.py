@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from made_core.ledger.records import Tally
-from made_core.types import Stage, UnitState
+from made_core.types import UnitState
 
 QUIET_SECONDS = 10.0  # between two lines where no bars can be drawn
 
@@ -49,7 +49,7 @@ class Display:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._rows: dict[Stage, TaskID] = {}
+        self._rows: dict[str, TaskID] = {}
         self._said = 0.0
 
     def __enter__(self) -> Display:
@@ -65,19 +65,19 @@ class Display:
         """A line above the bars."""
         self._bars.console.print(text, highlight=False, markup=False)
 
-    def update(self, stage: Stage, tally: Tally, expect: int | None, done: bool = False) -> None:
+    def update(self, stage: str, tally: Tally, expect: int | None, done: bool = False) -> None:
         """Shows where a stage stands; `done` ends it.
 
         Args:
             expect: samples that the stage will have done, for the bar and the time left; None: the
                 bar goes by units.
         """
-        finished, aside = ended(tally), tally.units[UnitState.FAILED]
-        failed = f" ({aside} set aside)" if aside else ""
+        finished, lost = ended(tally), tally.units[UnitState.FAILED]
+        failed = f" ({lost} failed)" if lost else ""
         units = f"{finished:,} of {tally.total:,}{failed}"
         if stage not in self._rows:
             self._rows[stage] = self._bars.add_task(
-                stage.value, units=units, samples=tally.samples, before=tally.samples
+                stage, units=units, samples=tally.samples, before=tally.samples
             )
         total = expect or tally.total
         progress = total if done else tally.samples if expect else finished
@@ -87,9 +87,9 @@ class Display:
         now = time.monotonic()
         if not self.console.is_terminal and (done or now - self._said > QUIET_SECONDS):
             self._said = now
-            self.say(f"{stage.value}: {units}, {tally.samples:,} samples")
+            self.say(f"{stage}: {units}, {tally.samples:,} samples")
 
 
 def ended(tally: Tally) -> int:
-    """Units that are done or set aside."""
+    """Units that are done or failed."""
     return tally.units[UnitState.DONE] + tally.units[UnitState.FAILED]

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
 
 from prefect import flow
 
 from flows import generation, servers
 from flows.curate import curate
 from flows.status import known, state_of
-from made_core.errors import UserError
+from made_core.errors import OutdatedRun, UserError
 from made_core.ingest import discovery
 from made_core.io import files
-from made_core.ledger import cleanup
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run
 from made_core.output import publish
+from made_core.output.summary import Summary, parsed
 from made_core.recipe import Recipe
 from made_core.recipe_file import validate
-from made_core.types import FileRef, RunState, Shard, Stage, UnitState
+from made_core.stages import BY_NAME, EMBED, STAGES
+from made_core.types import FileRef, RunState, Shard, UnitState
 
 
 @flow(name="made", persist_result=False)
 def retry(
     run_id: str, names: Sequence[str] = (), log_folder: str | None = None, quiet: bool = True
-) -> dict[str, Any]:
-    """Goes on with a run whose failures were mended. Returns what summary.json holds.
+) -> Summary:
+    """Resumes a run whose failures were fixed. Returns its summary.
 
     A shard whose file is another now is a new one, embedded in any case; the failure of the old
     one stays in the ledger as history.
@@ -46,7 +46,7 @@ def retry(
         run = known(ledger, run_id)
         recipe = wanted(ledger, run, names)
         if recipe is None:
-            return dict(run.summary or {})
+            return parsed(run.summary or {}, run.id)
         _reopen(ledger, run, names)
     return curate(recipe, log_folder=log_folder, quiet=quiet)
 
@@ -76,25 +76,27 @@ def wanted(ledger: Ledger, run: Run, names: Sequence[str]) -> Recipe | None:
 
 
 def _whole(ledger: Ledger, run: Run) -> bool:
-    """Whether a completed run's output stands, and its files in the store."""
-    if run.summary is None or publish.plan_of(run.output) != run.summary.get("plan"):
+    """Whether a completed run's output is there, and its files in the store, made by this version."""
+    if run.summary is None or publish.decisions_of(run.output) != run.summary.get("decisions_digest"):
         return False
     refs: list[FileRef] = []
-    for stage in ledger.stages.of(run.id):
-        if stage.stage in cleanup.FOLDERS:  # the others' files are the output's
-            keys = None
-            if stage.stage is Stage.EMBED:  # which runs share
-                keys = [s.fingerprint for s in ledger.runs.shards(run.id)]
-            found = ledger.units.results(stage.stage, stage.scope, keys)
-            refs += [ref for result in found.values() for ref in result.files]
-    return not generation.gone(refs)
+    try:
+        for stage in STAGES:
+            if not stage.in_output:
+                outputs = (r.output for r in ledger.units.of_run(run.id, stage).values())
+                refs += [ref for output in outputs if output is not None for ref in output.refs]
+    except OutdatedRun:
+        return False
+    return not generation.missing(refs)
 
 
 def _failed(ledger: Ledger, run: Run) -> list[Shard]:
-    """The run's shards that were not embedded: set aside, or opened again since."""
+    """The run's shards that were not embedded: failed, or opened again since."""
     listed = ledger.runs.shards(run.id)
-    scope = next((s.scope for s in ledger.stages.of(run.id) if s.stage is Stage.EMBED), "")
-    results = ledger.units.results(Stage.EMBED, scope, [s.fingerprint for s in listed])
+    status = next((s for s in ledger.progress.of(run.id) if s.stage == EMBED.name), None)
+    if status is None or status.version != EMBED.version:
+        return listed
+    results = ledger.units.results(EMBED, status.scope, [s.fingerprint for s in listed])
     done = {key for key, result in results.items() if result.state is UnitState.DONE}
     return [shard for shard in listed if shard.fingerprint not in done]
 
@@ -105,9 +107,10 @@ def _reopen(ledger: Ledger, run: Run, names: Sequence[str]) -> None:
     there = [s.url for s in tried if files.exists(s.url)]
     found = discovery.discover(there, require_stats=False).shards if there else ()
     marks = {shard.fingerprint for shard in found}
-    failed: dict[tuple[Stage, str], list[str]] = {}
-    for unit in ledger.stages.failures(run.id, None):
-        if unit.stage is not Stage.EMBED or unit.key in marks:
+    failed: dict[tuple[str, str], list[str]] = {}
+    for unit in ledger.progress.failures(run.id, None):
+        if unit.stage != EMBED.name or unit.key in marks:
             failed.setdefault((unit.stage, unit.scope), []).append(unit.key)
-    for (stage, scope), keys in failed.items():
-        ledger.units.reopen(stage, scope, keys)
+    for (name, scope), keys in failed.items():
+        if name in BY_NAME:  # else of an earlier version of made, whose results are not used
+            ledger.units.reopen(BY_NAME[name], scope, keys)

@@ -57,17 +57,17 @@ def document(ledger: Ledger, run_id: str | None) -> str:
         return _json({"runs": [{name: run[name] for name in SHORT_RUN} for run in runs]})
     run = _plain(known(ledger, run_id))
     stages = []
-    for status in ledger.stages.of(run_id):
+    for status in ledger.progress.of(run_id):
         values = asdict(status)
         tally = values.pop("tally")
         values["units"] = {state.value: tally["units"][state] for state in STATES}
         stages.append({**values, "samples": tally["samples"]})
     return _json(
         {
-            "run": {name: run[name] for name in (*SHORT_RUN, "identity", "recipe", "summary")},
+            "run": {name: run[name] for name in (*SHORT_RUN, "recipe_digest", "recipe", "summary")},
             "stages": stages,
-            "slowest": [asdict(unit) for unit in ledger.stages.slowest(run_id, SLOWEST)],
-            "failures": [asdict(unit) for unit in ledger.stages.failures(run_id, None)],
+            "slowest": [asdict(unit) for unit in ledger.progress.slowest(run_id, SLOWEST)],
+            "failures": [asdict(unit) for unit in ledger.progress.failures(run_id, None)],
         }
     )
 
@@ -104,11 +104,11 @@ def _view(ledger: Ledger, run: Run) -> RenderableType:
     if run.error:
         parts.append(Text(f"error: {run.error}"))
     parts.append(_stages(ledger, run.id))
-    if slowest := ledger.stages.slowest(run.id, SLOWEST):
+    if slowest := ledger.progress.slowest(run.id, SLOWEST):
         parts.append(_slowest(slowest))
-    failures = ledger.stages.failures(run.id, SHOWN + 1)
+    failures = ledger.progress.failures(run.id, SHOWN + 1)
     for unit in failures[:SHOWN]:
-        parts.append(Text(f"failed: {unit.stage.value} {_name(unit)}: {unit.error}"))
+        parts.append(Text(f"failed: {unit.stage} {_name(unit)}: {unit.error}"))
     if len(failures) > SHOWN:
         parts.append(Text("failed: and more (--json names all)"))
     return Group(*parts)
@@ -131,11 +131,11 @@ def _runs(runs: list[Run]) -> Table:
 def _stages(ledger: Ledger, run_id: str) -> Table:
     table = Table(title="stages")
     table.add_column("stage")
-    for name in ("done", "running", "open", "failed", "samples", "samples/s", "ends in"):
+    for name in ("done", "running", "open", "failed", "samples", "samples/s", "ETA"):
         table.add_column(name, justify="right")
-    for status in ledger.stages.of(run_id):
+    for status in ledger.progress.of(run_id):
         table.add_row(
-            status.stage.value,
+            status.stage,
             *(f"{status.tally.units[state]:,}" for state in STATES),
             f"{status.tally.samples:,}",
             "" if status.rate is None else f"{status.rate:,.0f}",
@@ -154,7 +154,7 @@ def _slowest(units: list[UnitStatus]) -> Table:
     for unit in units:
         took = "" if unit.seconds is None else f"{unit.seconds:,.1f}"
         table.add_row(
-            unit.stage.value, _name(unit), unit.state.value, str(unit.attempts), f"{unit.samples:,}",
+            unit.stage, _name(unit), unit.state.value, str(unit.attempts), f"{unit.samples:,}",
             took, unit.host or "",
         )  # fmt: skip
     return table

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from flows import generation
 from flows.engine import Engine
-from flows.generation import Generation, Paired
+from flows.generation import Generation, OwnPairs, resolve_files
 from made_core.cluster import cluster_rows, pair_tasks
 from made_core.corpus import corpus as corpora
-from made_core.corpus.corpus import Corpus
+from made_core.corpus.corpus import Corpus, Part
 from made_core.dedup import pair_recall
 from made_core.errors import Permanent, TooManyFailures
 from made_core.io import files
@@ -20,22 +19,41 @@ from made_core.io.arrays import read_array
 from made_core.ledger.records import Result
 from made_core.output import publish
 from made_core.output.plan import Plan
-from made_core.recipe import digest
 from made_core.retries import retrying
-from made_core.types import FileRef, Shard, Stage, UnitState
+from made_core.stages import (
+    ASSIGN,
+    AUDIT,
+    CORPUS_KEY,
+    DRAW,
+    EMBED,
+    FIT,
+    IDENTIFY,
+    PAIRS,
+    RESOLVE,
+    TABULATE,
+    WRITE,
+    AssignOutput,
+    EmbedOutput,
+    FitOutput,
+    IdentifyOutput,
+    ResolveOutput,
+    TabulateOutput,
+    UnitOutput,
+    WriteOutput,
+)
+from made_core.types import FileRef, Shard
 from tasks.assign import assign as assign_task
-from tasks.audit import QUERIES
 from tasks.audit import audit as audit_task
-from tasks.catalog import catalog as catalog_task
-from tasks.decide import decide as decide_task
+from tasks.draw import draw as draw_task
 from tasks.embed import embed as embed_task
 from tasks.fit import fit as fit_task
+from tasks.identify import identify as identify_task
 from tasks.pairs import pairs as pairs_task
 from tasks.resolve import resolve as resolve_task
+from tasks.tabulate import tabulate as tabulate_task
 from tasks.write import write as write_task
 
-CENTROIDS = "centroids"  # the key of fit's unit
-PAIRS_COST = 4e9  # row products of a pairs unit, about: seconds on a core
+PAIRS_COST = 4e9  # row products of a pair task, about: seconds on a core
 
 
 @dataclass(frozen=True)
@@ -45,28 +63,28 @@ class Embedded:
     corpus: Corpus
     ref: FileRef
     earlier: Generation | None
-    results: dict[str, Result]  # by fingerprint
-    failed: dict[str, str]  # shard id -> error
+    results: Mapping[str, Result[EmbedOutput]]  # by fingerprint
+    failed: Mapping[str, str]  # shard id -> error
 
 
 @dataclass(frozen=True)
 class Clustered:
     """The corpus in cluster order."""
 
-    catalog: Result
-    fit: Result
+    identities: IdentifyOutput
+    fit: FitOutput
     scope: str
-    batches: dict[str, cluster_rows.Batch]  # by the range of parts, those of earlier generations first
-    results: list[Result]  # of this run's
+    batches: Mapping[str, AssignOutput]  # by the range of parts, those of earlier generations first
+    own: tuple[AssignOutput, ...]  # this run's
 
 
 @dataclass(frozen=True)
 class Decided:
-    """The decisions, global and by input shard."""
+    """The decisions, over the whole corpus and by input shard."""
 
-    scope: str
-    resolved: Result
-    by_shard: list[Result]
+    digest: str  # of all that they depend on
+    resolved: ResolveOutput
+    tables: tuple[TabulateOutput, ...]
 
 
 def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = None) -> Embedded:
@@ -76,170 +94,165 @@ def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = 
         TooManyFailures: more than the recipe's share of the shards failed, or all, or one where it
             says fail_fast.
     """
-    recipe, encoding = engine.job.recipe, engine.job.encoding
-    scope = digest([files.absolute(recipe.store_url), encoding.key, recipe.reading.model_dump()])
+    recipe, encoding = engine.context.recipe, engine.context.encoding
+    scope = EMBED.scope(files.absolute(recipe.store_url), encoding.key, recipe.reading.model_dump())
     by_key = {s.fingerprint: s for s in shards}
     results = engine.units(
-        Stage.EMBED,
+        EMBED,
         scope,
         list(by_key),
-        lambda keys: embed_task.submit(engine.job, scope, [by_key[k] for k in keys]),
+        lambda keys: embed_task.submit(engine.context, scope, [by_key[k] for k in keys]),
         gpus=recipe.work.gpus_per_task,
         expect=_expected(by_key.values()),
         fail_fast=recipe.work.fail_fast,
     )
-    failed = {
-        s.id: results[s.fingerprint].error or "failed"
-        for s in shards
-        if results[s.fingerprint].state is not UnitState.DONE
-    }
+    outputs = {key: r.output for key, r in results.items() if r.output is not None}
+    failed = {s.id: results[s.fingerprint].error or "failed" for s in shards if s.fingerprint not in outputs}
     if len(failed) == len(shards) or len(failed) > recipe.work.max_failed_share * len(shards):
         name, error = next(iter(failed.items()))
         raise TooManyFailures(f"{len(failed)} of {len(shards)}, such as {name}: {error}")
     corpus = corpora.build(
-        [
-            (s, result.samples, result.files[0], result.files[1])
+        (
+            Part(s, 0, output.samples, output.rows, output.metadata)
             for s in shards
-            if s.id not in failed and (result := results[s.fingerprint])
-        ],
+            if (output := outputs.get(s.fingerprint))
+        ),
         earlier.corpus if earlier else None,
     )
     if not corpus.new:
         raise Permanent(f"{len(shards)} shards hold no sample")
-    folder = files.join(recipe.store_url, "corpora")
-    ref = retrying(recipe.work.attempts)(corpora.put, folder, corpus)
-    engine.ledger.runs.put_corpus(engine.job.run, ref)
-    return Embedded(corpus, ref, earlier, results, failed)
+    return Embedded(corpus, _put(engine, corpus), earlier, results, failed)
 
 
 def cluster(engine: Engine, embedded: Embedded) -> Clustered:
-    """Classes of equal images, centroids, and the rows in cluster order."""
-    job, corpus, ref, earlier = engine.job, embedded.corpus, embedded.ref, embedded.earlier
-    part, cut = job.recipe.clusters, job.recipe.work.shards_per_task
-    before = earlier.catalog.files if earlier else ()
-    base = digest([files.absolute(job.recipe.store_url), corpus.key, *(f.digest for f in before)])
-    catalog = engine.one(Stage.CATALOG, base, "catalog",
-                         lambda: catalog_task.submit(job, base, ref, before))  # fmt: skip
+    """Identities, centroids, and the rows in cluster order."""
+    context, corpus, ref, earlier = engine.context, embedded.corpus, embedded.ref, embedded.earlier
+    part, work = context.recipe.clusters, context.recipe.work
+    known = earlier.identities if earlier else None
+    digests = [f.digest for f in known.refs] if known else []
+    identify_scope = IDENTIFY.scope(files.absolute(context.recipe.store_url), corpus.key, digests)
+    identities = engine.one(IDENTIFY, identify_scope, CORPUS_KEY,
+                            lambda: identify_task.submit(context, identify_scope, ref, known))  # fmt: skip
     if earlier:
-        fit = earlier.fit
-        engine.ledger.units.put(job.run, Stage.FIT, earlier.fit_scope, [CENTROIDS], job.recipe.work.attempts)
-        scope = digest([earlier.scope, base, cut])
+        fit, before = earlier.fit, earlier.scope
+        engine.ledger.units.put(context.run, FIT, earlier.fit_scope, [CORPUS_KEY], work.attempts)
     else:
-        fit_scope = digest([base, part.model_dump(exclude={"probes"})])
-        fit = engine.one(Stage.FIT, fit_scope, CENTROIDS,
-                         lambda: fit_task.submit(job, fit_scope, ref, catalog.files))  # fmt: skip
-        scope = digest([fit_scope, fit.files[0].digest, part.probes, cut])
-    results = engine.units(
-        Stage.ASSIGN,
+        fit_scope = before = FIT.scope(identify_scope, part.model_dump(exclude={"probes"}))
+        fit = engine.one(FIT, fit_scope, CORPUS_KEY,
+                         lambda: fit_task.submit(context, fit_scope, ref, identities))  # fmt: skip
+    scope = ASSIGN.scope(before, identify_scope, fit.centroids.digest, part.probes)
+    own = engine.every(
+        ASSIGN,
         scope,
-        _batches(corpus, cut),
-        lambda keys: assign_task.submit(job, scope, ref, catalog.files, fit.files[0], keys),
+        corpus.batches(work.shards_per_task),
+        lambda keys: assign_task.submit(context, scope, ref, identities, fit, keys),
         expect=corpus.samples - corpus.begin,
     )
-    done = engine.all_done(Stage.ASSIGN, results)
-    mine = {r.key: cluster_rows.Batch(*r.files) for r in done}
-    return Clustered(catalog, fit, scope, {**earlier.batches, **mine} if earlier else mine, done)
+    batches = {**earlier.batches, **own} if earlier else own
+    return Clustered(identities, fit, scope, batches, tuple(own.values()))
 
 
-def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> Paired:
+def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> OwnPairs:
     """The near pairs of every cluster: facts, whatever eps, filters and keep rule are."""
-    job, begin = engine.job, embedded.corpus.begin
+    context, begin = engine.context, embedded.corpus.begin
     batches = tuple(clustered.batches.values())
-    scope = digest([clustered.scope, job.bound, job.recipe.work.pairs_per_sample])
+    scope = PAIRS.scope(clustered.scope, context.bound)
     sizes = cluster_rows.sizes(batches)
     cost = float((sizes.astype(float) ** 2).sum())
     work = pair_tasks.pack(sizes, max(1, round(cost / PAIRS_COST)))
-    results = engine.units(
-        Stage.PAIRS, scope, [span.key for span in work],
-        lambda some: pairs_task.submit(job, scope, batches, begin, some),
+    outputs = engine.every(
+        PAIRS, scope, [task.key for task in work],
+        lambda some: pairs_task.submit(context, scope, batches, begin, some),
     )  # fmt: skip
-    done = engine.all_done(Stage.PAIRS, results)
-    return Paired.of(scope, done, sizes * job.recipe.work.pairs_per_sample)
+    found = pair_tasks.together(outputs, sizes * context.recipe.work.pairs_per_sample)
+    return OwnPairs(scope, found, tuple(outputs.values()))
 
 
 def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> pair_recall.Recall | None:
     """The share of the near pairs at eps that was compared; None: the recipe does not ask."""
-    job, ref, catalog = engine.job, embedded.ref, clustered.catalog.files
-    part, k = job.recipe.audit, clustered.fit.counts["k"]
+    context, ref, identities = engine.context, embedded.ref, clustered.identities
+    part = context.recipe.audit
     if not part.queries:
         return None
-    if job.recipe.clusters.probes >= k:
+    if context.recipe.clusters.probes >= clustered.fit.k:
         return pair_recall.WHOLE
-    scope = digest([clustered.scope, job.encoding.eps, part.model_dump()])
     batches = clustered.batches  # a batch counted is a batch assigned
+    draw_scope = DRAW.scope(clustered.scope, part.model_dump())
     drawn = engine.one(
-        Stage.AUDIT, scope, QUERIES,
-        lambda: audit_task.submit(job, scope, ref, catalog, batches, (), [QUERIES]),
+        DRAW, draw_scope, CORPUS_KEY,
+        lambda: draw_task.submit(context, draw_scope, ref, identities, tuple(batches.values())),
     )  # fmt: skip
-    results = engine.units(
-        Stage.AUDIT,
-        scope,
-        [QUERIES, *batches],
-        lambda keys: audit_task.submit(job, scope, ref, catalog, batches, drawn.files, keys),
-    )
-    _, *counted = engine.all_done(Stage.AUDIT, results)
-    counts = np.sum([read_array(r.files[0]) for r in counted], axis=0)
-    return pair_recall.estimate(counts, drawn.counts["images"])
+    scope = AUDIT.scope(draw_scope, context.encoding.eps)
+    counted = engine.every(
+        AUDIT, scope, list(batches),
+        lambda keys: audit_task.submit(context, scope, ref, identities, batches, drawn, keys),
+    )  # fmt: skip
+    counts = np.sum([read_array(output.counts) for output in counted.values()], axis=0)
+    return pair_recall.estimate(counts, drawn.images)
 
 
-def decide(engine: Engine, embedded: Embedded, clustered: Clustered, paired: Paired) -> Decided:
-    """Who stays, globally; then a row for every sample, by input shard."""
-    job, corpus, earlier = engine.job, embedded.corpus, embedded.earlier
-    recipe, ref, catalog = job.recipe, embedded.ref, clustered.catalog.files
-    sources = generation.sources(
-        clustered.catalog, clustered.batches, (*(earlier.paired if earlier else ()), paired), earlier
-    )
+def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: OwnPairs) -> Decided:
+    """Who stays, over the whole corpus; then the decision tables, by input shard."""
+    context, corpus, earlier = engine.context, embedded.corpus, embedded.earlier
+    recipe, ref, identities = context.recipe, embedded.ref, clustered.identities
+    read = resolve_files(identities, clustered.batches, (*(earlier.pairs if earlier else ()), pairs), earlier)
     parts = [recipe.dedup.model_dump(exclude={"eps", "eps_max"}), recipe.filters.model_dump()]
-    before = [f.digest for f in sources.earlier]
-    resolve_scope = digest([paired.scope, job.encoding.eps, *parts, *before])
+    before = [f.digest for f in (read.earlier.reason, read.earlier.representative)] if read.earlier else []
+    resolve_scope = RESOLVE.scope(pairs.scope, context.encoding.eps, *parts, corpus.tables_key, before)
     resolved = engine.one(
-        Stage.RESOLVE, resolve_scope, "decisions",
-        lambda: resolve_task.submit(job, resolve_scope, ref, sources),
+        RESOLVE, resolve_scope, CORPUS_KEY,
+        lambda: resolve_task.submit(context, resolve_scope, ref, read),
     )  # fmt: skip
-    cut = recipe.work.shards_per_task
-    urls = [part.shard.url for part in corpus.new]  # they stand in what is written
-    scope = digest([resolve_scope, recipe.output, recipe.writing.model_dump(), cut, urls])
-    finished = publish.plan_of(recipe.output) == scope
-    by_batch = engine.units(
-        Stage.DECIDE,
+    urls = [part.shard.url for part in corpus.new]  # they are in what is written
+    scope = TABULATE.scope(resolve_scope, recipe.output, recipe.writing.model_dump(), urls)
+    tables = engine.every(
+        TABULATE,
         scope,
-        _batches(corpus, cut),
-        lambda keys: decide_task.submit(job, scope, ref, catalog, resolved.files, keys),
+        corpus.batches(recipe.work.shards_per_task),
+        lambda keys: tabulate_task.submit(context, scope, ref, identities, resolved, keys),
         expect=corpus.samples - corpus.begin,
-        stands=lambda r: publish.stands(recipe.output, r.files, finished),
-        lost=lambda: publish.unmark(recipe.output),
+        present=_published(engine, scope),
+        missing=lambda: publish.unmark(recipe.output),
     )
-    by_shard = engine.all_done(Stage.DECIDE, by_batch)
-    broken = sum(r.counts["broken"] for r in by_shard)
+    broken = sum(output.broken for output in tables.values())
     if broken and recipe.dedup.rule == "cover":
         raise Permanent(f"{broken} removed samples have no kept one within eps: a defect of made")
-    return Decided(scope, resolved, by_shard)
+    return Decided(scope, resolved, tuple(tables.values()))
 
 
-def write(engine: Engine, embedded: Embedded, decided: Decided) -> list[Result]:
+def write(engine: Engine, embedded: Embedded, decided: Decided) -> tuple[WriteOutput, ...]:
     """The output shards, numbered from 0 without gaps."""
-    job, scope = engine.job, decided.scope
-    plan = Plan(decided.resolved.counts["kept"], job.recipe.writing.samples_per_shard)
-    finished = publish.plan_of(job.recipe.output) == scope
-    results = engine.units(
-        Stage.WRITE,
+    context, scope = engine.context, WRITE.scope(decided.digest)
+    plan = Plan(decided.resolved.kept_samples, context.recipe.writing.samples_per_shard)
+    outputs = engine.every(
+        WRITE,
         scope,
         [plan.name(n) for n in range(plan.shards)],
-        lambda keys: write_task.submit(job, scope, embedded.ref, decided.resolved.files[3], keys),
+        lambda keys: write_task.submit(context, scope, embedded.ref, decided.resolved, keys),
         expect=plan.kept,
-        stands=lambda r: publish.stands(job.recipe.output, r.files, finished),
-        lost=lambda: publish.unmark(job.recipe.output),
+        present=_published(engine, decided.digest),
+        missing=lambda: publish.unmark(context.recipe.output),
     )
-    return engine.all_done(Stage.WRITE, results)
+    return tuple(outputs.values())
+
+
+def _put(engine: Engine, corpus: Corpus) -> FileRef:
+    """Stores the corpus and records it as the run's."""
+    recipe = engine.context.recipe
+    folder = files.join(recipe.store_url, "corpora")
+    ref: FileRef = retrying(recipe.work.attempts)(corpora.put, folder, corpus)
+    engine.ledger.runs.put_corpus(engine.context.run, ref)
+    return ref
+
+
+def _published(engine: Engine, digest: str) -> Callable[[UnitOutput], bool]:
+    """Whether a unit's files are in the output of these decisions, or where its attempt put them."""
+    output = engine.context.recipe.output
+    finished = publish.decisions_of(output) == digest
+    return lambda unit: publish.present(output, unit.refs, finished)
 
 
 def _expected(shards: Iterable[Shard]) -> int | None:
     """Samples by the shards' stats; None where one has none."""
     counts = [s.expected for s in shards]
     return None if None in counts else sum(c for c in counts if c is not None)
-
-
-def _batches(corpus: Corpus, cut: int) -> list[str]:
-    """Ranges of the parts that this run brings."""
-    stop = len(corpus.parts)
-    return [f"{a}-{min(stop, a + cut)}" for a in range(corpus.known, stop, cut)]

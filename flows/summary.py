@@ -6,221 +6,210 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
 
 import numpy as np
 
 from flows.engine import Engine
-from flows.generation import Paired
+from flows.generation import OwnPairs
 from flows.steps import Clustered, Decided, Embedded
 from made_core import __version__
 from made_core.cluster import cluster_rows, kmeans
-from made_core.cluster.kmeans import Drift
 from made_core.dedup.pair_recall import Recall
 from made_core.ingest.discovery import Discovery
-from made_core.ledger.records import Result
-from made_core.output.accounts import total as total_of
-from made_core.types import Account, Reason, RunState, Shard
+from made_core.output.accounts import ShardAccount, total
+from made_core.output.summary import (
+    ClusterFacts,
+    ClusterSizes,
+    DedupFacts,
+    Drift,
+    EncoderFacts,
+    Extends,
+    Placeholders,
+    Promise,
+    RecallFacts,
+    SampleCounts,
+    ShardCounts,
+    Summary,
+)
+from made_core.stages import WriteOutput
+from made_core.types import Account, RunState, Shard
 
 NAMED = 3  # failed shards in the warnings; status and report name all
+NO_KEEP_NPY = "not written: some uid is not a 128-bit hex number"
 
 
-def accounts(shards: Sequence[Shard], embedded: Embedded, decided: Decided) -> list[dict[str, Any]]:
-    """A row per input shard: what it promised, what it held, what became of it."""
-    by_shard: dict[str, dict[str, Any]] = {}
-    for result in decided.by_shard:
-        by_shard.update(result.counts["accounts"])
-    rows = []
-    for shard in shards:
-        found = Account(**by_shard[shard.id]) if shard.id in by_shard else Account()
-        error = embedded.failed.get(shard.id)
-        short = 0 if error or shard.expected is None else shard.expected - found.samples
-        rows.append(
-            {
-                "shard": shard.id,
-                "url": shard.url,
-                "state": "failed" if error else "done",
-                "error": error,
-                "expected": shard.expected,
-                "samples": found.samples,
-                "kept": found.kept,
-                "unreadable": found.unreadable,
-                **{r.value: found.dropped.get(r.value, 0) for r in Reason if r != Reason.UNREADABLE},
-                "shortfall": max(0, short),
-            }
-        )
-    return rows
+def accounts(shards: Sequence[Shard], embedded: Embedded, decided: Decided) -> tuple[ShardAccount, ...]:
+    """What became of each input shard."""
+    known = {shard: account for output in decided.tables for shard, account in output.accounts.items()}
+    return tuple(
+        ShardAccount(s.id, s.url, embedded.failed.get(s.id), s.expected, known.get(s.id, Account()))
+        for s in shards
+    )
 
 
 def summarise(
     engine: Engine,
     started: float,
     found: Discovery,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[ShardAccount],
     embedded: Embedded,
     clustered: Clustered,
-    paired: Paired,
+    pairs: OwnPairs,
     decided: Decided,
-    written: Sequence[Result],
-    audited: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """What summary.json holds; docs/formats.md names each field."""
-    job, recipe, encoding = engine.job, engine.job.recipe, engine.job.encoding
-    total = total_of([Account(**a) for r in decided.by_shard for a in r.counts["accounts"].values()])
-    sizes = cluster_rows.sizes(tuple(clustered.batches.values()))
-    fit = clustered.fit.counts
-    return {
-        "run": job.run,
-        "made": __version__,
-        "plan": decided.scope,
-        "state": _state(embedded).value,
-        "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started, 2),
-        "seconds_by_stage": _seconds(engine),
-        "samples": {
-            "in": total.samples,
-            "kept": total.kept,
-            "dropped": total.dropped,
-            "unreadable": total.unreadable,
-        },
-        "extends": _extends(embedded, clustered, decided),
-        "placeholders": decided.resolved.counts["placeholders"],
-        "shards": {
-            "in": len(found.shards),
-            "failed": len(embedded.failed),
-            "out": len(written),
-            "shortfall": sum(r["shortfall"] for r in rows),
-        },
-        "encoder": {
-            "model": encoding.model,
-            "dim": encoding.dim,
-            "device": encoding.device,
-            "precision": encoding.precision,
-            "batch_size": encoding.batch_size,
-            "key": encoding.key,
-        },
-        "clusters": {
-            "k": fit["k"],
-            "probes": min(recipe.clusters.probes, fit["k"]),
-            "trained_on": fit["trained_on"],
-            "mean_cosine": round(fit["mean_cosine"], 6),
-            "sizes": {
-                "min": int(sizes.min()),
-                "median": float(np.median(sizes)),
-                "max": int(sizes.max()),
-                "empty": int((sizes == 0).sum()),
-            },
-        },
-        "dedup": {
-            "rule": recipe.dedup.rule,
-            "keep": recipe.dedup.keep,
-            "eps": encoding.eps,
-            "eps_is_default": encoding.eps_is_default,
-            "eps_max": round(1 - job.bound, 12),
-            "pairs": sum(r.counts["pairs"] for r in paired.results),
-        },
-        "recall": audited,
-        "promise": {
-            "checked": sum(r.counts["checked"] for r in decided.by_shard),
-            "broken": sum(r.counts["broken"] for r in decided.by_shard),
-        },
-        "warnings": _warnings(job.run, found, rows, embedded, clustered),
-        "output": recipe.output,
-        "store": recipe.store_url,
-    }
+    written: Sequence[WriteOutput],
+    audited: Recall | None,
+) -> Summary:
+    """The summary of a run whose output is about to be published."""
+    context, recipe, encoding = engine.context, engine.context.recipe, engine.context.encoding
+    account, resolved, fit = total([row.account for row in rows]), decided.resolved, clustered.fit
+    return Summary(
+        run=context.run,
+        made=__version__,
+        decisions_digest=decided.digest,
+        state=RunState.COMPLETED_WITH_FAILURES if embedded.failed else RunState.COMPLETED,
+        started=datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
+        seconds=round(time.time() - started, 2),
+        seconds_by_stage=_seconds(engine),
+        samples=SampleCounts(
+            in_=account.samples, kept=account.kept, dropped=account.dropped, unreadable=account.unreadable
+        ),
+        extends=_extends(embedded, clustered, resolved.kept_earlier, resolved.represented_earlier),
+        placeholders=Placeholders(images=resolved.placeholder_images, samples=resolved.placeholder_samples),
+        shards=ShardCounts(
+            in_=len(found.shards),
+            failed=len(embedded.failed),
+            out=len(written),
+            shortfall=sum(row.shortfall for row in rows),
+        ),
+        encoder=EncoderFacts(
+            model=encoding.model,
+            dim=encoding.dim,
+            device=encoding.device,
+            precision=encoding.precision,
+            batch_size=encoding.batch_size,
+            key=encoding.key,
+        ),
+        clusters=_clusters(engine, clustered),
+        dedup=DedupFacts(
+            rule=recipe.dedup.rule,
+            keep=recipe.dedup.keep,
+            eps=encoding.eps,
+            eps_is_default=encoding.eps_is_default,
+            eps_max=round(1 - context.bound, 12),
+            pairs=pairs.found.stored,
+            crowded_clusters=len(pairs.found.crowded),
+            crowded_rows=_rows_of(clustered, pairs.found.crowded),
+        ),
+        recall=None if audited is None else _recall(audited, min(recipe.clusters.probes, fit.k)),
+        promise=Promise(
+            checked=sum(output.checked for output in decided.tables),
+            broken=sum(output.broken for output in decided.tables),
+        ),
+        keep_npy=None if resolved.hex_uids else NO_KEEP_NPY,
+        warnings=_warnings(context.run, found, rows, embedded, clustered),
+        output=recipe.output,
+        store=recipe.store_url,
+    )
 
 
-def recall(engine: Engine, clustered: Clustered, found: Recall | None) -> dict[str, Any] | None:
-    """What the audit measured, and at how many probes; None: it is off."""
-    if found is None:
-        return None
-    shares = asdict(found)
-    for name in ("estimate", "low", "high"):
-        shares[name] = None if shares[name] is None else round(shares[name], 6)
-    return shares | {"probes": min(engine.job.recipe.clusters.probes, clustered.fit.counts["k"])}
+def _recall(found: Recall, probes: int) -> RecallFacts:
+    def rounded(share: float | None) -> float | None:
+        return None if share is None else round(share, 6)
+
+    return RecallFacts(
+        queries=found.queries,
+        with_duplicates=found.with_duplicates,
+        pairs=found.pairs,
+        found=found.found,
+        estimate=rounded(found.estimate),
+        low=rounded(found.low),
+        high=rounded(found.high),
+        probes=probes,
+    )
 
 
-def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two summaries tell the same of an output, whenever and how fast it was made."""
-    volatile = ("started", "seconds", "seconds_by_stage", "keep_npy")
-    left, right = ({k: v for k, v in s.items() if k not in volatile} for s in (one, other))
-    return left == right
+def _clusters(engine: Engine, clustered: Clustered) -> ClusterFacts:
+    sizes, fit = cluster_rows.sizes(tuple(clustered.batches.values())), clustered.fit
+    return ClusterFacts(
+        k=fit.k,
+        probes=min(engine.context.recipe.clusters.probes, fit.k),
+        trained_on=fit.samples,
+        mean_cosine=round(fit.mean_cosine, 6),
+        sizes=ClusterSizes(
+            min=int(sizes.min()),
+            median=float(np.median(sizes)),
+            max=int(sizes.max()),
+            empty=int((sizes == 0).sum()),
+        ),
+    )
 
 
-def histogram(paired: Paired) -> list[int]:
-    """Counts of all stored pairs by similarity."""
-    total = np.sum([r.counts["histogram"] for r in paired.results], axis=0)
-    return [int(n) for n in total]
-
-
-def _state(embedded: Embedded) -> RunState:
-    return RunState.COMPLETED_WITH_FAILURES if embedded.failed else RunState.COMPLETED
+def _rows_of(clustered: Clustered, clusters: Sequence[int]) -> int:
+    return int(cluster_rows.sizes(tuple(clustered.batches.values()))[list(clusters)].sum())
 
 
 def _seconds(engine: Engine) -> dict[str, float]:
     """Wall time from a stage's first start to its last finish, of the work as it was done."""
     return {
-        s.stage.value: round((s.finished_at - s.started_at).total_seconds(), 2)
-        for s in engine.ledger.stages.of(engine.job.run)
+        s.stage: round((s.finished_at - s.started_at).total_seconds(), 2)
+        for s in engine.ledger.progress.of(engine.context.run)
         if s.started_at and s.finished_at
     }
 
 
-def _extends(embedded: Embedded, clustered: Clustered, decided: Decided) -> dict[str, Any] | None:
+def _extends(embedded: Embedded, clustered: Clustered, kept: int, represents: int) -> Extends | None:
     """What the run added to; None: it began a corpus."""
     earlier = embedded.earlier
     if earlier is None:
         return None
-    return {
-        "run": earlier.run.id,
-        "output": earlier.run.output,
-        "generation": earlier.number + 1,
-        "samples": embedded.corpus.begin,
-        "kept": decided.resolved.counts["kept_before"],
-        "stand_for": decided.resolved.counts["stood_for_before"],
-        "mark": earlier.mark,
-        "drift": asdict(_drift(clustered)),
-    }
+    return Extends(
+        run=earlier.run.id,
+        output=earlier.run.output,
+        generation=earlier.number + 1,
+        samples=embedded.corpus.begin,
+        kept=kept,
+        represents=represents,
+        mark=earlier.mark,
+        drift=_drift(clustered),
+    )
 
 
 def _drift(clustered: Clustered) -> Drift:
-    fit, results = clustered.fit.counts, clustered.results
-    images = sum(r.counts["images"] for r in results)
-    distance = sum(r.counts["distance"] for r in results)
-    return kmeans.drift(
-        1 - fit["mean_cosine"], distance / max(1, images), fit["images"],
-        clustered.catalog.counts["images"],
-    )  # fmt: skip
+    fit = clustered.fit
+    images = sum(output.images for output in clustered.own)
+    distance = sum(output.distance for output in clustered.own)
+    found = kmeans.drift(
+        1 - fit.mean_cosine, distance / max(1, images), fit.images, clustered.identities.images
+    )
+    return Drift(**asdict(found))
 
 
 def _warnings(
-    run: str, found: Discovery, rows: Sequence[dict[str, Any]], embedded: Embedded, clustered: Clustered
+    run: str, found: Discovery, rows: Sequence[ShardAccount], embedded: Embedded, clustered: Clustered
 ) -> list[str]:
     texts = []
     if embedded.earlier and (drift := _drift(clustered)).train_anew:
         texts.append(
-            f"the centroids fit no longer: new images are {drift.distance:.2f} times as far from them, and "
-            f"images are {drift.growth:.1f} times as many, as when they were trained; a run over all "
-            "sources, without extends, trains them anew"
+            f"the centroids no longer fit: new images are {drift.distance:.2f} times as far from them, and "
+            f"there are {drift.growth:.1f} times as many images, as when they were trained; a run over all "
+            "sources without extends trains new ones"
         )
     if found.refused:
         texts.append(
             f"{len(found.refused)} tars have no _stats.json and were not admitted, such as {found.refused[0]}"
         )
-    for row in [r for r in rows if r["error"]][:NAMED]:
-        texts.append(f"shard {row['shard']} failed: {row['error']}")
+    for row in [r for r in rows if r.error][:NAMED]:
+        texts.append(f"shard {row.shard} failed: {row.error}")
     if embedded.failed:
-        texts.append(f"after the cause is mended: made retry {run} ({len(embedded.failed)} failed)")
-    if short := [r for r in rows if r["shortfall"]]:
-        missing = sum(r["shortfall"] for r in short)
+        texts.append(f"{len(embedded.failed)} shards failed; once the cause is fixed: made retry {run}")
+    if short := [r for r in rows if r.shortfall]:
+        missing = sum(r.shortfall for r in short)
         texts.append(
-            f"{len(short)} shards hold {missing} samples fewer than their stats say, "
-            f"such as {short[0]['shard']}"
+            f"{len(short)} shards hold {missing} fewer samples than their stats say, such as {short[0].shard}"
         )
-    unclear = sum(r.counts.get("warnings", 0) for r in embedded.results.values())
-    if unclear:
-        texts.append(f"{unclear} samples have json or txt that could not be read as such")
-    stray = sum(r.counts.get("stray", 0) for r in embedded.results.values())
-    if stray:
+    outputs = [r.output for r in embedded.results.values() if r.output is not None]
+    if unclear := sum(output.warnings for output in outputs):
+        texts.append(f"{unclear} samples have json or txt that could not be read")
+    if stray := sum(output.stray for output in outputs):
         texts.append(f"{stray} members of the tars belong to no sample")
     return texts

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,11 +11,13 @@ from flows import generation
 from made_core.dedup import inputs
 from made_core.io import files, paths
 from made_core.ledger.ledger import Ledger
+from made_core.output.summary import Summary
 from made_core.report import eps_sweep
+from made_core.report.eps_sweep import Sweep
 
 
-def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> dict[str, Any]:
-    """Decides a run anew at each eps, in this process; puts `sweep.json` and `sweep.html` into its output.
+def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> Sweep:
+    """Decides a run again at each eps, in this process; puts `sweep.json` and `sweep.html` into its output.
 
     Args:
         eps: to try; none: even steps up to the run's eps_max.
@@ -31,28 +31,25 @@ def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> dict[str, Any]:
     """
     found = generation.of(ledger, run_id)
     every = eps_sweep.every(eps, round(1 - found.bound, 12))
-    known = inputs.opened(found.corpus, found.sources, found.recipe)
+    known = inputs.read(found.corpus, found.resolve_files, found.recipe)
     steps = eps_sweep.sweep(found.corpus, known, every)
-    result = {"run": run_id, "plan": found.summary["plan"], "steps": eps_sweep.document(steps)}
+    result = eps_sweep.document(found.summary, steps)
     page, table = (files.join(found.run.output, name) for name in paths.SWEEP)
     files.put_bytes(page, eps_sweep.render(found.summary, steps).encode())
-    files.put_bytes(table, json.dumps(result, indent=4).encode())
+    files.put_bytes(table, result.model_dump_json(indent=4).encode())
     _show(result, found.summary, page)
     return result
 
 
-def _show(result: dict[str, Any], summary: dict[str, Any], page: str) -> None:
+def _show(result: Sweep, summary: Summary, page: str) -> None:
     console = Console()
-    table = Table(title=f"run {result['run']}: what other eps would keep")
+    table = Table(title=f"run {result.run}: what other eps would keep")
     for name in ("eps", "kept", "share", "near-duplicates"):
         table.add_column(name, justify="right")
-    for step in result["steps"]:
-        mark = " (the run's)" if step["eps"] == summary["dedup"]["eps"] else ""
+    for step in result.steps:
+        mark = " (the run's)" if step.eps == summary.dedup.eps else ""
         table.add_row(
-            f"{step['eps']:g}{mark}",
-            f"{step['kept']:,}",
-            f"{step['share']:.2%}",
-            f"{step['near_duplicates']:,}",
+            f"{step.eps:g}{mark}", f"{step.kept:,}", f"{step.share:.2%}", f"{step.near_duplicates:,}"
         )
     console.print(table)
     console.print(f"with images: {page}", highlight=False, soft_wrap=True)

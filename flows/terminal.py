@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:  # it imports pydantic models and storage, which `made --help` does not need
+    from made_core.output.summary import Summary
 
 WITH_FAILURES = 3  # exit code
 
@@ -24,52 +27,49 @@ def prepare(ray_address: str | None) -> None:
     os.environ.setdefault("PREFECT_CLI_WRAP_LINES", "false")
 
 
-def run(flow: Callable[[], dict[str, Any]], log_folder: str | None) -> None:
+def run(flow: Callable[[], Summary], log_folder: str | None) -> None:
     """Runs a flow and shows its summary; the exit code says whether shards failed."""
     from flows import servers
-    from tasks.units import open_log
+    from tasks.run_units import open_log
 
     open_log(log_folder, "run")
     print("made: starting (Prefect and Ray take half a minute)", file=sys.stderr)
     with servers.prefect():
         summary = flow()
     table(summary)
-    if summary["shards"]["failed"]:
+    if summary.shards.failed:
         raise typer.Exit(WITH_FAILURES)
 
 
-def table(summary: dict[str, Any]) -> None:
-    """Prints what became of the samples, and where it lies."""
-    from made_core.dedup.pair_recall import sentence
-
+def table(summary: Summary) -> None:
+    """Prints what became of the samples, and where the output is."""
     console = Console()
-    samples, total = summary["samples"], max(1, summary["samples"]["in"])
-    shown = Table(title=f"run {summary['run']}: {summary['state'].replace('_', ' ')}")
+    samples, total = summary.samples, max(1, summary.samples.in_)
+    shown = Table(title=f"run {summary.run}: {summary.state.value.replace('_', ' ')}")
     shown.add_column("samples")
     shown.add_column("count", justify="right")
     shown.add_column("share", justify="right")
-    rows = [("in", samples["in"]), ("kept", samples["kept"])]
-    rows += [(f"dropped: {reason}", n) for reason, n in samples["dropped"].items()]
-    rows += [("unreadable", samples["unreadable"])]
+    rows = [("in", samples.in_), ("kept", samples.kept)]
+    rows += [(f"dropped: {reason}", n) for reason, n in samples.dropped.items()]
+    rows += [("unreadable", samples.unreadable)]
     for name, count in rows:
         shown.add_row(name, f"{count:,}", f"{count / total:.1%}")
     console.print(shown)
-    shards = summary["shards"]
+    shards, promise = summary.shards, summary.promise
     console.print(
-        f"shards: {shards['in']} in, {shards['failed']} failed, {shards['out']} out; "
-        f"{summary['promise']['checked']:,} removed samples checked, "
-        f"{summary['promise']['broken']} without a kept one within eps",
+        f"shards: {shards.in_} in, {shards.failed} failed, {shards.out} out; "
+        f"{promise.checked:,} removed samples checked, {promise.broken} without a kept sample within eps",
         highlight=False,
     )
-    if extends := summary["extends"]:
+    if extends := summary.extends:
         console.print(
-            f"extends run {extends['run']}, whose {extends['kept']:,} kept samples stay and stand for "
-            f"{extends['stand_for']:,} of the new: {extends['output']}",
+            f"extends run {extends.run}, whose {extends.kept:,} kept samples stay and represent "
+            f"{extends.represents:,} of the new ones: {extends.output}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-    if summary.get("recall"):
-        console.print(sentence(summary["recall"]), highlight=False)
-    for warning in summary["warnings"]:
+    if summary.recall:
+        console.print(summary.recall.sentence, highlight=False)
+    for warning in summary.warnings:
         console.print(f"note: {warning}", highlight=False, markup=False)
-    console.print(f"output: {summary['output']}", highlight=False, soft_wrap=True)
-    console.print(f"report: {summary['output']}/report.html", highlight=False, soft_wrap=True)
+    console.print(f"output: {summary.output}", highlight=False, soft_wrap=True)
+    console.print(f"report: {summary.output}/report.html", highlight=False, soft_wrap=True)

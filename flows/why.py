@@ -10,19 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from made_core.errors import OutputError, UserError
+from made_core.filters import by_name
 from made_core.io import files
-
-MEANING = {
-    "unreadable": "it could not be read",
-    "repeated_uid": "an earlier sample has the same uid: the same upstream row",
-    "exact_copy": "its image's bytes equal another's; who stands for that one stands for both",
-    "placeholder": "its image stands under many captions, so it shows none of them",
-    "near_duplicate": "a kept sample is within eps",
-    "small_side": "its smallest side is below filters.min_side",
-    "aspect_ratio": "its sides differ by more than filters.max_aspect",
-    "few_words": "its caption has fewer words than filters.min_words",
-    "few_chars": "its caption has fewer characters than filters.min_chars",
-}
 
 
 def explain(output: str, uid: str) -> None:
@@ -79,8 +68,9 @@ def _table(record: dict[str, Any], standing: tuple[dict[str, Any], str] | None, 
         table.add_row("outcome", "kept")
         table.add_row("output", _output(record, output))
         return table
-    reason = record["reason"]
-    table.add_row("outcome", f"dropped: {reason}, {MEANING[reason]}")
+    reason = by_name(record["reason"])
+    meaning = f", {reason.meaning}" if reason else ""  # None: of an output of another version
+    table.add_row("outcome", f"dropped: {record['reason']}{meaning}")
     if record["error"]:
         table.add_row("error", json.dumps(record["error"], ensure_ascii=False))
     if standing is None:

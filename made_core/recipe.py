@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from made_core.digests import digest
+from made_core.filters import FILTERS
 
 
 class Part(BaseModel):
@@ -26,7 +27,7 @@ class Admission(Part):
 
 
 class Reading(Part):
-    """Limits on a image."""
+    """Limits on an image."""
 
     max_pixels: int = Field(
         100_000_000,
@@ -36,7 +37,7 @@ class Reading(Part):
 
 
 class Encoder(Part):
-    """What turns a image into a vector."""
+    """What turns an image into a vector."""
 
     model: str = Field(
         "perceptual",
@@ -45,10 +46,14 @@ class Encoder(Part):
         "(a baseline), or an open_clip model name such as ViT-B-32.",
     )
     pretrained: str | None = Field(
-        None, description="open_clip's pretrained tag, or the path of a checkpoint file."
+        None,
+        examples=["openai"],
+        description="open_clip's pretrained tag, or the path of a checkpoint file.",
     )
     config: str | None = Field(
-        None, description="Path of an open_clip model-config JSON; its file name is the model name."
+        None,
+        examples=["my-model.json"],
+        description="Path of an open_clip model-config JSON; its file name is the model name.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: cuda where the workers have it, else cpu."
@@ -108,12 +113,14 @@ class Dedup(Part):
         None,
         gt=0,
         lt=1,
+        examples=[0.05],
         description="Two samples are duplicates above the cosine 1 - eps. Default: the encoder's.",
     )
     eps_max: float | None = Field(
         None,
         gt=0,
         lt=1,
+        examples=[0.1],
         description="Pairs are stored down to 1 - eps_max, so that a smaller eps needs no new "
         "search. Default: twice the encoder's default eps, or eps where that is more.",
     )
@@ -123,7 +130,11 @@ class Dedup(Part):
         "nearest; random: by a seeded hash; largest: most pixels; clip_score: the highest that its "
         "json names; earliest: by shard name, then place in it; column: by keep_column.",
     )
-    keep_column: str | None = Field(None, description="Numeric field of the sample's json, for keep: column.")
+    keep_column: str | None = Field(
+        None,
+        examples=["original_width"],
+        description="Numeric field of the sample's json, for keep: column.",
+    )
     keep_prefer: Literal["max", "min"] = Field(
         "max", description="Which value of keep_column is best; samples without one come last."
     )
@@ -131,7 +142,7 @@ class Dedup(Part):
     placeholder_captions: int | None = Field(
         10,
         ge=2,
-        description="A image whose bytes stand under this many different captions is called a "
+        description="An image whose bytes stand under this many different captions is called a "
         "placeholder (an error image, a logo). null: none is.",
     )
     placeholders: Literal["keep_one", "drop"] = Field(
@@ -161,13 +172,24 @@ class Audit(Part):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the draw.")
 
 
-class Filters(Part):
-    """Samples that fail one are dropped with its Reason and represent nobody. Off by default."""
+if TYPE_CHECKING:
 
-    min_side: int | None = Field(None, ge=1, description="Smallest side, pixels.")
-    max_aspect: float | None = Field(None, ge=1, description="Long side / short side, at most.")
-    min_words: int | None = Field(None, ge=1, description="Words in the caption, at least.")
-    min_chars: int | None = Field(None, ge=1, description="Characters in the caption, at least.")
+    class Filters(Part):
+        """For mypy, which cannot follow create_model; `filters.apply` reads the fields by name."""
+
+        def __init__(self, **bounds: Any) -> None: ...
+
+else:
+    Filters = create_model(
+        "Filters",
+        __base__=Part,
+        __module__=__name__,
+        __doc__="Samples that fail one are dropped with its reason and represent nobody. Off by default.",
+        **{
+            f.field: (f.type | None, Field(None, description=f.description, examples=[f.example]))
+            for f in FILTERS
+        },
+    )
 
 
 class Writing(Part):
@@ -215,17 +237,24 @@ class Recipe(Part):
     """A run: what goes in, what is done, where it comes out."""
 
     sources: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        description="Folders, tars, globs, brace patterns ({00000..01279}.tar) or fsspec URLs."
+        examples=[["/data/laion/shards", "s3://bucket/more/{00000..01279}.tar"]],
+        description="Folders, tars, globs, brace patterns ({00000..01279}.tar) or fsspec URLs.",
     )
-    output: str = Field(min_length=1, description="Folder or URL; belongs to one run.")
+    output: str = Field(
+        min_length=1,
+        examples=["/data/laion/curated"],
+        description="Folder or URL; belongs to one run.",
+    )
     extends: str | None = Field(
         None,
         min_length=1,
+        examples=["20261123-104006-bd89"],
         description="Id of a completed run: this one is the next generation of its corpus. It takes "
         "what it does not say from that run's recipe, and its centroids; what that run kept stays.",
     )
     store: str | None = Field(
         None,
+        examples=["/data/laion/store"],
         description="Folder or URL of embeddings, clusters and pairs; runs may share one. "
         "Default: <output>/store, or the store of the run that is extended.",
     )
@@ -253,12 +282,6 @@ class Recipe(Part):
         return self.store or f"{self.output.rstrip('/')}/store"
 
     @property
-    def identity(self) -> str:
+    def recipe_digest(self) -> str:
         """16 hex digits over all that decides the output: no place, nor `audit` and `work`."""
         return digest(self.model_dump(mode="json", exclude={"store", "audit", "work", "output"}))
-
-
-def digest(value: Any) -> str:
-    """16 hex digits of a JSON value: equal values, equal digits."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -6,45 +6,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class Reason(str, Enum):
-    """Why a sample is not in the output."""
-
-    UNREADABLE = "unreadable"  # no image could be decoded, or its embedding is not a number
-    REPEATED_UID = "repeated_uid"  # the same upstream row again: an earlier sample has this uid
-    EXACT_COPY = "exact_copy"  # equal image bytes
-    PLACEHOLDER = "placeholder"  # equal image bytes under many captions: it shows none of them
-    NEAR_DUPLICATE = "near_duplicate"  # similarity above 1 - eps
-    SMALL_SIDE = "small_side"  # smallest side below filters.min_side
-    ASPECT_RATIO = "aspect_ratio"  # long side / short side above filters.max_aspect
-    FEW_WORDS = "few_words"  # caption has fewer words than filters.min_words
-    FEW_CHARS = "few_chars"  # caption has fewer characters than filters.min_chars
-
-
-# Removed for a kept sample that shows the same.
-DUPLICATES = (Reason.EXACT_COPY, Reason.PLACEHOLDER, Reason.NEAR_DUPLICATE)
-
-
-class Stage(str, Enum):
-    """The steps of a run, in order; each is a set of units in the ledger."""
-
-    EMBED = "embed"  # unit: an input shard (its fingerprint)
-    CATALOG = "catalog"  # unit: the corpus
-    FIT = "fit"  # unit: the corpus
-    ASSIGN = "assign"  # unit: a batch of shards
-    PAIRS = "pairs"  # unit: a range of clusters
-    AUDIT = "audit"  # unit: the drawn sample, a batch of shards
-    RESOLVE = "resolve"  # unit: the corpus
-    DECIDE = "decide"  # unit: a batch of input shards
-    WRITE = "write"  # unit: an output shard
-
-
 class UnitState(str, Enum):
     """Where a unit of work stands."""
 
     OPEN = "open"  # to be done, or to be done again
     RUNNING = "running"  # a worker holds a lease on it
     DONE = "done"  # its files are whole and the pointer stands
-    FAILED = "failed"  # set aside: a permanent error, or its attempts are used up
+    FAILED = "failed"  # for good: a permanent error, or its attempts are used up
 
 
 class RunState(str, Enum):
@@ -52,7 +20,7 @@ class RunState(str, Enum):
 
     RUNNING = "running"  # a process drives it, or did until it died
     COMPLETED = "completed"  # every shard is accounted for
-    COMPLETED_WITH_FAILURES = "completed_with_failures"  # some shards were set aside
+    COMPLETED_WITH_FAILURES = "completed_with_failures"  # some shards failed
     FAILED = "failed"  # stopped by an error
 
 
@@ -82,7 +50,7 @@ class Unit:
     """A claimed unit of work; only the holder of `token` can finish it."""
 
     id: int
-    stage: Stage
+    stage: str  # its name
     scope: str  # digest of everything that the stage's result depends on
     key: str  # which part of the stage
     attempt: int  # 1 for the first
@@ -116,7 +84,7 @@ class Account:
 
     samples: int = 0
     kept: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)  # Reason -> count, unreadable apart
+    dropped: dict[str, int] = field(default_factory=dict)  # reason -> count, by code, without unreadable
     unreadable: int = 0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""assign: a batch of shards -> its images' rows regrouped by cluster."""
+"""assign: a batch of shards -> its images' rows in cluster order."""
 
 from __future__ import annotations
 
@@ -11,41 +11,39 @@ from prefect.cache_policies import NO_CACHE
 from made_core.cluster import cluster_rows, kmeans
 from made_core.corpus import corpus as corpora
 from made_core.embed import metadata
-from made_core.io import files
+from made_core.io import paths
 from made_core.io.arrays import StoredArray, read_array
-from made_core.types import FileRef, Stage, Unit
-from tasks.units import Job, Made, Progress, work
+from made_core.stages import ASSIGN, AssignOutput, FitOutput, IdentifyOutput
+from made_core.types import FileRef, Unit
+from tasks.run_units import Progress, RunContext, run_units
 
 
 @task(name="assign", cache_policy=NO_CACHE, persist_result=False)
 def assign(
-    job: Job,
+    context: RunContext,
     scope: str,
     corpus_ref: FileRef,
-    catalog_refs: tuple[FileRef, ...],
-    centroids_ref: FileRef,
+    identities: IdentifyOutput,
+    fit: FitOutput,
     keys: Sequence[str],
 ) -> None:
     """Assigns batches of the corpus' parts; a key is `<first part>-<last part + 1>`."""
-    fitted = read_array(centroids_ref)
+    centroids = read_array(fit.centroids)
     corpus = corpora.read(corpus_ref)
 
-    def one(unit: Unit, progress: Progress) -> Made:
-        start, stop = (int(n) for n in unit.key.split("-"))
+    def one(unit: Unit, progress: Progress) -> AssignOutput:
         rows, gids, done = [], [], 0
-        canonicals = StoredArray(catalog_refs[1])
-        for part in corpus.parts[start:stop]:
-            first = canonicals.rows(part.start, part.stop)
+        canonical = StoredArray(identities.canonical)
+        for part in corpus.batch(unit.key):
+            first = canonical.rows(part.start, part.stop)
             mine = np.flatnonzero(first == np.arange(part.start, part.stop))
             rows.append(metadata.read_rows(part.rows)[mine])
             gids.append(mine + part.start)
             done += part.samples
             progress(done)
         together = np.concatenate(rows)
-        assignment = kmeans.assign(together, fitted, job.recipe.clusters.probes)
-        url = files.join(job.recipe.store_url, "groups", scope, unit.name)
-        refs = cluster_rows.put(url, np.concatenate(gids), together, assignment, len(fitted))
-        counts = {"images": len(together), "distance": float(assignment.distance.sum())}
-        return Made(refs, done, counts)
+        assignment = kmeans.assign(together, centroids, context.recipe.clusters.probes)
+        url = paths.unit_url(context.recipe.store_url, ASSIGN, scope, unit)
+        return cluster_rows.put(url, np.concatenate(gids), together, assignment, len(centroids), done)
 
-    work(job, Stage.ASSIGN, scope, keys, one)
+    run_units(context, ASSIGN, scope, keys, one)

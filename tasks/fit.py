@@ -10,36 +10,35 @@ from made_core.cluster import kmeans
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
 from made_core.errors import Permanent
-from made_core.io import files
+from made_core.io import paths
 from made_core.io.arrays import put_array
-from made_core.types import FileRef, Stage, Unit
-from tasks.units import Job, Made, Progress, work
+from made_core.stages import CORPUS_KEY, FIT, FitOutput, IdentifyOutput
+from made_core.types import FileRef, Unit
+from tasks.run_units import Progress, RunContext, run_units
 
 
 @task(name="fit", cache_policy=NO_CACHE, persist_result=False)
-def fit(job: Job, scope: str, corpus_ref: FileRef, catalog_refs: tuple[FileRef, ...]) -> None:
+def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: IdentifyOutput) -> None:
     """Fits k-means on the images with the lowest uid hashes."""
-    part = job.recipe.clusters
+    part = context.recipe.clusters
 
-    def one(unit: Unit, progress: Progress) -> Made:
+    def one(unit: Unit, progress: Progress) -> FitOutput:
         corpus = corpora.read(corpus_ref)
-        catalog = identity.read(catalog_refs)
-        images = len(catalog.images)
-        if not images:
+        if not identities.images:
             raise Permanent(f"none of {corpus.samples} samples has a readable image")
-        k = kmeans.choose_k(part.k, images)
-        gids = identity.training_sample(catalog, k * part.samples_per_centroid, part.seed)
+        k = kmeans.choose_k(part.k, identities.images)
+        gids = identity.training_sample(identity.read(identities), k * part.samples_per_centroid, part.seed)
         rows = corpus.gather(gids)
         fitted = kmeans.fit(rows, k, part.iterations, part.seed)
         assignment = kmeans.assign(rows, fitted, 1)
         fitted = kmeans.inhabited(fitted, assignment)
-        url = files.join(job.recipe.store_url, "centroids", scope, f"{unit.name}.npy")
-        counts = {
-            "k": len(fitted),
-            "images": images,
-            "trained_on": len(gids),
-            "mean_cosine": float(np.mean(1 - assignment.distance)),
-        }
-        return Made([put_array(url, fitted)], len(gids), counts)
+        url = paths.unit_url(context.recipe.store_url, FIT, scope, unit)
+        return FitOutput(
+            samples=len(gids),
+            centroids=put_array(f"{url}.npy", fitted),
+            k=len(fitted),
+            images=identities.images,
+            mean_cosine=float(np.mean(1 - assignment.distance)),
+        )
 
-    work(job, Stage.FIT, scope, ["centroids"], one)
+    run_units(context, FIT, scope, [CORPUS_KEY], one)

@@ -5,59 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from made_core.cluster import cluster_rows
 from made_core.cluster.pair_tasks import PairTask
 from made_core.dedup import near_pairs
-from made_core.io import files
-from made_core.types import Stage, Unit
-from tasks.units import Job, Made, Progress, work
+from made_core.io import files, paths
+from made_core.stages import PAIRS, AssignOutput, PairsOutput
+from made_core.types import Unit
+from tasks.run_units import Progress, RunContext, run_units
 
 
 @task(name="pairs", cache_policy=NO_CACHE, persist_result=False)
 def pairs(
-    job: Job, scope: str, batches: Sequence[cluster_rows.Batch], begin: int, keys: Sequence[str]
+    context: RunContext, scope: str, batches: Sequence[AssignOutput], begin: int, keys: Sequence[str]
 ) -> None:
-    """Finds the pairs of pair_tasks of clusters, named by their keys.
+    """Finds the pairs of pair tasks, given by their keys.
 
     Pairs of two samples before the gid `begin` are left out: an earlier run has them.
     """
-    block = job.recipe.work.block_rows
+    work, bound = context.recipe.work, context.bound
 
-    def one(unit: Unit, progress: Progress) -> Made:
-        span = PairTask.of(unit.key)
-        found = np.zeros(near_pairs.BINS, np.int64)
-        dense: list[int] = []
-        rows = 0
+    def one(unit: Unit, progress: Progress) -> PairsOutput:
+        asked = PairTask.of(unit.key)
+        writer = near_pairs.Writer(bound, work.block_rows, work.pairs_per_sample, begin, progress)
 
         def write(path: Path) -> None:
-            nonlocal rows
-            with open(path, "wb") as file, cluster_rows.gathered(batches, span.start, span.stop) as clusters:
+            with (
+                open(path, "wb") as file,
+                cluster_rows.gathered(batches, asked.start, asked.stop) as clusters,
+            ):
                 for cluster in clusters:
-                    place, most = file.tell(), job.recipe.work.pairs_per_sample * len(cluster.members)
-                    first, last = span.rows(len(cluster.members))
-                    counts = np.zeros(near_pairs.BINS, np.int64)
-                    for some in near_pairs.of_cluster(
-                        cluster.id, cluster.rows, cluster.members, job.bound, block, (first, last), begin
-                    ):
-                        file.write(some.tobytes())
-                        counts += near_pairs.histogram(some["similarity"], job.bound)
-                        progress(rows)
-                        if counts.sum() > most:  # too many to keep: compared when samples are walked
-                            dense.append(cluster.id)
-                            file.seek(place)
-                            file.truncate()
-                            break
-                    found[:] += counts
-                    rows += last - first
-                    progress(rows)
+                    writer.add(file, cluster.id, cluster.rows, cluster.members, asked.rows(len(cluster.rows)))
 
-        url = files.join(job.recipe.store_url, "pairs", scope, f"{unit.name}.pairs")
-        ref = files.put(url, write)
-        counted = {"pairs": int(found.sum()), "histogram": found.tolist(), "dense": dense, "bound": job.bound}
-        return Made([ref], rows, counted)
+        url = paths.unit_url(context.recipe.store_url, PAIRS, scope, unit)
+        ref = files.put(f"{url}.pairs", write)
+        return PairsOutput(
+            samples=writer.rows,
+            pairs=ref,
+            stored=int(writer.histogram.sum()),
+            histogram=tuple(writer.histogram.tolist()),
+            crowded=tuple(writer.crowded),
+            bound=bound,
+        )
 
-    work(job, Stage.PAIRS, scope, keys, one)
+    run_units(context, PAIRS, scope, keys, one)

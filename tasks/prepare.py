@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -11,9 +13,17 @@ from made_core.recipe import Recipe
 from made_core.types import Encoding
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a worker settles before any shard is touched."""
+
+    recipe: Recipe  # with its encoder's device, precision and batch size settled
+    encoding: Encoding
+
+
 @task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
-def prepare(recipe: Recipe) -> tuple[Recipe, Encoding]:
-    """The recipe with its encoder's device, precision and batch size settled, and the encoding.
+def prepare(recipe: Recipe) -> Prepared:
+    """Settles the encoder of a recipe.
 
     Raises:
         EncoderError: the encoder does not fit.
@@ -27,4 +37,4 @@ def prepare(recipe: Recipe) -> tuple[Recipe, Encoding]:
             f"dedup.eps_max is {eps_max:g}, below eps, {encoding.eps:g} (the encoder's default): pairs "
             "between them would be lost; allowed: eps or more"
         )
-    return recipe.model_copy(update={"encoder": resolved}), encoding
+    return Prepared(recipe.model_copy(update={"encoder": resolved}), encoding)

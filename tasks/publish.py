@@ -3,70 +3,70 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from made_core.corpus import corpus as corpora
 from made_core.io import files, paths
-from made_core.output import decision_tables
-from made_core.output import publish as output
-from made_core.output.keep_lists import keep_array, kept_listing, write_keep_npy
+from made_core.output import accounts, decision_tables
+from made_core.output import publish as publishing
+from made_core.output.accounts import ShardAccount
+from made_core.output.keep_lists import kept_table, write_keep_npy
 from made_core.output.plan import Plan
+from made_core.output.summary import Summary
 from made_core.report import examples, report
+from made_core.stages import IdentifyOutput, ResolveOutput, TabulateOutput, WriteOutput
 from made_core.types import FileRef
-from tasks.units import Job, open_log
+from tasks.run_units import RunContext, open_log
 
 GROUPS, MEMBERS = 24, 9  # of the report's images
 
 
+@dataclass(frozen=True)
+class Publication:
+    """What an output is published from."""
+
+    corpus: FileRef
+    identities: IdentifyOutput
+    resolved: ResolveOutput
+    tables: tuple[TabulateOutput, ...]
+    shards: tuple[WriteOutput, ...]
+    accounts: tuple[ShardAccount, ...]
+    histogram: tuple[int, ...]  # of the stored pairs' similarities
+    summary: Summary
+
+
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
-def publish(
-    job: Job,
-    corpus_ref: FileRef,
-    catalog_refs: tuple[FileRef, ...],
-    decision_refs: tuple[FileRef, ...],
-    refs: Sequence[FileRef],
-    accounts: Sequence[dict[str, Any]],
-    histogram: Sequence[int],
-    summary: dict[str, Any],
-) -> dict[str, Any]:
-    """Makes the output whole and returns its summary; doing it twice does the same."""
-    open_log(job.log_folder)
-    place = partial(files.join, job.recipe.output)
-    output.publish(job.recipe.output, refs)
-    corpus = corpora.read(corpus_ref)
-    decided = decision_tables.opened(catalog_refs, decision_refs)
-    listing = kept_listing(corpus, decided)
-    groups = examples.largest_groups(corpus, decided, GROUPS, MEMBERS)
-    unreadable = examples.unreadable(corpus, decided)
-    uids = [str(row["uid"]) for row in listing]
-    columns = pa.schema([(name, pa.string()) for name in ("uid", "shard", "key")])
-    table = pa.Table.from_pylist(listing, columns)
-    files.put(place("keep.parquet"), partial(pq.write_table, table))
-    if keep_array(uids) is None:
-        files.remove(place("keep.npy"))
-        summary["keep_npy"] = "not written: some uid is no 128-bit hex number"
+def publish(context: RunContext, given: Publication) -> None:
+    """Makes the output whole; doing it twice does the same."""
+    open_log(context.log_folder)
+    output, summary = context.recipe.output, given.summary
+    place = partial(files.join, output)
+    publishing.publish(output, [ref for unit in (*given.tables, *given.shards) for ref in unit.refs])
+    corpus = corpora.read(given.corpus)
+    decided = decision_tables.opened(given.identities, given.resolved)
+    kept = kept_table(corpus, decided)
+    files.put(place("keep.parquet"), partial(pq.write_table, kept))
+    if given.resolved.hex_uids:
+        files.put(place("keep.npy"), lambda path: write_keep_npy(path, kept["uid"].to_pylist()))
     else:
-        files.put(place("keep.npy"), lambda path: write_keep_npy(path, uids))
-    files.put(place("accounts.parquet"), partial(pq.write_table, pa.Table.from_pylist(accounts)))
-    plan = Plan(len(listing), job.recipe.writing.samples_per_shard)
+        files.remove(place("keep.npy"))
+    files.put(place("accounts.parquet"), partial(pq.write_table, accounts.table(given.accounts)))
+    plan = Plan(len(kept), context.recipe.writing.samples_per_shard)
     cuts = {f"{plan.name(n)}.tar": int(np.diff(plan.slice(n))[0]) for n in range(plan.shards)}
     files.put_bytes(place("shards", "sizes.json"), json.dumps(cuts, indent=4).encode())
-    edges = np.linspace(job.bound, 1, len(histogram) + 1)
+    edges = np.linspace(context.bound, 1, len(given.histogram) + 1)
     page = report.render(
         summary,
-        report.Histogram(tuple(edges.tolist()), tuple(histogram), 1 - job.encoding.eps),
-        groups,
-        unreadable,
-        [(row["shard"], row["error"]) for row in accounts if row["error"]],
+        report.Histogram(tuple(edges.tolist()), given.histogram, 1 - context.encoding.eps),
+        examples.largest_groups(corpus, decided, GROUPS, MEMBERS),
+        examples.unreadable(corpus, decided),
+        [(row.shard, row.error) for row in given.accounts if row.error],
     )
     files.put_bytes(place("report.html"), page.encode())
-    files.put_bytes(place(paths.SUMMARY), json.dumps(summary, indent=4).encode())
-    return summary
+    files.put_bytes(place(paths.SUMMARY), summary.json_text().encode())

@@ -8,38 +8,41 @@ from prefect.cache_policies import NO_CACHE
 
 from made_core.corpus import corpus as corpora
 from made_core.dedup import inputs
-from made_core.dedup.filters import KEPT
-from made_core.io import files
+from made_core.dedup.inputs import ResolveFiles
+from made_core.io import paths
 from made_core.io.arrays import put_array
-from made_core.types import FileRef, Stage, Unit
-from tasks.units import Job, Made, Progress, work
+from made_core.output.keep_lists import all_hex
+from made_core.reasons import KEPT
+from made_core.stages import CORPUS_KEY, RESOLVE, ResolveOutput
+from made_core.types import FileRef, Unit
+from tasks.run_units import Progress, RunContext, run_units
 
 
 @task(name="resolve", cache_policy=NO_CACHE, persist_result=False)
-def resolve(job: Job, scope: str, corpus_ref: FileRef, sources: inputs.ResolveFiles) -> None:
-    """Decides globally; files: reason, representative, cluster (by gid) and the gids kept by this run."""
+def resolve(context: RunContext, scope: str, corpus_ref: FileRef, files: ResolveFiles) -> None:
+    """Decides over the whole corpus."""
 
-    def one(unit: Unit, progress: Progress) -> Made:
+    def one(unit: Unit, progress: Progress) -> ResolveOutput:
         corpus = corpora.read(corpus_ref)
-        known = inputs.opened(corpus, sources, job.recipe)
-        decided = known.decide(job.encoding.eps)
-        stands = decided.representative[corpus.begin :]
-        new = known.scan.placeholder[corpus.begin :]
-        images = np.unique(known.catalog.first[corpus.begin :][new])
-        url = files.join(job.recipe.store_url, "decisions", scope, unit.name)
-        kept = np.flatnonzero(decided.reason[corpus.begin :] == KEPT) + corpus.begin
-        refs = [
-            put_array(f"{url}.reason.npy", decided.reason),
-            put_array(f"{url}.representative.npy", decided.representative),
-            put_array(f"{url}.cluster.npy", known.cluster),
-            put_array(f"{url}.kept.npy", kept),
-        ]
-        counts = {
-            "kept": len(kept),
-            "stood_for_before": int(((stands >= 0) & (stands < corpus.begin)).sum()),
-            "kept_before": int((decided.reason[: corpus.begin] == KEPT).sum()),
-            "placeholders": {"images": len(images), "samples": int(new.sum())},
-        }
-        return Made(refs, corpus.samples - corpus.begin, counts)
+        known = inputs.read(corpus, files, context.recipe)
+        decided = known.decisions(context.encoding.eps)
+        begin = corpus.begin
+        representative = decided.representative[begin:]
+        placeholder = known.scan.placeholder[begin:]
+        kept = np.flatnonzero(decided.reason[begin:] == KEPT) + begin
+        url = paths.unit_url(context.recipe.store_url, RESOLVE, scope, unit)
+        return ResolveOutput(
+            samples=corpus.samples - begin,
+            reason=put_array(f"{url}.reason.npy", decided.reason),
+            representative=put_array(f"{url}.representative.npy", decided.representative),
+            cluster=put_array(f"{url}.cluster.npy", known.cluster),
+            kept=put_array(f"{url}.kept.npy", kept),
+            kept_samples=len(kept),
+            kept_earlier=int((decided.reason[:begin] == KEPT).sum()),
+            represented_earlier=int(((representative >= 0) & (representative < begin)).sum()),
+            placeholder_images=len(np.unique(known.identities.canonical[begin:][placeholder])),
+            placeholder_samples=int(placeholder.sum()),
+            hex_uids=all_hex(uid.decode() for uid in known.identities.uids[kept].tolist()),
+        )
 
-    work(job, Stage.RESOLVE, scope, ["decisions"], one)
+    run_units(context, RESOLVE, scope, [CORPUS_KEY], one)

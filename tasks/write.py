@@ -12,22 +12,23 @@ from made_core.io import paths
 from made_core.io.arrays import StoredArray
 from made_core.output.plan import Plan
 from made_core.output.write import write_shard
-from made_core.types import FileRef, Stage, Unit
-from tasks.units import Job, Made, Progress, work
+from made_core.stages import WRITE, ResolveOutput, WriteOutput
+from made_core.types import FileRef, Unit
+from tasks.run_units import Progress, RunContext, run_units
 
 
 @task(name="write", cache_policy=NO_CACHE, persist_result=False)
-def write(job: Job, scope: str, corpus_ref: FileRef, kept_ref: FileRef, keys: Sequence[str]) -> None:
+def write(
+    context: RunContext, scope: str, corpus_ref: FileRef, resolved: ResolveOutput, keys: Sequence[str]
+) -> None:
     """Writes output shards; a key is the shard's name, its number."""
     corpus = corpora.read(corpus_ref)
 
-    def one(unit: Unit, progress: Progress) -> Made:
-        kept = StoredArray(kept_ref)
-        plan = Plan(len(kept), job.recipe.writing.samples_per_shard)
+    def one(unit: Unit, progress: Progress) -> WriteOutput:
+        kept = StoredArray(resolved.kept)
+        plan = Plan(len(kept), context.recipe.writing.samples_per_shard)
         start, stop = plan.slice(int(unit.key))
-        gids = kept.rows(start, stop)
-        url = paths.part_url(job.recipe.output, scope, "shards", unit.key, unit)
-        refs = write_shard(corpus, gids, start, plan, url, progress)
-        return Made(refs, len(gids))
+        url = paths.part_url(context.recipe.output, WRITE, scope, unit.key, unit)
+        return write_shard(corpus, kept.rows(start, stop), start, plan, url, progress)
 
-    work(job, Stage.WRITE, scope, keys, one)
+    run_units(context, WRITE, scope, keys, one)

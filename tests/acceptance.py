@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests import checks
+from tests.support import checks
 
 MADE = str(Path(sys.executable).parent / "made")
 

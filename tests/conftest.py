@@ -1,9 +1,11 @@
-"""What holds for all tests: quiet engines, no user's settings, bounded hypothesis."""
+"""What holds for all tests: quiet engines, no user's settings, bounded hypothesis, a kind for each."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Read by Prefect and Ray when they are imported, so set before any test module is.
@@ -16,3 +18,14 @@ for name in [n for n in os.environ if n.startswith("MADE_")]:
 
 settings.register_profile("made", deadline=None, max_examples=50)
 settings.load_profile("made")
+
+KINDS = ("unit", "integration", "e2e")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by them
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test with its folder's kind, but for those that name another themselves."""
+    here = Path(__file__).parent
+    for item in items:
+        if not any(item.get_closest_marker(kind) for kind in KINDS):
+            item.add_marker(item.path.relative_to(here).parts[0])

@@ -18,19 +18,8 @@ from made_core.cluster.kmeans import Assignment
 from made_core.corpus.corpus import Gids
 from made_core.io import files
 from made_core.io.arrays import StoredArray, put_array, read_array, readers
-from made_core.types import FileRef
+from made_core.stages import AssignOutput
 from made_core.vectors import Rows
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The files of one assigned batch of shards."""
-
-    rows: FileRef  # (m, dim) float16, by (cluster, gid); m = images x probes
-    members: FileRef  # (m,) of `member_type`
-    offsets: FileRef  # (k + 1,) int64: cluster c is rows offsets[c] to offsets[c + 1]
-    homes: FileRef  # (images,) of HOME, by gid
-
 
 HOME = np.dtype([("gid", "<i8"), ("cluster", "<i4"), ("distance", "<f8")])
 
@@ -40,10 +29,9 @@ def member_type(probes: int) -> np.dtype[np.void]:
     return np.dtype([("gid", "<i8"), ("probes", "<i4", (probes,))])
 
 
-def put(
-    url: str, gids: Gids, rows: Rows, assignment: Assignment, k: int
-) -> tuple[FileRef, FileRef, FileRef, FileRef]:
-    """Puts a batch as `<url>.{rows,members,offsets,homes}.npy`. Raises StorageFailed."""
+def put(url: str, gids: Gids, rows: Rows, assignment: Assignment, k: int, samples: int) -> AssignOutput:
+    """Puts a batch of `samples` samples, whose images are `gids`, as
+    `<url>.{rows,members,offsets,homes}.npy`. Raises StorageFailed."""
     n, p = assignment.probes.shape
     cluster = assignment.probes.ravel()
     source = np.repeat(np.arange(n), p)
@@ -55,11 +43,14 @@ def put(
     homes = np.empty(n, HOME)
     homes["gid"], homes["cluster"] = gids, assignment.probes[:, 0]
     homes["distance"] = assignment.distance
-    return (
-        put_array(f"{url}.rows.npy", rows[source[order]]),
-        put_array(f"{url}.members.npy", members),
-        put_array(f"{url}.offsets.npy", offsets),
-        put_array(f"{url}.homes.npy", homes),
+    return AssignOutput(
+        samples=samples,
+        rows=put_array(f"{url}.rows.npy", rows[source[order]]),
+        members=put_array(f"{url}.members.npy", members),
+        offsets=put_array(f"{url}.offsets.npy", offsets),
+        homes=put_array(f"{url}.homes.npy", homes),
+        images=n,
+        distance=float(assignment.distance.sum()),
     )
 
 
@@ -73,7 +64,7 @@ class Cluster:
 
 
 @contextmanager
-def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterator[Cluster]]:
+def gathered(batches: Sequence[AssignOutput], start: int, stop: int) -> Iterator[Iterator[Cluster]]:
     """The clusters start to stop - 1, one at a time; memory is that of one cluster's members.
 
     Of the batches their slices of these clusters alone are read and checked, before the first is
@@ -84,7 +75,7 @@ def gathered(batches: Sequence[Batch], start: int, stop: int) -> Iterator[Iterat
     """
     with ExitStack() as stack:
 
-        def opened(batch: Batch) -> _Slice:
+        def opened(batch: AssignOutput) -> _Slice:
             offsets = StoredArray(batch.offsets).rows(start, stop + 1)
             span = int(offsets[0]), int(offsets[-1])
             rows, members = (StoredArray(ref).rows(*span) for ref in (batch.rows, batch.members))
@@ -124,7 +115,9 @@ class _Slice:
     offsets: npt.NDArray[np.int64]  # of these clusters' rows, from 0
 
 
-def homes(batches: Sequence[Batch], first: Gids) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+def homes(
+    batches: Sequence[AssignOutput], first: Gids
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """((n,) home cluster, (n,) distance to its centroid) of every sample, its class's first's.
 
     -1 and NaN for the unreadable. Raises DamagedFile.
@@ -141,7 +134,7 @@ def homes(batches: Sequence[Batch], first: Gids) -> tuple[npt.NDArray[np.int32],
     return cluster, distance
 
 
-def sizes(batches: Sequence[Batch]) -> npt.NDArray[np.int64]:
+def sizes(batches: Sequence[AssignOutput]) -> npt.NDArray[np.int64]:
     """(k,) rows of each cluster, visitors included. Raises DamagedFile."""
     total: npt.NDArray[np.int64] | None = None
     for batch in batches:

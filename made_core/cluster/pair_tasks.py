@@ -7,11 +7,14 @@ depends on n and the number of parts alone, so whoever compares which slice, eac
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from made_core.stages import PairsOutput
+from made_core.types import FileRef
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,31 @@ def crowded(
         if span.parts > 1:
             together[span.start] = together.get(span.start, 0) + count
     return sorted(found | {c for c, count in together.items() if count > most[c]})
+
+
+@dataclass(frozen=True)
+class FoundPairs:
+    """The near pairs that the pair tasks of one run stored."""
+
+    files: tuple[FileRef, ...]  # records of near_pairs.PAIR
+    crowded: tuple[int, ...]  # clusters with too many pairs to store, ascending: not in the files
+    stored: int  # pairs in the files
+    histogram: tuple[int, ...]  # of their similarities
+
+
+def together(outputs: Mapping[str, PairsOutput], most: npt.NDArray[np.int64]) -> FoundPairs:
+    """What all pair tasks found. `most`: (k,) near pairs that may be stored of each cluster.
+
+    A slice's pairs are left out where its cluster turns out to be crowded: all its pairs are found anew.
+    """
+    tasks = [PairTask.of(key) for key in outputs]
+    found = list(outputs.values())
+    dense = crowded(tasks, [o.stored for o in found], [o.crowded for o in found], most)
+    used = [o for t, o in zip(tasks, found, strict=True) if t.parts == 1 or t.start not in dense]
+    counts = np.sum([o.histogram for o in used], axis=0) if used else np.zeros(0, np.int64)
+    return FoundPairs(
+        files=tuple(o.pairs for o in used),
+        crowded=tuple(dense),
+        stored=sum(o.stored for o in used),
+        histogram=tuple(int(n) for n in counts),
+    )

@@ -7,9 +7,9 @@ contents, so it depends neither on how the sources were given nor on who embedde
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 
 import numpy as np
@@ -17,13 +17,32 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from made_core.digests import digest
 from made_core.io import files, stored
 from made_core.io.arrays import StoredArray, readers
-from made_core.recipe import digest
 from made_core.types import FileRef, Shard
 from made_core.vectors import Rows
 
 Gids = npt.NDArray[np.int64]
+
+
+REF = pa.struct(
+    [("path", pa.string()), ("size", pa.int64()), ("digest", pa.string()), ("blocks", pa.string())]
+)
+SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),  # the input shard's id
+        ("url", pa.string()),
+        ("fingerprint", pa.string()),
+        ("size", pa.int64()),  # bytes of the tar
+        ("expected", pa.int64()),  # samples by its stats; null without stats
+        ("samples", pa.int64()),
+        ("earlier", pa.bool_()),  # part of the corpus that this one extends
+        ("rows", REF),
+        ("metadata", REF),
+        ("tables", pa.map_(pa.string(), REF)),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +52,9 @@ class Part:
     shard: Shard
     start: int  # gid of its first sample
     samples: int
-    rows: FileRef  # (samples, dim) float16
-    table: FileRef  # metadata, embeddings.SCHEMA
+    rows: FileRef  # (samples, dim) float16 unit rows
+    metadata: FileRef  # of embed.metadata.SCHEMA
+    tables: Mapping[str, FileRef] = field(default_factory=dict)  # further ones of its samples, by name
 
     @property
     def stop(self) -> int:
@@ -59,6 +79,16 @@ class Corpus:
         """gid of the first sample that this run brings."""
         return self.parts[self.known - 1].stop if self.known else 0
 
+    def batches(self, shards: int) -> list[str]:
+        """Keys of batches of up to `shards` of the parts that this run brings: see `batch`."""
+        stop = len(self.parts)
+        return [f"{a}-{min(stop, a + shards)}" for a in range(self.known, stop, shards)]
+
+    def batch(self, key: str) -> tuple[Part, ...]:
+        """The parts of the batch `<first part>-<last part + 1>`."""
+        start, stop = (int(n) for n in key.split("-"))
+        return self.parts[start:stop]
+
     @property
     def samples(self) -> int:
         """Samples, the unreadable ones and those of an earlier corpus included."""
@@ -67,7 +97,20 @@ class Corpus:
     @property
     def key(self) -> str:
         """16 hex digits over every embedded shard's name and content."""
-        return digest([self.known, [[p.shard.id, p.rows.digest, p.table.digest] for p in self.parts]])
+        return digest([self.known, [[p.shard.id, p.rows.digest, p.metadata.digest] for p in self.parts]])
+
+    @property
+    def tables_key(self) -> str:
+        """16 hex digits over the content of all further tables: what reads them depends on it."""
+        return digest([sorted((name, ref.digest) for name, ref in p.tables.items()) for p in self.parts])
+
+    def with_table(self, name: str, tables: Mapping[str, FileRef]) -> Corpus:
+        """The corpus with one more table of each new part, given by the shard's fingerprint."""
+        parts = [
+            replace(p, tables={**p.tables, name: tables[p.shard.fingerprint]}) if n >= self.known else p
+            for n, p in enumerate(self.parts)
+        ]
+        return replace(self, parts=tuple(parts))
 
     def part_of(self, gids: Gids) -> npt.NDArray[np.int64]:
         """The index of the part that holds each gid."""
@@ -100,36 +143,33 @@ class Corpus:
         return result
 
 
-def build(embedded: Sequence[tuple[Shard, int, FileRef, FileRef]], earlier: Corpus | None = None) -> Corpus:
-    """The corpus of (shard, samples, rows, table) in discovery's order, behind those of `earlier`.
+def build(embedded: Iterable[Part], earlier: Corpus | None = None) -> Corpus:
+    """The corpus of embedded shards in discovery's order, behind those of `earlier`.
 
-    Empty shards are left out: they hold no sample, so numbering passes over them.
+    The parts are numbered here, whatever `start` they have. Empty shards are left out: they hold no sample.
     """
     parts = list(earlier.parts) if earlier else []
     known, start = len(parts), earlier.samples if earlier else 0
-    for shard, samples, rows, table in embedded:
-        if samples:
-            parts.append(Part(shard, start, samples, rows, table))
-            start += samples
+    for part in embedded:
+        if part.samples:
+            parts.append(replace(part, start=start))
+            start += part.samples
     return Corpus(tuple(parts), known)
 
 
 def put(folder: str, corpus: Corpus) -> FileRef:
-    """Puts the corpus as a table with a row per shard, unless it stands there. Raises StorageFailed."""
-    columns: dict[str, list[str | int | None]] = {
-        "shard": [p.shard.id for p in corpus.parts],
-        "url": [p.shard.url for p in corpus.parts],
-        "fingerprint": [p.shard.fingerprint for p in corpus.parts],
-        "size": [p.shard.size for p in corpus.parts],
-        "expected": [p.shard.expected for p in corpus.parts],
-        "samples": [p.samples for p in corpus.parts],
-        "earlier": [n < corpus.known for n in range(len(corpus.parts))],
-    }
-    for name in ("rows", "table"):
-        for field in fields(FileRef):
-            columns[f"{name}_{field.name}"] = [getattr(getattr(p, name), field.name) for p in corpus.parts]
+    """Puts the corpus as a table of SCHEMA, a row per shard, unless it is there. Raises StorageFailed."""
+    records = [
+        {
+            "shard": p.shard.id, "url": p.shard.url, "fingerprint": p.shard.fingerprint,
+            "size": p.shard.size, "expected": p.shard.expected, "samples": p.samples,
+            "earlier": n < corpus.known, "rows": asdict(p.rows), "metadata": asdict(p.metadata),
+            "tables": [(name, asdict(ref)) for name, ref in sorted(p.tables.items())],
+        }
+        for n, p in enumerate(corpus.parts)
+    ]  # fmt: skip
     sink = BytesIO()
-    pq.write_table(pa.table(columns), sink)
+    pq.write_table(pa.Table.from_pylist(records, SCHEMA), sink)
     data = sink.getvalue()
     url = files.join(folder, f"{hashlib.blake2b(data, digest_size=8).hexdigest()}.parquet")
     if files.exists(url) and files.read(url) == data:  # else it is damaged: made again at once
@@ -141,14 +181,15 @@ def read(ref: FileRef) -> Corpus:
     """The corpus that `put` wrote. Raises DamagedFile."""
     with stored.local(ref) as path:
         records = pq.read_table(path).to_pylist()
-    whole = build(
-        [
-            (
-                Shard(r["shard"], r["url"], r["fingerprint"], r["size"], r["expected"]),
-                r["samples"],
-                *(FileRef(*(r[f"{name}_{f.name}"] for f in fields(FileRef))) for name in ("rows", "table")),
-            )
-            for r in records
-        ]
-    )
-    return Corpus(whole.parts, sum(r["earlier"] for r in records))
+    parts = [
+        Part(
+            Shard(r["shard"], r["url"], r["fingerprint"], r["size"], r["expected"]),
+            0,
+            r["samples"],
+            FileRef(**r["rows"]),
+            FileRef(**r["metadata"]),
+            {name: FileRef(**table) for name, table in r["tables"]},
+        )
+        for r in records
+    ]
+    return Corpus(build(parts).parts, sum(r["earlier"] for r in records))

@@ -8,7 +8,6 @@ In a corpus that extends another, what was a class's first then is so still.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 from made_core.corpus.corpus import Corpus, Gids
 from made_core.embed import metadata
 from made_core.io.arrays import put_array, read_array
-from made_core.types import FileRef
+from made_core.stages import IdentifyOutput
 
 Uids = npt.NDArray[np.bytes_]
 
@@ -28,12 +27,12 @@ class Identities:
     """Arrays over all samples, by gid."""
 
     uids: Uids  # UTF-8
-    first: Gids  # gid of the class's first; -1: unreadable
+    canonical: Gids  # gid of the class's first; -1: unreadable
 
     @property
     def images(self) -> Gids:
         """The gids of the classes' canonicals: the samples whose rows are clustered and compared."""
-        return np.flatnonzero(self.first == np.arange(len(self.first)))
+        return np.flatnonzero(self.canonical == np.arange(len(self.canonical)))
 
 
 def build(corpus: Corpus, earlier: Gids | None = None) -> Identities:
@@ -42,7 +41,7 @@ def build(corpus: Corpus, earlier: Gids | None = None) -> Identities:
     digests: list[npt.NDArray[np.bytes_]] = []
     readable: list[npt.NDArray[np.bool_]] = []
     for part in corpus.parts:
-        table = metadata.read_table(part.table, ["uid", "image_digest", "error"])
+        table = metadata.read_table(part.metadata, ["uid", "image_digest", "error"])
         uids.append(np.array([u.encode() for u in table["uid"].to_pylist()], np.bytes_))
         # As two numbers: numpy's byte strings would lose trailing zero bytes.
         raw = b"".join(d or bytes(16) for d in table["image_digest"].to_pylist())
@@ -97,15 +96,17 @@ def training_sample(catalog: Identities, size: int, seed: int) -> Gids:
     return images[order[:size]]
 
 
-def put(url: str, catalog: Identities) -> tuple[FileRef, FileRef]:
-    """Puts `<url>.uids.npy` and `<url>.first.npy`. Raises StorageFailed."""
-    return (
-        put_array(f"{url}.uids.npy", catalog.uids),
-        put_array(f"{url}.first.npy", catalog.first),
+def put(url: str, identities: Identities) -> IdentifyOutput:
+    """Puts `<url>.uids.npy` and `<url>.canonical.npy`. Raises StorageFailed."""
+    return IdentifyOutput(
+        samples=len(identities.uids),
+        uids=put_array(f"{url}.uids.npy", identities.uids),
+        canonical=put_array(f"{url}.canonical.npy", identities.canonical),
+        images=len(identities.images),
+        readable=int((identities.canonical >= 0).sum()),
     )
 
 
-def read(refs: Sequence[FileRef]) -> Identities:
-    """The catalog that `put` wrote, on disk. Raises DamagedFile."""
-    uids, first = map(read_array, refs)
-    return Identities(uids, first)
+def read(output: IdentifyOutput) -> Identities:
+    """The identities that `put` wrote, on disk. Raises DamagedFile."""
+    return Identities(read_array(output.uids), read_array(output.canonical))

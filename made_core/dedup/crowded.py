@@ -26,6 +26,8 @@ class CrowdedCluster:
     nodes: Ints  # (m,) the node of each row
     at_home: Flags  # (m,) two rows are compared here if one of them is at home
     rows: Rows  # (m, dim) float16 stored rows
+    step: int = STEP
+    kept_block: int = KEPT_BLOCK
 
     def walk(self, rank: Ints, bound: float) -> Walk:
         """See rules.Crowd."""
@@ -39,8 +41,8 @@ class CrowdedCluster:
 class Walk:
     """The kept rows of a dense cluster, as far as the walk has come.
 
-    STEP rows of the walk at a time are compared with all that were kept before them, by matrix
-    products; what is kept among the STEP themselves is compared row by row.
+    `step` rows of the walk at a time are compared with all that were kept before them, by matrix
+    products; what is kept among them is compared row by row.
     """
 
     def __init__(self, dense: CrowdedCluster, rank: Ints, bound: float) -> None:
@@ -50,10 +52,10 @@ class Walk:
         self._turn = np.argsort(self._order)
         self._end = 0  # turns before it have been compared with `_kept`
         self._kept: list[int] = []  # places of the rows kept before this step
-        self._blocks: list[Block] = []  # the same rows, KEPT_BLOCK in each but the last
+        self._blocks: list[Block] = []  # the same rows, `kept_block` in each but the last
         self._near: dict[int, Ints] = {}  # place of this step -> places of `_kept` that may be near
         self._recent: list[int] = []  # places of the rows kept in this step
-        self._units = torch.empty((STEP, dense.rows.shape[1]))  # their rows
+        self._units = torch.empty((dense.step, dense.rows.shape[1]))  # their rows
 
     def near(self, place: int) -> tuple[Ints, Floats]:
         """The kept nodes whose similarity to row `place` exceeds the bound, and the similarities.
@@ -76,19 +78,20 @@ class Walk:
         self._recent.append(place)
 
     def _advance(self, turn: int) -> None:
-        """Begins the next STEP rows: what was kept so far is compared with all of them."""
-        del self._blocks[len(self._kept) // KEPT_BLOCK :]  # the last one, which was not full
+        """Begins the next `step` rows: what was kept so far is compared with all of them."""
+        block = self._dense.kept_block
+        del self._blocks[len(self._kept) // block :]  # the last one, which was not full
         self._kept += self._recent
         self._recent.clear()
-        for start in range(len(self._blocks) * KEPT_BLOCK, len(self._kept), KEPT_BLOCK):
-            self._blocks.append(prepare(self._dense.rows[self._kept[start : start + KEPT_BLOCK]]))
-        self._end = turn + STEP
+        for start in range(len(self._blocks) * block, len(self._kept), block):
+            self._blocks.append(prepare(self._dense.rows[self._kept[start : start + block]]))
+        self._end = turn + self._dense.step
         step = self._order[turn : self._end]
         left = prepare(self._dense.rows[step])
         found = [np.zeros((0, 2), np.int64)]
-        for number, block in enumerate(self._blocks):
-            first, second = candidates(left, block, self._bound)
-            found.append(np.stack([first, second + number * KEPT_BLOCK], axis=1))
+        for number, kept_rows in enumerate(self._blocks):
+            first, second = candidates(left, kept_rows, self._bound)
+            found.append(np.stack([first, second + number * block], axis=1))
         pairs = np.concatenate(found)
         pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
         rows, starts = np.unique(pairs[:, 0], return_index=True)

@@ -14,11 +14,11 @@ from made_core.corpus.corpus import Gids
 from made_core.corpus.identity import Identities
 from made_core.dedup import order, rules
 from made_core.dedup.crowded import CrowdedCluster
-from made_core.dedup.filters import KEPT, Codes, code
 from made_core.dedup.near_pairs import Pairs
 from made_core.io.arrays import read_array
+from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE, PLACEHOLDER, REPEATED_UID, Codes
 from made_core.recipe import Dedup
-from made_core.types import FileRef, Reason
+from made_core.stages import ResolveOutput
 
 NOBODY = -1
 
@@ -27,19 +27,19 @@ NOBODY = -1
 class Decisions:
     """Arrays over all samples, by gid."""
 
-    reason: Codes  # KEPT, or an index into REASONS
+    reason: Codes  # why each is dropped, or KEPT
     representative: Gids  # gid of the kept sample that stands for it; NOBODY for filtered samples
 
 
 def decide(
-    catalog: Identities,
+    identities: Identities,
     dropped: Codes,
     values: npt.NDArray[Any],
     cluster: npt.NDArray[np.int32],
     pairs: Pairs,
     dedup: Dedup,
     eps: float,
-    dense: Sequence[Cluster] = (),
+    crowded: Sequence[Cluster] = (),
     placeholder: npt.NDArray[np.bool_] | None = None,
     earlier: Decisions | None = None,
 ) -> Decisions:
@@ -48,24 +48,24 @@ def decide(
     Args:
         dropped: (n,) codes of the filters. values: (n,) the keep rule's, lowest first.
         cluster: (n,) home of each sample. pairs: near pairs of the catalog's images, any order.
-        dense: clusters whose pairs are not among them.
+        crowded: clusters whose pairs are not among them.
         placeholder: (n,) samples whose copies are named so; None: none.
         earlier: decisions of the first m samples, by an earlier run: they stand, and those that it
             kept come first in the order.
     """
     n = len(dropped)
     reason = dropped.copy()
-    readable = catalog.first >= 0
-    original = _first_of_uid(catalog.uids, readable)
+    readable = identities.canonical >= 0
+    original = _first_of_uid(identities.uids, readable)
     repeated = readable & (original != np.arange(n))
-    reason[repeated] = code(Reason.REPEATED_UID)
+    reason[repeated] = REPEATED_UID.code
     before = 0
     if earlier is not None:
         before = len(earlier.reason)
         reason[:before], repeated[:before] = earlier.reason, False
-    rank = order.ranks(values, catalog.uids, before)
+    rank = order.ranks(values, identities.uids, before)
     eligible = np.flatnonzero(reason == KEPT)
-    survivor = _survivors(catalog.first, eligible, rank, n)
+    survivor = _survivors(identities.canonical, eligible, rank, n)
 
     nodes = np.unique(survivor[survivor >= 0])  # gids, one per class that still has a member
     node_of = np.full(n, NOBODY, np.int64)
@@ -74,7 +74,7 @@ def decide(
     use = (ends[0] >= 0) & (ends[1] >= 0)
     i, j = (node_of[end[use]] for end in ends)
     similarity, bound = pairs["similarity"][use], 1 - eps
-    crowds = [_crowd(c, survivor, node_of) for c in dense]
+    crowds = [_crowd(c, survivor, node_of) for c in crowded]
     stays = nodes < before
     if dedup.rule == "cover":
         resolved = rules.cover(rank[nodes], i, j, similarity, bound, crowds, stays)
@@ -85,21 +85,21 @@ def decide(
     if earlier is not None:
         representative[:before] = earlier.representative
     representative[nodes] = nodes[resolved.representative]
-    reason[nodes[~resolved.kept]] = code(Reason.NEAR_DUPLICATE)
-    own = survivor[catalog.first[eligible]]
+    reason[nodes[~resolved.kept]] = NEAR_DUPLICATE.code
+    own = survivor[identities.canonical[eligible]]
     copies = eligible[own != eligible]
-    reason[copies] = code(Reason.EXACT_COPY)
+    reason[copies] = EXACT_COPY.code
     if placeholder is not None:
-        reason[copies[placeholder[copies]]] = code(Reason.PLACEHOLDER)
-    representative[copies] = representative[survivor[catalog.first[copies]]]
+        reason[copies[placeholder[copies]]] = PLACEHOLDER.code
+    representative[copies] = representative[survivor[identities.canonical[copies]]]
     again = np.flatnonzero(repeated)
     representative[again] = representative[original[again]]
     return Decisions(reason, representative)
 
 
-def read(refs: Sequence[FileRef]) -> Decisions:
-    """The stored decisions, from the files of reasons and representatives. Raises DamagedFile."""
-    return Decisions(read_array(refs[0]), read_array(refs[1]))
+def read_decisions(output: ResolveOutput) -> Decisions:
+    """The stored decisions. Raises DamagedFile."""
+    return Decisions(read_array(output.reason), read_array(output.representative))
 
 
 def _crowd(cluster: Cluster, survivor: Gids, node_of: Gids) -> CrowdedCluster:

@@ -1,4 +1,4 @@
-"""All that decides who stays, gathered once: then any eps that the stored pairs reach is quickly decided."""
+"""All that resolve decides from, read once: then each eps up to eps_max is decided quickly."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from made_core.cluster import cluster_rows
 from made_core.corpus import identity
 from made_core.corpus.corpus import Corpus
 from made_core.corpus.identity import Identities
-from made_core.dedup import decide as decisions
 from made_core.dedup import near_pairs, order
-from made_core.dedup.decide import Decisions
+from made_core.dedup.decide import Decisions, decide, read_decisions
 from made_core.dedup.metadata_scan import MetadataScan, scan
 from made_core.recipe import Recipe
+from made_core.stages import AssignOutput, IdentifyOutput, ResolveOutput
 from made_core.types import FileRef
 
 
 @dataclass(frozen=True)
 class ResolveFiles:
-    """Where the evidence of a corpus lies."""
+    """The files of a corpus that resolve reads."""
 
-    catalog: tuple[FileRef, ...]
-    batches: tuple[cluster_rows.Batch, ...]
+    identities: IdentifyOutput
+    batches: tuple[AssignOutput, ...]
     pairs: tuple[FileRef, ...]
-    dense: tuple[int, ...]  # clusters whose pairs are not among them
-    earlier: tuple[FileRef, ...] = ()  # decisions of the corpus that this one extends
+    crowded: tuple[int, ...]  # clusters whose pairs are not among these
+    earlier: ResolveOutput | None = None  # decisions of the corpus that this one extends
 
 
 @dataclass(frozen=True)
@@ -37,44 +37,44 @@ class ResolveInputs:
     """Arrays over all samples, by gid, and pairs of them."""
 
     recipe: Recipe
-    catalog: Identities
+    identities: Identities
     scan: MetadataScan
     values: npt.NDArray[Any]  # the keep rule's, lowest first
     cluster: npt.NDArray[np.int32]  # home; -1: unreadable
     pairs: near_pairs.Pairs
-    dense: Sequence[cluster_rows.Cluster]
-    earlier: Decisions | None  # of the first samples: those stand
+    crowded: Sequence[cluster_rows.Cluster]
+    earlier: Decisions | None  # of the first samples: those stay as they are
 
-    def decide(self, eps: float) -> Decisions:
-        """Who stays at `eps`, which is not above the search's eps_max."""
-        return decisions.decide(
-            self.catalog, self.scan.dropped, self.values, self.cluster, self.pairs,
-            self.recipe.dedup, eps, self.dense, self.scan.placeholder, self.earlier,
+    def decisions(self, eps: float) -> Decisions:
+        """Who stays at `eps`, which is not above the eps_max of the pairs."""
+        return decide(
+            self.identities, self.scan.dropped, self.values, self.cluster, self.pairs,
+            self.recipe.dedup, eps, self.crowded, self.scan.placeholder, self.earlier,
         )  # fmt: skip
 
 
-def opened(corpus: Corpus, sources: ResolveFiles, recipe: Recipe) -> ResolveInputs:
-    """The evidence of a corpus; crowded clusters' rows are read as they are touched.
+def read(corpus: Corpus, files: ResolveFiles, recipe: Recipe) -> ResolveInputs:
+    """The inputs of a corpus; crowded clusters' rows are read as they are touched.
 
     Raises:
         DamagedFile: a stored file is gone or not what was written.
         RecipeError: the keep rule reads a field that no sample has.
     """
-    catalog = identity.read(sources.catalog)
+    identities = identity.read(files.identities)
     crowds: list[cluster_rows.Cluster] = []
-    for c in sources.dense:  # all batches' files are open for one cluster at a time
-        with cluster_rows.gathered(sources.batches, c, c + 1) as clusters:
+    for c in files.crowded:  # all batches' files are open for one cluster at a time
+        with cluster_rows.gathered(files.batches, c, c + 1) as clusters:
             crowds += clusters
-    cluster, distance = cluster_rows.homes(sources.batches, catalog.first)
-    found = scan(corpus, catalog.first, recipe)
-    by_place = order.of_place(recipe.dedup, distance, catalog.uids)
+    cluster, distance = cluster_rows.homes(files.batches, identities.canonical)
+    found = scan(corpus, identities.canonical, recipe)
+    by_place = order.of_place(recipe.dedup, distance, identities.uids)
     return ResolveInputs(
         recipe,
-        catalog,
+        identities,
         found,
         found.values if by_place is None else by_place,
         cluster,
-        near_pairs.read(sources.pairs),
+        near_pairs.read(files.pairs),
         crowds,
-        decisions.read(sources.earlier) if sources.earlier else None,
+        read_decisions(files.earlier) if files.earlier else None,
     )

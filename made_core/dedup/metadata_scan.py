@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from made_core import filters
 from made_core.corpus.corpus import Corpus, Gids
-from made_core.dedup import filters, order
-from made_core.dedup.filters import KEPT, Codes, code
+from made_core.dedup import order
 from made_core.embed import metadata
 from made_core.errors import RecipeError
+from made_core.reasons import KEPT, PLACEHOLDER, Codes
 from made_core.recipe import Recipe
-from made_core.types import Reason
 
 Flags = npt.NDArray[np.bool_]
 
@@ -39,12 +39,12 @@ def scan(corpus: Corpus, first: Gids, recipe: Recipe) -> MetadataScan:
         RecipeError: the keep rule reads a field that no sample has.
     """
     extra = order.columns(recipe.dedup)
-    wanted = list(dict.fromkeys((*filters.COLUMNS, *extra)))
+    wanted = list(dict.fromkeys((*filters.COLUMNS, "caption", *extra)))
     most = recipe.dedup.placeholder_captions
     common = _common(first, most) if most else np.zeros(len(first), bool)
     codes, values, seen = [np.zeros(0, np.int8)], [np.zeros(0)], [np.zeros((0, 2), np.int64)]
     for part in corpus.parts:
-        table = metadata.read_table(part.table, wanted)
+        table = metadata.read_table(part.metadata, wanted)
         codes.append(filters.apply(table, recipe.filters))
         fields = {name: table[name].to_pylist() for name in extra}
         values.append(order.of_metadata(recipe.dedup, fields, part.samples))
@@ -56,7 +56,7 @@ def scan(corpus: Corpus, first: Gids, recipe: Recipe) -> MetadataScan:
         raise RecipeError(f"dedup.keep is {recipe.dedup.keep}, but no sample's json has a number in {names}")
     placeholder = common & np.isin(first, _many(np.concatenate(seen), most or 0))
     if recipe.dedup.placeholders == "drop":
-        dropped[placeholder & (dropped == KEPT)] = code(Reason.PLACEHOLDER)
+        dropped[placeholder & (dropped == KEPT)] = PLACEHOLDER.code
     return MetadataScan(dropped, value, placeholder)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -42,14 +43,20 @@ class Candidates:
 
 
 def near(
-    rows: Rows, bound: float, block: int, some: tuple[int, int] | None = None, known: int = 0
+    rows: Rows,
+    bound: float,
+    block: int,
+    some: tuple[int, int] | None = None,
+    known: int = 0,
+    chunk: int = EXACT_CHUNK,
 ) -> Iterator[tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:  # fmt: skip
     """All i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block; of `some`:
     those with i in this range.
 
     Pairs among the first `known` rows are left out: an earlier run has them. Yields (i, j, similarity);
-    memory is a few blocks of (block, block) float32, whatever n. The similarity is the float64 product
+    memory is a few blocks of (block, block) float32, whatever n; `chunk` pairs are decided at a time. The
+    similarity is the float64 product
     of the stored rows, normalised in float64.
     """
     n = len(rows)
@@ -64,8 +71,8 @@ def near(
             first, second = first + a, second + b
             if a == b:
                 first, second = first[first < second], second[first < second]
-            for start in range(0, len(first), EXACT_CHUNK):
-                i, j = first[start : start + EXACT_CHUNK], second[start : start + EXACT_CHUNK]
+            for start in range(0, len(first), chunk):
+                i, j = first[start : start + chunk], second[start : start + chunk]
                 exact = cosine(rows[i], rows[j])
                 keep = exact > bound
                 if keep.any():
@@ -94,6 +101,39 @@ def of_cluster(
         pairs["i"], pairs["j"] = np.minimum(a, b), np.maximum(a, b)
         pairs["similarity"] = value[mine]
         yield pairs
+
+
+class Writer:
+    """Writes the near pairs of clusters to a file, but for those of crowded clusters."""
+
+    def __init__(
+        self, bound: float, block: int, most: int, begin: int, progress: Callable[[int], None]
+    ) -> None:
+        """Args: bound, block, begin: see `of_cluster`; most: pairs stored of a cluster, times its rows."""
+        self._bound, self._block, self._most, self._begin = bound, block, most, begin
+        self._progress = progress
+        self.rows = 0  # compared
+        self.histogram = np.zeros(BINS, np.int64)  # of the stored pairs' similarities
+        self.crowded: list[int] = []  # clusters with more pairs: none of theirs is stored
+
+    def add(
+        self, file: BinaryIO, cluster: int, rows: Rows, members: npt.NDArray[np.void], some: tuple[int, int]
+    ) -> None:
+        """Writes the pairs of one cluster; `some`: see `near`."""
+        place, counts = file.tell(), np.zeros(BINS, np.int64)
+        for pairs in of_cluster(cluster, rows, members, self._bound, self._block, some, self._begin):
+            file.write(pairs.tobytes())
+            counts += histogram(pairs["similarity"], self._bound)
+            self._progress(self.rows)
+            if counts.sum() > self._most * len(members):
+                self.crowded.append(cluster)
+                file.seek(place)
+                file.truncate()
+                break
+        else:
+            self.histogram += counts
+        self.rows += some[1] - some[0]
+        self._progress(self.rows)
 
 
 def histogram(values: npt.NDArray[np.float64], bound: float) -> npt.NDArray[np.int64]:

@@ -13,20 +13,19 @@ image are never taken as independent. `estimate` says how far r may be off.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from made_core.cluster.cluster_rows import Batch
 from made_core.corpus.corpus import Gids
 from made_core.dedup import candidates
 from made_core.dedup.near_pairs import EXACT_CHUNK
 from made_core.errors import DamagedFile
 from made_core.io.arrays import read_array
+from made_core.stages import AssignOutput
 from made_core.vectors import Rows, cosine
 
 SEEDS = 1 << 32  # added to the audit's seed: its draw is nobody else's, not k-means' training sample
@@ -90,7 +89,7 @@ def compared(left: npt.NDArray[np.int32], right: npt.NDArray[np.int32]) -> npt.N
     return result
 
 
-def probes_of(batches: Sequence[Batch], gids: Gids) -> npt.NDArray[np.int32]:
+def probes_of(batches: Sequence[AssignOutput], gids: Gids) -> npt.NDArray[np.int32]:
     """(n, p) the stored clusters of images by ascending gid, home first. Raises DamagedFile."""
     result: npt.NDArray[np.int32] | None = None
     for batch in batches:
@@ -139,25 +138,6 @@ def estimate(counts: Ints, images: int) -> Recall:
     low = _beta_quantile(tail, hits, trials - hits + 1) if r > 0 else 0.0
     high = _beta_quantile(1 - tail, hits + 1, trials - hits) if r < 1 else 1.0
     return Recall(*sums, r, low, high)
-
-
-def sentence(recall: Mapping[str, Any]) -> str:
-    """What summary.json's `recall` says, in words."""
-    queries, r, low, high = (recall[name] for name in ("queries", "estimate", "low", "high"))
-    if not queries:
-        return "Every image was compared with every other: recall 1, exactly"
-    if r is None:
-        return f"None of {queries:,} sampled images has a duplicate: there is no recall to tell"
-    start = f"Found {recall['found']:,} of {recall['pairs']:,} duplicate pairs of"
-    if low == high:
-        return f"{start} all {queries:,} images: recall {_figure(r)}, exactly"
-    interval = f"(95 % interval {_figure(low)} to {_figure(high)})"
-    return f"{start} {queries:,} sampled images: recall {_figure(r)} {interval}"
-
-
-def _figure(share: float) -> str:
-    """Three decimals; all but a few are never shown as all."""
-    return "> 0.999" if 0.9995 <= share < 1 else f"{share:.3f}"
 
 
 def _student(freedom: int) -> float:

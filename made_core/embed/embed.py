@@ -1,8 +1,4 @@
-"""Embeddings and per-sample metadata of one shard: made from a tar, put in the store, read again.
-
-Two files a shard: `.npy`, float16 unit rows in tar order, one for EVERY sample (an unreadable
-sample's is zero), and `.parquet`, the metadata of the same rows with the errors.
-"""
+"""A shard's tar -> unit rows and metadata, a row for EVERY sample."""
 
 from __future__ import annotations
 
@@ -29,6 +25,15 @@ if TYPE_CHECKING:  # it imports torch, which a reader of embeddings need not
     from made_core.embed.encoder import Encoder
 
 
+@dataclass(frozen=True)
+class EmbeddedShard:
+    """A shard's rows and metadata, in tar order."""
+
+    rows: Rows  # (n, dim) float16 unit rows; zero for an unreadable sample
+    table: pa.Table  # of metadata.SCHEMA
+    stray: int  # members of the tar that belong to no sample
+
+
 @dataclass
 class _Prepared:
     record: dict[str, Any]
@@ -42,8 +47,8 @@ def embed(
     max_pixels: int,
     threads: int,
     progress: Callable[[int], None],
-) -> tuple[Rows, pa.Table, int]:
-    """A shard's ((n, dim) float16 unit rows, metadata of `SCHEMA`, stray members).
+) -> EmbeddedShard:
+    """Embeds a shard.
 
     One bad image never costs its neighbours: its row is zero and its record says why.
     `progress` is called with the samples done so far.
@@ -69,7 +74,7 @@ def embed(
                 progress(len(records))
     finally:
         os.close(descriptor)
-    return rows, pa.Table.from_pylist(records, schema=metadata.SCHEMA), held.stray
+    return EmbeddedShard(rows, pa.Table.from_pylist(records, schema=metadata.SCHEMA), held.stray)
 
 
 def _ahead(

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from made_core.ingest import tar
 from made_core.io import files, stored
 from made_core.io.arrays import put_array, read_array
+from made_core.stages import EmbedOutput
 from made_core.types import FileRef, Shard
 from made_core.vectors import Rows
 
@@ -111,13 +112,27 @@ def valid(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def put(url: str, rows: Rows, table: pa.Table) -> tuple[FileRef, FileRef]:
-    """Puts `<url>.npy` and `<url>.parquet`. Raises StorageFailed."""
+def put(url: str, rows: Rows, table: pa.Table, stray: int = 0) -> EmbedOutput:
+    """Puts `<url>.npy` and `<url>.parquet`; `stray` members of the tar belong to no sample.
+
+    Raises StorageFailed.
+    """
 
     def write_table(path: Path) -> None:
         pq.write_table(table, path, compression="zstd")
 
-    return put_array(f"{url}.npy", rows), files.put(f"{url}.parquet", write_table)
+    return EmbedOutput(
+        samples=len(table),
+        rows=put_array(f"{url}.npy", rows),
+        metadata=files.put(f"{url}.parquet", write_table),
+        unreadable=_present(table["error"]),
+        warnings=_present(table["warning"]),
+        stray=stray,
+    )
+
+
+def _present(column: pa.ChunkedArray) -> int:
+    return int(column.length() - column.null_count)
 
 
 def read_rows(ref: FileRef) -> Rows:

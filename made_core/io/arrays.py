@@ -51,14 +51,18 @@ def readers(refs: Iterable[FileRef]) -> int:
 class StoredArray:
     """A stored `.npy`, read by slices and by rows; for one thread at a time.
 
+    Args:
+        piece: bytes of a remote file that one request reads, and memory holds, at most; but a block.
+
     Raises:
         DamagedFile: when opened, it is gone, of another size or no array; when read, a block that
             was asked for is not what was written.
     """
 
-    def __init__(self, ref: FileRef) -> None:
+    def __init__(self, ref: FileRef, piece: int = PIECE) -> None:
         stored.check_size(ref)
         self.ref = ref
+        self._most = max(1, piece // files.BLOCK)  # blocks of a request
         self._checked = np.zeros(-(-ref.size // files.BLOCK), bool)
         self._copy: int | None = None  # descriptor of a remote file's
         if files.is_local(ref.path):
@@ -108,10 +112,9 @@ class StoredArray:
         ends = len(self._checked) + 1
         inside = np.cumsum(np.bincount(enter, minlength=ends) - np.bincount(leave, minlength=ends))
         blocks = np.flatnonzero((inside[:-1] > 0) & ~self._checked)
-        most = max(1, PIECE // files.BLOCK)
         for run in np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1):
-            for n in range(0, len(run), most):
-                self._check(int(run[n]), int(run[n : n + most][-1]) + 1)
+            for n in range(0, len(run), self._most):
+                self._check(int(run[n]), int(run[n : n + self._most][-1]) + 1)
 
     def _check(self, first: int, last: int) -> None:
         """Has the blocks first to last - 1 here and checked."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
+from typing import Any
 
 from made_core.errors import OutputError
 from made_core.io import files
 from made_core.recipe import Recipe
+from made_core.stages import Stage
 from made_core.types import Unit
 
 RUN_MARK = "run.json"  # says whose an output folder is
+PARTS = ".parts"  # of an output: what attempts put and nothing published yet
 SUMMARY = "summary.json"
 SWEEP = ("sweep.html", "sweep.json")  # of `made sweep`, on these decisions
 
@@ -57,12 +60,23 @@ def inside(place: str, folder: str) -> bool:
     return place == folder or place.startswith(folder.rstrip("/") + "/")
 
 
-def part_url(output: str, scope: str, folder: str, name: str, unit: Unit) -> str:
-    """Where an attempt puts a file of the output before it is published: no attempt meets another.
+def stage_folder(store: str, stage: Stage[Any], scope: str) -> str:
+    """The folder in the store that holds a stage's files of one scope."""
+    return files.join(store, stage.folder, scope)
+
+
+def unit_url(store: str, stage: Stage[Any], scope: str, unit: Unit) -> str:
+    """What the names of an attempt's files in the store begin with: no other attempt has it."""
+    return files.join(stage_folder(store, stage, scope), unit.name)
+
+
+def part_url(output: str, stage: Stage[Any], scope: str, name: str, unit: Unit) -> str:
+    """Where an attempt puts a file of the output before it is published: no other attempt has it.
 
     `<output>/.parts/<scope>/<attempt>/<folder>/<name>`; `published` is its inverse.
     """
-    return files.join(output, ".parts", scope, f"{unit.attempt}-{unit.token[:6]}", folder, name)
+    attempt = f"{unit.attempt}-{unit.token[:6]}"
+    return files.join(output, PARTS, scope, attempt, stage.folder, name)
 
 
 def published(output: str, part: str) -> str:

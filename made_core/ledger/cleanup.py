@@ -1,13 +1,13 @@
 """What dead attempts left: files that no row names, scratch folders that no process holds.
 
-Why the sweep of a store harms nobody, though runs share it and others work in it: the files are
-listed FIRST, the ledger is asked second. A listed file's attempt had its token before the listing.
-Where the ledger then says that the unit is done, and by other files, that attempt's token is void:
-tokens are drawn anew for every attempt, so no later commit can name the file either. Units that are
-open, running, set aside or unknown are left alone: a live attempt may have put the file and be about
-to commit it. A worker that lost its lease and still writes will find its part file gone, which is
-one more error that the ledger drops; what it puts afterwards waits for the next sweep. Files of
-attempts that this ledger did not make are another ledger's over the same store: left alone.
+Why cleaning a store harms nobody, though runs share it and others work in it: the files are listed
+FIRST, the ledger is asked second. A listed file's attempt had its token before the listing. Where the
+ledger then says that the unit is done, and with other files, that attempt's token is void: tokens are
+drawn for each attempt, so no later commit can name the file either. Units that are open, running,
+failed or unknown are left alone: a live attempt may have put the file and be about to commit it. A
+worker that lost its lease and still writes will find its part file gone, which is one more error that
+the ledger drops; what it puts afterwards waits for the next cleanup. Files of attempts that this ledger
+did not make belong to another ledger over the same store: left alone.
 """
 
 from __future__ import annotations
@@ -22,22 +22,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from made_core.io import files
+from made_core.io import files, paths
 from made_core.ledger.ledger import Ledger
 from made_core.settings import settings
-from made_core.types import Stage, UnitState
+from made_core.stages import Stage
 
-FOLDERS = {  # of the store; decide and write put theirs into the output
-    Stage.EMBED: "embeddings",
-    Stage.CATALOG: "identity",
-    Stage.FIT: "centroids",
-    Stage.ASSIGN: "groups",
-    Stage.PAIRS: "pairs",
-    Stage.AUDIT: "audits",
-    Stage.RESOLVE: "decisions",
-}
-# Unit.name, of which the first part is the key, and a suffix; hidden: a part.
+# Unit.name, which begins with the key, and a suffix; hidden: a part file.
 OF_ATTEMPT = re.compile(r"\.?((.+?)\.\d+-[0-9a-f]{6})\..+")
 PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # of files.put
 SCRATCH = re.compile(re.escape(files.SCRATCH) + r"[a-z0-9_]{8}")
@@ -55,22 +47,24 @@ class Removed:
         return Removed(self.files + other.files, self.bytes + other.bytes)
 
 
-def clean_stage(ledger: Ledger, store: str, stage: Stage, scope: str) -> Removed:
+def clean_stage(ledger: Ledger, store: str, stage: Stage[Any], scope: str) -> Removed:
     """Removes the files of a stage's done units that the units' rows do not name.
+
+    Nothing where the files belong to the output: `clean_output` removes those.
 
     Raises:
         StorageFailed: the store or the ledger does not answer.
     """
-    if stage not in FOLDERS:
+    if stage.in_output:
         return Removed()
-    folder = files.join(store, FOLDERS[stage], scope)
+    folder = paths.stage_folder(store, stage, scope)
     try:
         found = files.names(folder)
     except FileNotFoundError:
         return Removed()
     results = ledger.units.results(stage, scope, None)  # after the listing: see above
-    done = {key for key, r in results.items() if r.state is UnitState.DONE}
-    named = {posixpath.basename(ref.path) for key in done for ref in results[key].files}
+    done = {key: r.output for key, r in results.items() if r.output is not None}
+    named = {posixpath.basename(ref.path) for output in done.values() for ref in output.refs}
     dead = {
         name: (match[1], match[2])
         for name in found.keys() - named
@@ -87,10 +81,10 @@ def clean_output(output: str) -> Removed:
         StorageFailed: storage does not answer.
     """
     attempts = files.join(output, ".parts")
-    swept = Removed(*files.measure(attempts))
+    removed = Removed(*files.measure(attempts))
     files.remove(attempts)
     parts = {name: size for name, size in files.names(output).items() if PART.fullmatch(name)}
-    return swept + _removed(output, parts)
+    return removed + _removed(output, parts)
 
 
 def _removed(folder: str, names: dict[str, int]) -> Removed:
@@ -104,11 +98,11 @@ def clean_scratch() -> None:
     base = settings().scratch or Path(tempfile.gettempdir())
     for folder in base.glob(f"{files.SCRATCH}*"):
         if SCRATCH.fullmatch(folder.name):
-            with suppress(OSError):  # another sweeps it, or it cannot be locked here
-                _sweep_scratch(folder)
+            with suppress(OSError):  # another process cleans it, or it cannot be locked here
+                _clean_scratch(folder)
 
 
-def _sweep_scratch(folder: Path) -> None:
+def _clean_scratch(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         facts = os.fstat(descriptor)

@@ -1,17 +1,12 @@
-"""The door to the database that holds the ledger: its connections, retries, and schema."""
+"""The door to the database that holds the ledger: its connections and retries."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, NullPool, Row, create_engine, make_url, text
+from sqlalchemy import Engine, NullPool, Row, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from tenacity import (
     RetryCallState,
@@ -22,7 +17,7 @@ from tenacity import (
 )
 
 from made_core.errors import DatabaseError, StorageFailed
-from made_core.ledger.schema import VERSION_TABLE
+from made_core.ledger.schema import upgrade
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +29,6 @@ CONNECTION = {  # libpq: a host that fell silent is noticed within a minute
     "tcp_user_timeout": 60_000,
     "application_name": "made",
 }
-LOCK = 0x6D616465  # "made": held while the schema is being changed
-LEASE = "now() + make_interval(secs => :lease)"  # a fragment: the end of a lease that begins now
 TEXT_LIMIT = 20_000  # characters kept of an error or a traceback
 
 
@@ -52,7 +45,7 @@ class Database:
         self._engine, self.place = _engine(url)
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Close the engine."""
         self._engine.dispose()
 
     def one(self, sql: str, values: dict[str, Any]) -> Row[Any]:
@@ -62,7 +55,7 @@ class Database:
     def all(self, sql: str, values: dict[str, Any]) -> Sequence[Row[Any]]:
         """The rows of one statement, tried for `patience` seconds while nothing answers.
 
-        The statement must bear being run again after it was done and its answer was lost.
+        The statement may run again after it was done and its answer was lost: it must allow for that.
 
         Raises:
             StorageFailed: still no answer.
@@ -90,11 +83,11 @@ class Database:
 
     def _warn(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        log.warning("%s does not answer, trying on for up to %g s: %s",
+        log.warning("%s does not answer, retrying for up to %g s: %s",
                     self.place, self.patience, _reason(error))  # fmt: skip
 
     def prepare(self) -> None:
-        """See that the database answers and has this program's tables: creates, or upgrades them.
+        """Check that the database answers, and create or upgrade its tables.
 
         Raises:
             DatabaseError: unreachable (tried once), or of a version unknown to this program.
@@ -102,34 +95,10 @@ class Database:
         try:
             connect = self._engine.connect().execution_options(isolation_level="READ COMMITTED")
             with connect as connection, connection.begin():
-                self._migrate(connection)
+                upgrade(connection, self.place)
         except DBAPIError as error:
             what = "cannot be reached" if _unanswered(error) else "cannot hold the ledger"
             raise DatabaseError(f"{self.place} {what}: {_reason(error)}") from None
-
-    def _migrate(self, connection: Connection) -> None:
-        config = Config()
-        folder = str(Path(__file__).with_name("migrations"))
-        config.set_main_option("script_location", folder.replace("%", "%%"))
-        config.attributes["connection"] = connection
-        scripts = ScriptDirectory.from_config(config)
-        head = scripts.get_current_head()
-
-        def current() -> str | None:
-            options = {"version_table": VERSION_TABLE}
-            return MigrationContext.configure(connection, opts=options).get_current_revision()
-
-        found = current()
-        if found != head:  # ours to change, or another process is at it: then see what it made
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-            found = current()
-        if found is not None and found not in {s.revision for s in scripts.walk_revisions()}:
-            raise DatabaseError(
-                f"{self.place} is of another version of made: its schema is {found}, "
-                f"this program knows up to {head}"
-            )
-        if found != head:
-            command.upgrade(config, "head")
 
 
 def _engine(url: str) -> tuple[Engine, str]:

@@ -6,13 +6,13 @@ Files come first, the row second: a unit is done when its row says so. All times
 from __future__ import annotations
 
 from made_core.ledger.database import Database
-from made_core.ledger.progress import Stages
+from made_core.ledger.progress import Progress
 from made_core.ledger.runs import Runs
 from made_core.ledger.units import Units
 
 
 class Ledger:
-    """Runs, their stages, and units. It holds no connection between calls; threads may share it.
+    """Runs, units, progress. It holds no connection between calls; threads may share it.
 
     Every call may raise StorageFailed, when the database did not answer for `patience` seconds.
     """
@@ -25,7 +25,7 @@ class Ledger:
         """
         self._database = Database(url, patience)
         self.runs = Runs(self._database)
-        self.stages = Stages(self._database)
+        self.progress = Progress(self._database)
         self.units = Units(self._database)
 
     @classmethod
@@ -40,5 +40,5 @@ class Ledger:
         return ledger
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Close the engine."""
         self._database.close()

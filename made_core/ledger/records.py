@@ -1,42 +1,50 @@
-"""What the ledger answers: frozen dataclasses, and how they come of its rows."""
+"""What the ledger answers: frozen dataclasses, made from its rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic
 
+from pydantic import ValidationError
 from sqlalchemy import Row
 
-from made_core.types import FileRef, RunState, Stage, UnitState
+from made_core.errors import OutdatedRun
+from made_core.stages import OutputRow, OutputT, Stage, from_row
+from made_core.types import FileRef, RunState, UnitState
+
+REMEDY = "run it again with the same recipe: what an earlier version of made left is recomputed"
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Generic[OutputT]):
     """What the ledger knows of a unit."""
 
     key: str
     state: UnitState
-    files: tuple[FileRef, ...]  # of a done one
-    samples: int  # of a done one, else 0
-    counts: dict[str, Any]
+    output: OutputT | None  # of a done one
     error: str | None  # of the last attempt, where it failed
     attempts: int
     seconds: float | None  # of the attempt that ended it
 
     @classmethod
-    def of(cls, row: Row[Any]) -> Result:
-        """From columns of `unit`."""
-        return cls(
-            key=row.key,
-            state=UnitState(row.state),
-            files=tuple(FileRef(**file) for file in row.files or ()),
-            samples=row.samples or 0,
-            counts=row.counts or {},
-            error=row.error,
-            attempts=row.attempts,
-            seconds=row.seconds,
-        )
+    def of(cls, stage: Stage[OutputT], scope: str, row: Row[Any]) -> Result[OutputT]:
+        """From columns of `unit`. Raises OutdatedRun: another version of made wrote the output."""
+        state = UnitState(row.state)
+        output = _output(stage, scope, row) if state is UnitState.DONE else None
+        return cls(row.key, state, output, row.error, row.attempts, row.seconds)
+
+
+def _output(stage: Stage[OutputT], scope: str, row: Row[Any]) -> OutputT:
+    if isinstance(row.files, dict):  # until schema 0003: a list
+        try:
+            return from_row(stage.output, OutputRow(row.samples, row.files, row.counts))
+        except ValidationError:
+            pass
+    raise OutdatedRun(
+        f"stage {stage.name}, scope {scope}, unit {row.key}: its output is not of the form of version "
+        f"{stage.version} of the stage, {stage.output.__name__}; {REMEDY}"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Run:
     """A run as recorded."""
 
     id: str
-    identity: str  # digest of what decides the output
+    recipe_digest: str  # of what decides the output
     recipe: dict[str, Any]
     output: str
     store: str
@@ -89,7 +97,8 @@ class Run:
 class StageStatus:
     """Where a stage of a run stands."""
 
-    stage: Stage
+    stage: str
+    version: int  # of the stage, when the run began it; 0: before stages had versions
     scope: str
     planned: int  # units that the run asked for
     tally: Tally
@@ -110,17 +119,17 @@ class StageStatus:
             samples = float(tally.samples)
         rate = samples / seconds if seconds > 0 else None
         eta = _eta(row, tally, rate) if running else None
-        return cls(Stage(row.stage), row.scope, row.units, tally, row.first, row.last, rate, eta)
+        return cls(row.stage, row.version, row.scope, row.units, tally, row.first, row.last, rate, eta)
 
 
 @dataclass(frozen=True)
 class UnitStatus:
     """A unit as shown to people."""
 
-    stage: Stage
+    stage: str
     scope: str
     key: str
-    shard: str | None  # id of the input shard, for embed
+    shard: str | None  # id of the input shard whose fingerprint is the key
     state: UnitState
     attempts: int
     samples: int
@@ -134,8 +143,7 @@ class UnitStatus:
     @classmethod
     def of(cls, row: Row[Any]) -> UnitStatus:
         """From columns of `unit`, `shard` and `seconds`."""
-        known = row._asdict()
-        return cls(**{**known, "stage": Stage(row.stage), "state": UnitState(row.state)})
+        return cls(**{**row._asdict(), "state": UnitState(row.state)})
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from made_core import filters
 from made_core.corpus.corpus import Corpus, Gids, Part
 from made_core.dedup.decide import NOBODY
-from made_core.dedup.filters import KEPT, REASONS, Codes, code
 from made_core.embed import metadata
 from made_core.io.arrays import StoredArray
 from made_core.output.plan import Plan
-from made_core.types import DUPLICATES, FileRef
+from made_core.reasons import DUPLICATES, KEPT, Codes
+from made_core.stages import IdentifyOutput, ResolveOutput
 from made_core.vectors import cosine
 
 SCHEMA = pa.schema(
@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
         ("key", pa.string()),  # in the input shard
         ("row", pa.int32()),  # place in the input shard, 0 first
         ("kept", pa.bool_()),
-        ("reason", pa.string()),  # a Reason; null: kept
+        ("reason", pa.string()),  # a reason's name; null: kept
         (
             "represented_by",
             pa.string(),
@@ -54,10 +54,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Decided:
-    """The stored catalog and decisions: arrays by gid, and the kept gids in order."""
+    """The stored identities and decisions: arrays by gid, and the kept gids in order."""
 
     uids: StoredArray
-    first: StoredArray
+    canonical: StoredArray
     reason: StoredArray
     representative: StoredArray
     cluster: StoredArray
@@ -72,9 +72,17 @@ class Check:
     broken: int  # represented by a sample that is not kept, or not within eps
 
 
-def opened(catalog: Sequence[FileRef], decisions: Sequence[FileRef]) -> Decided:
-    """What catalog and resolve put, read as it is asked for. Raises DamagedFile."""
-    return Decided(*map(StoredArray, (*catalog, *decisions)))
+def opened(identities: IdentifyOutput, resolved: ResolveOutput) -> Decided:
+    """What identify and resolve put, read as it is asked for. Raises DamagedFile."""
+    return Decided(
+        *map(
+            StoredArray,
+            (
+                identities.uids, identities.canonical, resolved.reason, resolved.representative,
+                resolved.cluster, resolved.kept,
+            ),
+        )
+    )  # fmt: skip
 
 
 def columns(part: Part, corpus: Corpus, decided: Decided, plan: Plan, bound: float) -> tuple[Columns, Check]:
@@ -87,7 +95,9 @@ def columns(part: Part, corpus: Corpus, decided: Decided, plan: Plan, bound: flo
     removed = np.flatnonzero((reason != KEPT) & (representative != NOBODY))
     stands = representative[removed]
     value = np.full(part.samples, np.nan)
-    value[removed] = similarities(corpus, decided.first.rows(*here)[removed], decided.first.take(stands))
+    value[removed] = similarities(
+        corpus, decided.canonical.rows(*here)[removed], decided.canonical.take(stands)
+    )
     names: list[str | None] = [None] * part.samples
     for place, uid in zip(removed.tolist(), decided.uids.take(stands).tolist(), strict=True):
         names[place] = uid.decode()
@@ -97,7 +107,7 @@ def columns(part: Part, corpus: Corpus, decided: Decided, plan: Plan, bound: flo
     keys: list[str | None] = [None] * part.samples
     for ordinal, place in enumerate(np.flatnonzero(reason == KEPT).tolist(), before):
         shards[place], keys[place] = plan.name(ordinal // plan.samples_per_shard), plan.key(ordinal)
-    promised = np.isin(reason[removed], [code(r) for r in DUPLICATES])
+    promised = np.isin(reason[removed], [r.code for r in DUPLICATES])
     holds = (value[removed] > bound) & (decided.reason.take(stands) == KEPT)
     check = Check(int(promised.sum()), int((promised & ~holds).sum()))
     return Columns(reason, names, value, decided.cluster.rows(*here), shards, keys), check
@@ -117,8 +127,7 @@ def similarities(corpus: Corpus, left: Gids, right: Gids) -> npt.NDArray[np.floa
 
 def table(part: Part, columns: Columns) -> pa.Table:
     """A shard's decisions, a row for EVERY sample, of `SCHEMA`. Raises DamagedFile."""
-    found = metadata.read_table(part.table, ["uid", "key", "row", "error"])
-    names = [None if c == KEPT else REASONS[c].value for c in columns.reason.tolist()]
+    found = metadata.read_table(part.metadata, ["uid", "key", "row", "error"])
     value = columns.similarity
     return pa.table(
         {
@@ -127,7 +136,7 @@ def table(part: Part, columns: Columns) -> pa.Table:
             "key": found["key"],
             "row": found["row"],
             "kept": pa.array(columns.reason == KEPT),
-            "reason": pa.array(names, pa.string()),
+            "reason": pa.array(filters.names(columns.reason), pa.string()),
             "represented_by": pa.array(columns.represented_by, pa.string()),
             "similarity": pa.array(value, mask=np.isnan(value)),
             "cluster": pa.array(columns.cluster, mask=columns.cluster < 0),

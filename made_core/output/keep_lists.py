@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from made_core.corpus.corpus import Corpus
 from made_core.embed import metadata
 from made_core.output.decision_tables import Decided
 
+SCHEMA = pa.schema([(name, pa.string()) for name in ("uid", "shard", "key")])
 HEX_UID = re.compile(r"[0-9a-f]{32}")
 
 
-def kept_listing(corpus: Corpus, decided: Decided) -> list[dict[str, object]]:
-    """uid, input shard and key of every sample that this run kept, in the output's order.
-
-    Raises DamagedFile.
-    """
+def kept_table(corpus: Corpus, decided: Decided) -> pa.Table:
+    """A table of SCHEMA: every sample that this run kept, in the output's order. Raises DamagedFile."""
     kept = decided.kept.rows()
-    listing: list[dict[str, object]] = []
+    tables = [SCHEMA.empty_table()]
     for part, positions in corpus.by_part(kept):
-        rows = (kept[positions] - part.start).tolist()
-        for fact in metadata.read_table(part.table, ["uid", "key"]).take(rows).to_pylist():
-            listing.append({"uid": fact["uid"], "shard": part.shard.id, "key": fact["key"]})
-    return listing
+        rows = kept[positions] - part.start
+        found = metadata.read_table(part.metadata, ["uid", "key"]).take(rows)
+        shard = pa.array([part.shard.id] * len(rows), pa.string())
+        tables.append(pa.table([found["uid"], shard, found["key"]], schema=SCHEMA))
+    return pa.concat_tables(tables)
 
 
-def keep_array(uids: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.void]] | None:
-    """DataComp's subset file: sorted pairs of 64-bit halves ("u8,u8"); None where a uid is not
-    128-bit hex."""
-    if not all(HEX_UID.fullmatch(u) for u in uids):
-        return None
+def all_hex(uids: Iterable[str]) -> bool:
+    """Whether all uids are 128-bit numbers in hex, which keep.npy can hold."""
+    return all(HEX_UID.fullmatch(uid) for uid in uids)
+
+
+def keep_array(uids: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    """DataComp's subset file: sorted pairs of 64-bit halves, dtype "u8,u8", of uids that are `all_hex`."""
     halves = [(int(u[:16], 16), int(u[16:], 16)) for u in uids]
     return np.sort(np.array(halves, np.dtype("u8,u8")))
 
 
 def write_keep_npy(path: Path, uids: Sequence[str]) -> None:
     """Writes `keep_array(uids)` to a local file."""
-    array = keep_array(uids)
-    assert array is not None
     with open(path, "wb") as file:
-        np.save(file, array)
+        np.save(file, keep_array(uids))

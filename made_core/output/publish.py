@@ -1,29 +1,26 @@
-"""The output: the plan of its shards, the shards themselves, the keep lists."""
+"""Publishing: attempts' files move to their places in the output, all or none."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from made_core.errors import DamagedFile
 from made_core.io import files, paths
+from made_core.output import summary
 from made_core.types import FileRef
 
 
-def plan_of(output: str) -> str | None:
-    """The scope of the decisions that a finished output holds; None: it is not finished."""
-    try:
-        plan = json.loads(files.read(files.join(output, paths.SUMMARY))).get("plan")
-    except (FileNotFoundError, ValueError):
-        return None
-    return plan if isinstance(plan, str) else None
+def decisions_of(output: str) -> str | None:
+    """The digest of the decisions that a finished output holds; None: it is not finished."""
+    found = summary.read(output)
+    return None if found is None else found.decisions_digest
 
 
-def stands(output: str, refs: Sequence[FileRef], is_published: bool) -> bool:
+def present(output: str, refs: Sequence[FileRef], is_published: bool) -> bool:
     """Whether a done unit's files are there: as its attempt put them, or published.
 
-    A published file of the right size may be an older plan's, unless the output `is_published`
-    with this one: then its content decides.
+    A published file of the right size may be of older decisions, unless the output `is_published`
+    with these: then its content decides.
     """
     return all(_where(output, ref, is_published) is not None for ref in refs)
 
@@ -54,7 +51,7 @@ def publish(output: str, refs: Sequence[FileRef]) -> None:
             raise DamagedFile(f"{ref.path} is gone before it was published")
         if where == ref.path:
             files.move(where, paths.published(output, ref.path))
-    for name in (*paths.SWEEP, ".parts"):
+    for name in (*paths.SWEEP, paths.PARTS):
         files.remove(files.join(output, name))
 
 

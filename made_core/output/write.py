@@ -15,7 +15,21 @@ from made_core.errors import ChangedInput
 from made_core.ingest import tar
 from made_core.io import files
 from made_core.output.plan import Plan
-from made_core.types import FileRef
+from made_core.stages import WriteOutput
+
+LISTING = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("key", pa.string()),  # in the output shard
+        ("shard", pa.string()),  # the input shard's id
+        ("source_key", pa.string()),  # in the input shard
+        ("source_url", pa.string()),  # of the input shard
+        ("caption", pa.string()),
+        ("url", pa.string()),  # where img2dataset got the image
+        ("width", pa.int32()),  # pixels
+        ("height", pa.int32()),
+    ]
+)
 
 
 def write_shard(
@@ -25,7 +39,7 @@ def write_shard(
     plan: Plan,
     url: str,
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[FileRef, FileRef, FileRef]:
+) -> WriteOutput:
     """Puts `<url>.tar`, `.parquet` and `_stats.json` with the samples `gids`, in their order.
 
     Raises:
@@ -37,7 +51,7 @@ def write_shard(
     def outgoing() -> Iterator[tar.Sample]:
         for part, positions in corpus.by_part(gids):
             table = metadata.read_table(
-                part.table, ["uid", "content_digest", "caption", "url", "width", "height"]
+                part.metadata, ["uid", "content_digest", "caption", "url", "width", "height"]
             )
             wanted = (gids[positions] - part.start).tolist()
             facts = table.take(wanted).to_pylist()
@@ -62,18 +76,15 @@ def write_shard(
                     os.close(descriptor)
 
     shard = files.put(f"{url}.tar", lambda path: tar.write(path, outgoing()))
-    schema = pa.schema(
-        [(n, pa.string()) for n in ("uid", "key", "shard", "source_key", "source_url", "caption", "url")]
-        + [("width", pa.int32()), ("height", pa.int32())]
-    )
-    listing = pa.Table.from_pylist(records, schema)
+    listing = pa.Table.from_pylist(records, LISTING)
     parquet = files.put(f"{url}.parquet", lambda path: pq.write_table(listing, path))
     n = len(records)
     stats = {
         "count": n, "successes": n, "failed_to_download": 0, "failed_to_resize": 0,
         "status_dict": {"success": n},
     }  # fmt: skip
-    return shard, parquet, files.put_bytes(f"{url}_stats.json", json.dumps(stats, indent=4).encode())
+    put_stats = files.put_bytes(f"{url}_stats.json", json.dumps(stats, indent=4).encode())
+    return WriteOutput(samples=n, tar=shard, listing=parquet, stats=put_stats)
 
 
 def _checked(descriptor: int, entries: Sequence[tar.Entry], row: int, url: str, content: bytes) -> tar.Sample:

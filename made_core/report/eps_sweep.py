@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from made_core.corpus.corpus import Corpus, Gids
 from made_core.dedup.decide import NOBODY
-from made_core.dedup.filters import KEPT, code
 from made_core.dedup.inputs import ResolveInputs
-from made_core.errors import RecipeError
+from made_core.errors import UserError
 from made_core.output.decision_tables import similarities
+from made_core.output.summary import Summary
+from made_core.reasons import KEPT, NEAR_DUPLICATE
 from made_core.report import examples, html
 from made_core.report.report import Example
-from made_core.types import Reason
 
 EXAMPLES = 6  # pairs of images shown for each eps
 STEPS = 8  # of a sweep that names no eps
@@ -44,16 +45,16 @@ def every(eps: Sequence[float], eps_max: float) -> list[float]:
     """The eps to try, ascending, each once; none given: STEPS even ones up to `eps_max`.
 
     Raises:
-        RecipeError: one is not between 0 and `eps_max`, down to which the pairs are stored.
+        UserError: one is not between 0 and `eps_max`, down to which the pairs are stored.
     """
     for value in eps:
         if not 0 < value <= eps_max + 1e-12:
-            raise RecipeError(f"eps is {value:g}, allowed: above 0, up to the run's eps_max, {eps_max:g}")
+            raise UserError(f"eps is {value:g}, allowed: above 0, up to the run's eps_max, {eps_max:g}")
     return sorted(set(eps)) or [eps_max * n / STEPS for n in range(1, STEPS + 1)]
 
 
 def sweep(
-    corpus: Corpus, evidence: ResolveInputs, every_eps: Sequence[float], shown: int = EXAMPLES
+    corpus: Corpus, inputs: ResolveInputs, every_eps: Sequence[float], shown: int = EXAMPLES
 ) -> list[Step]:
     """What each of the ascending eps does; nothing is embedded, clustered or compared again.
 
@@ -66,21 +67,21 @@ def sweep(
     new = slice(corpus.begin, None)
     before = np.zeros(corpus.samples - corpus.begin, bool)
     for eps in every_eps:
-        decided = evidence.decide(eps)
+        decided = inputs.decisions(eps)
         reason = decided.reason[new]
-        near = reason == code(Reason.NEAR_DUPLICATE)
+        near = reason == NEAR_DUPLICATE.code
         removed = np.flatnonzero(near & ~before & (decided.representative[new] != NOBODY)) + corpus.begin
         stands = decided.representative[removed]
-        examples = _examples(corpus, evidence, removed, stands, shown) if shown else ()
+        examples = _examples(corpus, inputs, removed, stands, shown) if shown else ()
         steps.append(Step(eps, len(reason), int((reason == KEPT).sum()), int(near.sum()), examples))
         before = near
     return steps
 
 
 def _examples(
-    corpus: Corpus, evidence: ResolveInputs, removed: Gids, stands: Gids, shown: int
+    corpus: Corpus, inputs: ResolveInputs, removed: Gids, stands: Gids, shown: int
 ) -> tuple[tuple[Example, Example], ...]:
-    first = evidence.catalog.first
+    first = inputs.identities.canonical
     value = similarities(corpus, first[removed], first[stands])
     least = np.lexsort((removed, value))[:shown]
     wanted = np.unique(np.concatenate([removed[least], stands[least]]))
@@ -90,18 +91,37 @@ def _examples(
     )
 
 
-def document(steps: Sequence[Step]) -> list[dict[str, Any]]:
+class SweepStep(BaseModel):
+    """What one eps does, without images."""
+
+    eps: float
+    samples: int
+    kept: int
+    share: float
+    near_duplicates: int
+
+
+class Sweep(BaseModel):
+    """What sweep.json holds."""
+
+    run: str
+    decisions_digest: str  # of the decisions that the sweep is about
+    steps: list[SweepStep]
+
+
+def document(run: Summary, steps: Sequence[Step]) -> Sweep:
     """The steps for a JSON file, without images."""
-    return [
-        {
-            "eps": round(s.eps, 12), "samples": s.samples, "kept": s.kept, "share": round(s.share, 6),
-            "near_duplicates": s.near_duplicates,
-        }
+    rows = [
+        SweepStep(
+            eps=round(s.eps, 12), samples=s.samples, kept=s.kept, share=round(s.share, 6),
+            near_duplicates=s.near_duplicates,
+        )
         for s in steps
     ]  # fmt: skip
+    return Sweep(run=run.run, decisions_digest=run.decisions_digest, steps=rows)
 
 
-def render(run: dict[str, Any], steps: Sequence[Step]) -> str:
+def render(run: Summary, steps: Sequence[Step]) -> str:
     """The sweep as an HTML page that needs no other file. `run`: the run's summary."""
     return html.fill(
         "sweep.html.j2",

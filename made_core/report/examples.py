@@ -10,14 +10,13 @@ import numpy as np
 
 from made_core.corpus.corpus import Corpus, Gids
 from made_core.dedup.decide import NOBODY
-from made_core.dedup.filters import code
 from made_core.embed import metadata
 from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest import tar
 from made_core.io import files
 from made_core.output.decision_tables import Decided, similarities
+from made_core.reasons import DUPLICATES, UNREADABLE
 from made_core.report.report import Example, Group, Unreadable, thumbnail
-from made_core.types import DUPLICATES, Reason
 
 EXAMPLES = 5  # samples named for each kind of error
 
@@ -27,7 +26,7 @@ def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) 
 
     Raises DamagedFile.
     """
-    duplicate = np.isin(decided.reason.rows(), [code(r) for r in DUPLICATES])
+    duplicate = np.isin(decided.reason.rows(), [r.code for r in DUPLICATES])
     duplicate[: corpus.begin] = False  # an earlier run's report shows those
     representative = decided.representative.rows()
     removed = np.flatnonzero(duplicate & (representative != NOBODY))
@@ -38,7 +37,7 @@ def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) 
     for gid in chosen.tolist():
         others = removed[stands == gid]
         value = similarities(
-            corpus, decided.first.take(others), decided.first.take(np.full(len(others), gid))
+            corpus, decided.canonical.take(others), decided.canonical.take(np.full(len(others), gid))
         )
         order = np.lexsort((others, -value))[:members]
         shown.append((gid, others[order], value[order]))
@@ -63,7 +62,7 @@ def images(corpus: Corpus, gids: Gids) -> dict[int, Example]:
     result = {}
     for part, positions in corpus.by_part(gids):
         rows = (gids[positions] - part.start).tolist()
-        table = metadata.read_table(part.table, ["uid", "key", "caption"]).take(rows).to_pylist()
+        table = metadata.read_table(part.metadata, ["uid", "key", "caption"]).take(rows).to_pylist()
         data: dict[int, bytes | None] = dict.fromkeys(rows)
         try:
             with files.local(part.shard.url) as path:
@@ -87,13 +86,13 @@ def images(corpus: Corpus, gids: Gids) -> dict[int, Example]:
 
 def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
     """What could not be read, by error, the most frequent first. Raises DamagedFile."""
-    gids = np.flatnonzero(decided.reason.rows(corpus.begin, corpus.samples) == code(Reason.UNREADABLE))
+    gids = np.flatnonzero(decided.reason.rows(corpus.begin, corpus.samples) == UNREADABLE.code)
     gids += corpus.begin
     counts: Counter[str] = Counter()
     examples: defaultdict[str, list[str]] = defaultdict(list)
     for part, positions in corpus.by_part(gids):
         rows = (gids[positions] - part.start).tolist()
-        for fact in metadata.read_table(part.table, ["key", "error"]).take(rows).to_pylist():
+        for fact in metadata.read_table(part.metadata, ["key", "error"]).take(rows).to_pylist():
             counts[fact["error"]] += 1
             if len(examples[fact["error"]]) < EXAMPLES:
                 examples[fact["error"]].append(f"{part.shard.id}/{fact['key']}")

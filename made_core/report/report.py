@@ -8,28 +8,16 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from made_core.dedup.pair_recall import sentence
 from made_core.errors import BadImage
+from made_core.filters import FILTERS, by_name
 from made_core.ingest import decode
+from made_core.output.summary import SampleCounts, Summary
+from made_core.reasons import UNREADABLE
 from made_core.report.html import NOTHING, cosine, duration, fill, number
-from made_core.types import Reason, RunState
+from made_core.types import RunState
 
 MAX_PIXELS = 100_000_000  # of a image for a thumbnail: a bound on memory
-OUTCOMES = {  # label and meaning
-    "kept": ("Kept", "in the output"),
-    Reason.NEAR_DUPLICATE.value: (
-        "Near-duplicate",
-        "similarity above 1 \N{MINUS SIGN} eps to another sample",
-    ),
-    Reason.EXACT_COPY.value: ("Exact copy", "equal image bytes"),
-    Reason.PLACEHOLDER.value: ("Placeholder", "equal image bytes under many captions"),
-    Reason.REPEATED_UID.value: ("Repeated uid", "the same upstream row again"),
-    Reason.SMALL_SIDE.value: ("Small image", "smallest side below filters.min_side"),
-    Reason.ASPECT_RATIO.value: ("Extreme shape", "long / short side above filters.max_aspect"),
-    Reason.FEW_WORDS.value: ("Few words", "caption has fewer words than filters.min_words"),
-    Reason.FEW_CHARS.value: ("Short caption", "fewer characters than filters.min_chars"),
-    Reason.UNREADABLE.value: ("Unreadable", "no image, or its embedding is not a number"),
-}
+PALETTE = 8  # colours for filters in style.css.j2, by position in FILTERS
 LEFT, RIGHT, TOP, BOTTOM = 12, 20, 30, 250  # of the histogram, in units of its view box
 WIDTH, HEIGHT = 760, 300
 
@@ -94,7 +82,7 @@ def thumbnail(data: bytes, side: int = 160) -> bytes | None:
 
 
 def render(
-    summary: dict[str, Any],
+    summary: Summary,
     histogram: Histogram,
     groups: Sequence[Group],
     unreadable: Sequence[Unreadable],
@@ -103,106 +91,106 @@ def render(
     """The report as HTML that needs no other file and can be encoded as UTF-8.
 
     Args:
-        summary: what summary.json holds; absent fields are left out, unknown ones ignored.
+        summary: of the run.
         histogram: of all stored pairs. groups: the largest first, shown in this order.
         unreadable: by error. failed_shards: (shard, error).
     """
-    stages = _part(summary, "seconds_by_stage")
     return fill(
         "report.html.j2",
         summary=summary,
-        failures=summary.get("state") == RunState.COMPLETED_WITH_FAILURES.value,
-        failed=_part(summary, "shards").get("failed", len(failed_shards)),
-        samples={"in": 0, "kept": 0, "unreadable": 0} | _part(summary, "samples"),
-        outcomes=_outcomes(_part(summary, "samples")),
-        promise=_part(summary, "promise"),
-        recall=sentence(_part(summary, "recall")) if _part(summary, "recall") else None,
+        failures=summary.state is RunState.COMPLETED_WITH_FAILURES,
+        outcomes=_outcomes(summary.samples),
         chart=_chart(histogram),
         threshold=histogram.threshold,
         groups=groups,
         unreadable=unreadable,
         failed_shards=failed_shards,
         facts=_facts(summary),
-        stages=stages,
-        busy=sum(stages.values()),
+        stages=summary.seconds_by_stage,
+        busy=sum(summary.seconds_by_stage.values()),
     )
 
 
-def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
-    part = values.get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def _outcomes(samples: dict[str, Any]) -> list[dict[str, Any]]:
+def _outcomes(samples: SampleCounts) -> list[dict[str, Any]]:
     """What became of the samples: the kept ones first, then by count; `start` is in samples."""
-    dropped = sorted(_part(samples, "dropped").items(), key=lambda item: -item[1])
-    counts = [("kept", samples.get("kept", 0)), *dropped]
-    counts.append((Reason.UNREADABLE.value, samples.get("unreadable", 0)))
+    dropped = sorted(samples.dropped.items(), key=lambda item: -item[1])
+    counts = [("kept", samples.kept), *dropped, (UNREADABLE.name, samples.unreadable)]
     result, start = [], 0
     for name, count in counts:
-        label, meaning = OUTCOMES.get(name, (name.replace("_", " ").capitalize(), ""))
-        colour = name if name in OUTCOMES else "other"
-        row = {"colour": colour, "label": label, "meaning": meaning}
+        label, meaning = _words(name)
+        row = {"colour": _colour(name), "label": label, "meaning": meaning}
         result.append(row | {"count": count, "start": start})
         start += count
     return result
 
 
-def _facts(summary: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Title -> (label, text) of the facts that are there."""
-    encoder, clusters, dedup, shards, samples = (
-        _part(summary, name) for name in ("encoder", "clusters", "dedup", "shards", "samples")
-    )
-    sizes, seconds = _part(clusters, "sizes"), summary.get("seconds")
-    default = " (the encoder's default)" if dedup.get("eps_is_default") else ""
-    eps, widest = (None if v is None else f"{v:g}" for v in (dedup.get("eps"), dedup.get("eps_max")))
-    rate = samples.get("in", 0) / seconds if seconds else None
+def _words(outcome: str) -> tuple[str, str]:
+    """Label and meaning of `kept` or a reason; of a reason of another version, what its name tells."""
+    if outcome == "kept":
+        return "Kept", "in the output"
+    reason = by_name(outcome)
+    return (reason.label, reason.meaning) if reason else (outcome.replace("_", " ").capitalize(), "")
+
+
+def _colour(outcome: str) -> str:
+    """The name of its colour in style.css.j2: filters take theirs from the palette in turn."""
+    for position, f in enumerate(FILTERS):
+        if f.reason.name == outcome:
+            return f"filter-{position % PALETTE}"
+    return outcome if outcome == "kept" or by_name(outcome) else "other"
+
+
+def _facts(summary: Summary) -> dict[str, list[tuple[str, str]]]:
+    """Title -> (label, text) of the facts that are known."""
+    encoder, clusters, dedup, shards = summary.encoder, summary.clusters, summary.dedup, summary.shards
+    default = " (the encoder's default)" if dedup.eps_is_default else ""
+    rate = summary.samples.in_ / summary.seconds if summary.seconds else None
     rate = round(rate) if rate and rate >= 10 else rate
-    facts: dict[str, list[tuple[str, Any]]] = {
+    facts: dict[str, list[tuple[str, object]]] = {
         "Encoder": [
-            ("Model", encoder.get("model")),
-            ("Dimensions", encoder.get("dim")),
-            ("Device", encoder.get("device")),
-            ("Precision", encoder.get("precision")),
-            ("Batch size", encoder.get("batch_size")),
-            ("Key", encoder.get("key")),
+            ("Model", encoder.model),
+            ("Dimensions", encoder.dim),
+            ("Device", encoder.device),
+            ("Precision", encoder.precision),
+            ("Batch size", encoder.batch_size),
+            ("Key", encoder.key),
         ],
         "Clusters": [
-            ("Clusters", clusters.get("k")),
-            ("Probes of a sample", clusters.get("probes")),
-            ("Mean cosine to centroid", cosine(clusters.get("mean_cosine"))),
-            ("Smallest", sizes.get("min")),
-            ("Median", sizes.get("median")),
-            ("Largest", sizes.get("max")),
-            ("Empty", sizes.get("empty")),
+            ("Clusters", clusters.k),
+            ("Probes of an image", clusters.probes),
+            ("Mean cosine to centroid", cosine(clusters.mean_cosine)),
+            ("Smallest", clusters.sizes.min),
+            ("Median", clusters.sizes.median),
+            ("Largest", clusters.sizes.max),
+            ("Empty", clusters.sizes.empty),
         ],
         "Deduplication": [
-            ("Rule", dedup.get("rule")),
-            ("Who stays", dedup.get("keep")),
-            ("eps", eps and eps + default),
-            ("eps_max, of the search", widest),
-            ("Pairs found", dedup.get("pairs")),
+            ("Rule", dedup.rule),
+            ("Who stays", dedup.keep),
+            ("eps", f"{dedup.eps:g}{default}"),
+            ("eps_max, of the search", f"{dedup.eps_max:g}"),
+            ("Pairs stored", dedup.pairs),
+            ("Crowded clusters", dedup.crowded_clusters or None),
         ],
         "Shards": [
-            ("In", shards.get("in")),
-            ("Failed", shards.get("failed")),
-            ("Out", shards.get("out")),
-            ("Samples short of the stats", shards.get("shortfall")),
+            ("In", shards.in_),
+            ("Failed", shards.failed),
+            ("Out", shards.out),
+            ("Samples short of the stats", shards.shortfall),
         ],
         "Run": [
-            ("Run", summary.get("run")),
-            ("Started", summary.get("started")),
-            ("Took", None if seconds is None else duration(seconds)),
+            ("Run", summary.run),
+            ("Started", summary.started),
+            ("Took", duration(summary.seconds)),
             ("Samples a second", rate),
-            ("Output", summary.get("output")),
-            ("Store", summary.get("store")),
-            ("made", summary.get("made")),
+            ("Output", summary.output),
+            ("Store", summary.store),
+            ("made", summary.made),
         ],
     }
-    shown = {
+    return {
         title: [(k, number(v)) for k, v in rows if v not in (None, NOTHING)] for title, rows in facts.items()
     }
-    return {title: rows for title, rows in shown.items() if rows}
 
 
 def _chart(h: Histogram) -> dict[str, Any] | None:

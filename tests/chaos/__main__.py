@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from made_core.sample.write import write_sample
-from tests import checks
 from tests.chaos.cluster import Cluster, Database, Disk, Prefect, environment, wait_for
 from tests.chaos.driver import Driver
 from tests.chaos.ledger import Story
 from tests.chaos.plan import ANY, FIRST, KINDS, POINTS, ROUND, Kill, deal, plan
 from tests.chaos.rounds import Failed, Round, Stand
+from tests.support import checks
 
 SAMPLES, SHARDS = 240, 6
 RECIPE: dict[str, Any] = {

@@ -18,7 +18,7 @@ from typing import Any
 from made_core.io import files, paths
 from made_core.ledger.units import Units
 from made_core.output import publish
-from tasks import units
+from tasks import run_units
 from tests.chaos.processes import FOLDER
 
 PATIENCE = 30.0  # seconds to wait at a point for the controller
@@ -36,14 +36,14 @@ def install() -> None:
     """Ray calls this in each worker before its first task."""
     _wrap(Units, "claim", after=_claimed)
     _wrap(Units, "finish", before=lambda *_: _meet("before-row"), after=_finished)
-    _wrap(units._Lease, "progress", before=lambda *_: _meet("mid-shard"))
+    _wrap(run_units.Lease, "progress", before=lambda *_: _meet("mid-shard"))
     _wrap(files, "put", before=_putting)
     _wrap(files, "move", before=_moving)
     _wrap(publish, "publish", before=_publishing, after=lambda *_: _meet("after-moves"))
 
 
 def _claimed(found: list[Any]) -> None:
-    _Where.stage, _Where.puts = (found[0].stage.value if found else None), 0
+    _Where.stage, _Where.puts = (found[0].stage if found else None), 0
 
 
 def _finished(_: None) -> None:

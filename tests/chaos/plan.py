@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
 
-from made_core.types import Stage
+from made_core.stages import EMBED, STAGES, WRITE
 
 # worker: a Ray worker; raylet: a worker node's; head: Ray's GCS; flow: the process that drives the
 # run; postgres: the postmaster; all by SIGKILL. disk: full for seconds; cut: the database out of reach.
@@ -15,8 +15,8 @@ KINDS = ("worker", "raylet", "head", "flow", "postgres", "disk", "cut")
 OF_A_UNIT = ("before-file", "before-row", "after-row")
 OF_PUBLISH = ("before-moves", "amid-moves", "after-moves", "before-summary")
 POINTS = (
-    *((stage.value, when) for stage in Stage for when in OF_A_UNIT),
-    *((stage.value, "mid-shard") for stage in (Stage.EMBED, Stage.WRITE)),
+    *((stage.name, when) for stage in STAGES for when in OF_A_UNIT),
+    *((stage.name, "mid-shard") for stage in (EMBED, WRITE)),
     *(("publish", when) for when in OF_PUBLISH),
 )
 ANY = ("any", "random-time")
@@ -53,7 +53,7 @@ FIRST = (
     Kill("disk", "pairs", "before-file"),
     Kill("cut", "audit", "before-row"),
     Kill("flow", "write", "mid-shard"),
-    Kill("raylet", "decide", "before-file"),
+    Kill("raylet", "tabulate", "before-file"),
     Kill("disk", "publish", "after-moves"),
     Kill("worker", "publish", "amid-moves"),
     Kill("head", "resolve", "before-row"),
@@ -63,15 +63,14 @@ FIRST = (
 def plan(kills: int, seed: int, kinds: tuple[str, ...] = KINDS) -> list[Kill]:
     """`kills` kills: FIRST, a worker at every point, then the other kinds at points and random times."""
     dice = random.Random(seed)
-    workers = [Kill("worker", *point) for point in dice.sample(POINTS, len(POINTS))]
+    every = [Kill("worker", *point) for point in dice.sample(POINTS, len(POINTS))]
     others = _others(dice, [kind for kind in kinds if kind != "worker"])
     strewn = (Kill(kind, *ANY) for kind in cycle(kinds))
-    turns = cycle((workers, others, others, workers, others, strewn))
     found = [kill for kill in FIRST if kill.kind in kinds]
-    worker = iter(kill for kill in workers if kill not in found)
+    workers = (kill for kill in every if kill not in found)
+    turns = cycle((workers, others, others, workers, others, workers, others, strewn))
     while len(found) < kills:
-        turn = next(turns)
-        kill = next(worker, None) if turn is workers else next(turn)
+        kill = next(next(turns), None)  # workers end, the others do not
         found += [kill] if kill is not None else []
     return found[:kills]
 

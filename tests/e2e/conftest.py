@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from made_core.ledger import postgres
 from made_core.recipe_file import validate
 from made_core.sample.write import write_sample
 from made_core.settings import settings
-from tests import s3
-
-Curate = Callable[..., dict[str, Any]]
+from tests.support import s3
+from tests.support.runs import Curate
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +54,7 @@ def curate(servers: str) -> Curate:
         *sources: Path, output: Path, replace: bool = False, quiet: bool = True, **parts: Any
     ) -> dict[str, Any]:
         values = {"sources": [str(s) for s in sources], "output": str(output), **parts}
-        return flow(validate(values, "the test"), replace, quiet=quiet)
+        return flow(validate(values, "the test"), replace, quiet=quiet).document()
 
     return run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from made_core.ledger.ledger import Ledger
-from tests import oracle
-
-Curate = Callable[..., dict[str, Any]]
+from made_core.stages import BY_NAME
+from tests.support import oracle
+from tests.support.runs import Curate
 
 
 def by_brute_force(store: Path, probes: int, eps: float) -> tuple[int, int]:
@@ -57,22 +56,22 @@ def test_recall_is_that_of_brute_force(servers: str, curate: Curate, sample: Pat
         ledger = Ledger.open(servers)
         try:
             return sum(
-                len(ledger.units.results(s.stage, s.scope, None))
-                for s in ledger.stages.of(summary["run"])
-                if s.stage.value != "audit"
+                len(ledger.units.results(BY_NAME[s.stage], s.scope, None))
+                for s in ledger.progress.of(summary["run"])
+                if s.stage not in ("draw", "audit")
             )
         finally:
             ledger.close()
 
-    before = units(), summary["plan"]
+    before = units(), summary["decisions_digest"]
     drawn = curate(sample / "shards", output=output, clusters=clusters, audit={"queries": 60}, **common)
     told = drawn["recall"]
-    assert (units(), drawn["plan"]) == before
+    assert (units(), drawn["decisions_digest"]) == before
     assert told["queries"] == 60 and told["low"] < told["high"]
     assert told["low"] <= shares[1] <= told["high"]
     assert "of 60 sampled images" in (output / "report.html").read_text()
     off = curate(sample / "shards", output=output, clusters=clusters, audit={"queries": 0}, **common)
-    assert off["recall"] is None and off["plan"] == drawn["plan"]
+    assert off["recall"] is None and off["decisions_digest"] == drawn["decisions_digest"]
 
 
 def test_one_cluster_is_recall_one(curate: Curate, sample: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.plan import FIRST
-from tests.checks import ROOT
+from tests.support.checks import ROOT
 
 SECONDS = 540  # on a busy machine; 90 on a quiet one with two cores
 KILLS = FIRST[:5]  # without the deaths of nodes, which cost a minute each: those are for make chaos

@@ -8,17 +8,15 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from made_core.ledger.ledger import Ledger
-from tests import checks
-from tests.factories import make_shard, members
-
-MADE = str(Path(sys.executable).parent / "made")
+from tests.support import checks
+from tests.support.factories import make_shard, members
+from tests.support.runs import MADE
 
 
 def made(home: Path, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:

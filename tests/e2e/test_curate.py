@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import steps
+from flows.why import explain
 from made_core.errors import EncoderError, OutputError, RecipeError, SourceError, TooManyFailures
 from made_core.ledger.ledger import Ledger
+from made_core.reasons import PLACEHOLDER
 from made_core.sample.score import Score, score
-from made_core.types import RunState, Stage, UnitState
-from tests import checks, oracle
-from tests.factories import make_shard, members, stats, tiny_open_clip
+from made_core.types import RunState, UnitState
+from tests.support import checks, oracle
+from tests.support.checks import outcome, tars
+from tests.support.factories import make_shard, members, stats, tiny_open_clip
+from tests.support.runs import Curate, events
 
-Curate = Callable[..., dict[str, Any]]
 First = tuple[Path, dict[str, Any]]
-
-
-def tars(folder: Path) -> dict[str, Path]:
-    """Shard id -> tar, where names do not collide."""
-    return {t.stem: t for t in sorted(folder.glob("*.tar"))}
-
-
-def outcome(output: Path) -> dict[str, bytes]:
-    """All files of an output that must be equal when nothing that matters differs."""
-    found = sorted((*output.glob("decisions/*"), *output.glob("shards/*"), *output.glob("keep.*")))
-    return {str(p.relative_to(output)): p.read_bytes() for p in found}
-
-
-def events(url: str, run: str) -> dict[Stage, int]:
-    """How often units of each stage of a run were claimed, ever."""
-    ledger = Ledger.open(url)
-    try:
-        return {
-            s.stage: sum(
-                e.kind == "claimed"
-                for key in ledger.units.results(s.stage, s.scope, None)
-                for e in ledger.units.events(s.stage, s.scope, key)
-            )
-            for s in ledger.stages.of(run)
-        }
-    finally:
-        ledger.close()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +36,7 @@ def first(
 
     output = tmp_path_factory.mktemp("first") / "output"
     recipe = validate({"sources": [str(sample / "shards")], "output": str(output)}, "the test")
-    return output, flow(recipe)
+    return output, flow(recipe).document()
 
 
 def scored(sample: Path, output: Path) -> Score:
@@ -146,7 +121,7 @@ def test_another_eps_embeds_and_clusters_nothing(
     )
     assert other["samples"]["kept"] > summary["samples"]["kept"]
     after = events(servers, other["run"])
-    for stage in (Stage.EMBED, Stage.CATALOG, Stage.FIT, Stage.ASSIGN, Stage.PAIRS):
+    for stage in ("embed", "identify", "fit", "assign", "pairs"):
         assert after[stage] == before[stage], stage
 
 
@@ -221,7 +196,7 @@ def test_damaged_shards_are_set_aside(servers: str, curate: Curate, sample: Path
     assert summary["shards"]["failed"] == 3 and summary["samples"]["in"] > 80
     checks.accounts_balance(tmp_path / "output", {"00000": source / "00000.tar"})
     ledger = Ledger.open(servers)
-    failures = {u.shard: u for u in ledger.stages.failures(summary["run"], 10)}
+    failures = {u.shard: u for u in ledger.progress.failures(summary["run"], 10)}
     ledger.close()
     assert set(failures) == {"00001", "00002", "00003"}
     assert all(u.state is UnitState.FAILED and u.attempts == 1 and u.error for u in failures.values())
@@ -260,6 +235,31 @@ def test_everything_odd_is_a_row(curate: Curate, tmp_path: Path) -> None:
     assert rows["00000101"]["reason"] == "unreadable" and "json, txt" in rows["00000101"]["error"]
     checks.accounts_balance(tmp_path / "out", {"00000": tmp_path / "in" / "00000.tar"})
     checks.bytes_equal(tmp_path / "out", {"00000": tmp_path / "in" / "00000.tar"})
+
+
+def test_a_placeholder(
+    curate: Curate, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One image under ten captions, in two shards: one sample is kept and represents the others."""
+    for name, start in (("00000", 0), ("00001", 5)):
+        same = [(f"{n:08d}", members(0, f"shoe {n}", uid=f"{n:032x}")) for n in range(start, start + 5)]
+        other = [(f"{n:08d}", members(n, uid=f"{n:032x}")) for n in range(start + 100, start + 105)]
+        make_shard(tmp_path / "in", name, [*same, *other])
+    summary = curate(tmp_path / "in", output=tmp_path / "out")
+    assert summary["placeholders"] == {"images": 1, "samples": 10}
+    assert summary["samples"]["dropped"]["placeholder"] == 9
+    shown = {r["uid"]: r for r in checks.decisions(tmp_path / "out") if int(r["uid"], 16) < 10}
+    (kept,) = (r["uid"] for r in shown.values() if r["kept"])
+    gone = [r for r in shown.values() if r["uid"] != kept]
+    assert {(r["reason"], r["represented_by"], r["similarity"]) for r in gone} == {("placeholder", kept, 1.0)}
+    checks.accounts_balance(tmp_path / "out", tars(tmp_path / "in"))
+    checks.representatives_stand(tmp_path / "out", tmp_path / "out" / "store")
+    assert PLACEHOLDER.meaning in (tmp_path / "out" / "report.html").read_text()
+    monkeypatch.setenv("COLUMNS", "300")
+    capsys.readouterr()
+    explain(str(tmp_path / "out"), gone[0]["uid"])
+    told = capsys.readouterr().out
+    assert f"dropped: placeholder, {PLACEHOLDER.meaning} " in told and kept in told
 
 
 def test_open_clip_model(curate: Curate, tmp_path: Path) -> None:

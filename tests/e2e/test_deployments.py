@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
 from made_core.types import RunState
-from tests import checks
+from tests.support import checks
 
-Curate = Callable[..., dict[str, Any]]
 PREFECT = Path(sys.executable).with_name("prefect")
 
 

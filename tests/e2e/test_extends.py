@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ import pytest
 from made_core.errors import OutputError, RecipeError, SourceError, UserError
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
-from made_core.types import RunState, Stage
-from tests import checks
+from made_core.stages import AUDIT, DRAW, STAGES
+from made_core.types import RunState
+from tests.support import checks
+from tests.support.runs import Curate
 
-Curate = Callable[..., dict[str, Any]]
 SETTINGS = {"clusters": {"k": 4, "probes": 2}, "writing": {"samples_per_shard": 50}}
 
 
@@ -52,7 +52,9 @@ def embedded(url: str, run: str) -> list[str]:
     """The shards that a run embedded itself, as its ledger has them."""
     ledger = Ledger.open(url)
     try:
-        assert [s.stage for s in ledger.stages.of(run)] == [s for s in Stage if s is not Stage.AUDIT]
+        assert [s.stage for s in ledger.progress.of(run)] == [
+            s.name for s in STAGES if s not in (DRAW, AUDIT)
+        ]
         return [s.id for s in ledger.runs.shards(run)]
     finally:
         ledger.close()
@@ -109,12 +111,12 @@ def lost_and_changed(
 
     outputs = [content(folder / name) for name in ("one", "two")]
     lost.unlink()
-    with pytest.raises(OutputError, match=f"{lost} is gone: `made retry {one['run']}` makes it again"):
+    with pytest.raises(OutputError, match=f"{lost} is missing: `made retry {one['run']}` makes it again"):
         curate(folder / "c", output=folder / "other", extends=two["run"])
     retry(one["run"])
     with closing(Ledger.open(url)) as ledger:
-        steps = sweep(ledger, two["run"], [two["dedup"]["eps"]])["steps"]
-    assert steps[0]["kept"] == two["samples"]["kept"]
+        steps = sweep(ledger, two["run"], [two["dedup"]["eps"]]).steps
+    assert steps[0].kept == two["samples"]["kept"]
     (folder / "two" / "sweep.html").unlink()
     (folder / "two" / "sweep.json").unlink()
     assert [content(folder / name) for name in ("one", "two")] == outputs

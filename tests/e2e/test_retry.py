@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,26 @@ from made_core.errors import Permanent, TooManyFailures, UserError
 from made_core.ingest import discovery
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
-from made_core.types import RunState, Stage
-from tests import checks
-
-Curate = Callable[..., dict[str, Any]]
+from made_core.stages import EMBED
+from made_core.types import RunState
+from tests.support import checks
+from tests.support.checks import outcome
+from tests.support.runs import Curate
 
 
 def retry(run: str, *names: str) -> dict[str, Any]:
     from flows.retry import retry as flow
 
-    return flow(run, names)
-
-
-def outcome(output: Path) -> dict[str, bytes]:
-    """All files of an output that must be equal when nothing that matters differs."""
-    found = sorted((*output.glob("decisions/*"), *output.glob("shards/*"), *output.glob("keep.*")))
-    return {str(p.relative_to(output)): p.read_bytes() for p in found}
+    return flow(run, names).document()
 
 
 def happened(url: str, run: str) -> dict[str, list[str]]:
     """What happened to the embed unit of each of the run's shards."""
     ledger = Ledger.open(url)
     try:
-        (scope,) = [s.scope for s in ledger.stages.of(run) if s.stage is Stage.EMBED]
+        (scope,) = [s.scope for s in ledger.progress.of(run) if s.stage == EMBED.name]
         return {
-            s.id: [e.kind for e in ledger.units.events(Stage.EMBED, scope, s.fingerprint)]
+            s.id: [e.kind for e in ledger.units.events(EMBED, scope, s.fingerprint)]
             for s in ledger.runs.shards(run)
         }
     finally:

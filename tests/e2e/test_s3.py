@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ import pytest
 from flows.why import explain
 from made_core.errors import MadeError, OutputError
 from made_core.sample.write import write_sample
-from made_core.types import Stage
-from tests import checks
-from tests.e2e.test_curate import events
+from tests.support import checks
+from tests.support.runs import Curate, events
 
-Curate = Callable[..., dict[str, Any]]
 IN, STORE, OUT = "made-in", "made-store", "made-out"
 SOURCE = f"s3://{IN}/laion 5b/shards"
 
@@ -94,7 +91,7 @@ def cloud(servers: str, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
 
     made = Cloud(tmp_path_factory.mktemp("cloud"))
     flow(validate({"sources": [str(made.shards)], "output": str(made.local)}, "the test"))
-    made.summary = flow(validate(recipe(SOURCE, name="first"), "the test"))
+    made.summary = flow(validate(recipe(SOURCE, name="first"), "the test")).document()
     return made
 
 
@@ -112,7 +109,7 @@ def run(curate: Curate) -> Curate:
         from flows.curate import curate as flow
         from made_core.recipe_file import validate
 
-        return flow(validate(recipe(*sources, name=name, **parts), "the test"))
+        return flow(validate(recipe(*sources, name=name, **parts), "the test")).document()
 
     return run
 
@@ -156,7 +153,7 @@ def test_patterns(servers: str, cloud: Cloud, run: Curate, pattern: str) -> None
     before = events(servers, cloud.summary["run"])
     summary = run(f"{SOURCE}/{pattern}", name=f"pattern {pattern.strip('*')}")
     assert cloud.outcome(f"pattern {pattern.strip('*')}") == local_outcome(cloud.local)
-    assert events(servers, summary["run"])[Stage.EMBED] == before[Stage.EMBED]
+    assert events(servers, summary["run"])["embed"] == before["embed"]
 
 
 def test_local_and_remote_shards_of_equal_names(cloud: Cloud, run: Curate, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import typer
@@ -20,9 +19,9 @@ from flows import cli, terminal
 from made_core.errors import CorruptShard
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.postgres import embedded
-from made_core.types import RunState, Shard, Stage
-
-MADE = str(Path(sys.executable).parent / "made")
+from made_core.stages import EMBED, EmbedOutput
+from made_core.types import FileRef, RunState, Shard
+from tests.support.runs import MADE
 
 
 def environment(url: str) -> dict[str, str]:
@@ -37,24 +36,27 @@ def made(url: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+REF = FileRef("/store/x", 1, "0" * 32, "0" * 8)
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A ledger: `whole` is completed, `partly` has a failed shard, `live` is held by another process."""
     place = tmp_path_factory.mktemp("outputs")
     (place / "whole").mkdir()
-    (place / "whole" / "summary.json").write_text('{"plan": "p"}')
+    (place / "whole" / "summary.json").write_text('{"decisions_digest": "p"}')
     with embedded(tmp_path_factory.mktemp("home")) as url:
         ledger = Ledger.open(url)
         for run in ("whole", "partly", "live"):
             ledger.runs.begin(run, run, {}, f"{place}/{run}", "/store", "elsewhere:7", 3600, False)
             ledger.runs.put_shards(run, [Shard("00001", "/in/00001.tar", run, 1, 5)])
-            ledger.units.put(run, Stage.EMBED, run, [run], 3)
-        (unit,) = ledger.units.claim(Stage.EMBED, "partly", ["partly"], 1, 60, "elsewhere:7")
+            ledger.units.put(run, EMBED, run, [run], 3)
+        (unit,) = ledger.units.claim(EMBED, "partly", ["partly"], 1, 60, "elsewhere:7")
         ledger.units.fail(unit, CorruptShard("/in/00001.tar ends early"), 0)
-        (unit,) = ledger.units.claim(Stage.EMBED, "whole", ["whole"], 1, 60, "elsewhere:7")
-        ledger.units.finish(unit, [], 5, {})
+        (unit,) = ledger.units.claim(EMBED, "whole", ["whole"], 1, 60, "elsewhere:7")
+        ledger.units.finish(unit, EmbedOutput(5, REF, REF, 0, 0, 0))
         ledger.runs.end("partly", "elsewhere:7", RunState.COMPLETED_WITH_FAILURES, {}, None)
-        ledger.runs.end("whole", "elsewhere:7", RunState.COMPLETED, {"plan": "p"}, None)
+        ledger.runs.end("whole", "elsewhere:7", RunState.COMPLETED, {"decisions_digest": "p"}, None)
         ledger.close()
         yield url
 

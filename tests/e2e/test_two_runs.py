@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,15 +17,15 @@ from flows import steps
 from made_core.errors import LeaseLost, OutputError
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run
-from made_core.types import RunState, Stage
-from tests import checks
-from tests.e2e.conftest import Curate
-from tests.e2e.test_curate import outcome, tars
-from tests.factories import make_shard, members
+from made_core.stages import EMBED, STAGES, TABULATE, WRITE
+from made_core.types import RunState
+from tests.support import checks
+from tests.support.checks import outcome, tars
+from tests.support.factories import make_shard, members
+from tests.support.runs import MADE, Curate
 
-MADE = str(Path(sys.executable).parent / "made")
 SHARDS = 8
-SHARED = [s for s in Stage if s not in (Stage.DECIDE, Stage.WRITE)]  # these two are an output's own
+SHARED = [s for s in STAGES if not s.in_output]
 
 
 @pytest.fixture
@@ -124,16 +123,16 @@ def test_two_runs_at_once(
 
 def nothing_twice(ledger: Ledger, runs: list[Run]) -> None:
     """Each unit that the runs share was claimed once and done once."""
-    scopes = [{s.stage: s.scope for s in ledger.stages.of(run.id)} for run in runs]
+    scopes = [{s.stage: s.scope for s in ledger.progress.of(run.id)} for run in runs]
     for stage in SHARED:
-        assert scopes[0][stage] == scopes[1][stage]
-        units = ledger.units.results(stage, scopes[0][stage], None)
-        assert len(units) == SHARDS or stage is not Stage.EMBED
+        assert scopes[0][stage.name] == scopes[1][stage.name]
+        units = ledger.units.results(stage, scopes[0][stage.name], None)
+        assert len(units) == SHARDS or stage is not EMBED
         for key in units:
-            events = ledger.units.events(stage, scopes[0][stage], key)
-            assert Counter(e.kind for e in events) == {"claimed": 1, "done": 1}, (stage, key)
-    for stage in (Stage.DECIDE, Stage.WRITE):
-        assert scopes[0][stage] != scopes[1][stage]
+            events = ledger.units.events(stage, scopes[0][stage.name], key)
+            assert Counter(e.kind for e in events) == {"claimed": 1, "done": 1}, (stage.name, key)
+    for own in (TABULATE, WRITE):
+        assert scopes[0][own.name] != scopes[1][own.name]
 
 
 def test_an_output_given_away_is_not_published_over(

@@ -6,10 +6,10 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from tests.factories import members, tar_bytes
 from tests.fuzz import images, tars
 from tests.fuzz.members import MEMBERS
 from tests.fuzz.tars import BLOCKS, keys
+from tests.support.factories import members, tar_bytes
 
 SAMPLES = 5  # of a tar
 BASES = 12  # tars that are damaged

@@ -12,7 +12,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from tests.factories import encoded_image
+from tests.support.factories import encoded_image
 
 Damage = Callable[[random.Random, bytes], bytes]
 
@@ -31,8 +31,7 @@ def _image(seed: int, mode: str = "RGB") -> Image.Image:
 
 
 def _frames(seed: int, count: int, format: str) -> bytes:
-    size = {"size": (16, 12)}
-    frames = [_image(seed + n).resize(**size) for n in range(count)]
+    frames = [_image(seed + n).resize((16, 12)) for n in range(count)]
     return _saved(frames[0], format, save_all=True, append_images=frames[1:], duration=20)
 
 
@@ -188,7 +187,7 @@ def segmented(dice: random.Random, _: bytes) -> bytes:
     return data[:at] + dice.randbytes(dice.randint(1, 6)) + data[at + 6 :]
 
 
-def run_length(dice: random.Random, _: bytes) -> bytes:
+def run_length(dice: random.Random, data: bytes) -> bytes:
     """A BMP coded by run length, which says little of how much it will be."""
     width, height = dice.choice([(64, 48), (1000, 900), (900_000, 1), (1, 900_000), (0, 5)])
     bits, codes = dice.choice([(8, 1), (4, 2)]), bytearray()

@@ -15,8 +15,8 @@ from made_core.embed import embed, encoder, metadata
 from made_core.errors import CorruptShard
 from made_core.ingest import tar
 from made_core.ingest.tar import Sample
-from tests.factories import shard_of, tar_bytes
 from tests.fuzz.cases import SAMPLES, Case, base, make
+from tests.support.factories import shard_of, tar_bytes
 
 Row = tuple[bytes, dict[str, Any]]  # the embedding's bytes, the record
 Outcome = dict[str, int]  # embedded, unreadable, refused -> how many
@@ -81,11 +81,13 @@ def _expected(number: int, folder: Path) -> dict[tuple[str, bytes], Row]:
 def _embedded(data: bytes, max_pixels: int, folder: Path) -> list[Row]:
     path = folder / "00000.tar"
     path.write_bytes(data)
-    rows, table, _ = embed.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
-    at_rows, at_table = metadata.put(str(folder / "embedded"), rows, table)
-    _must((metadata.read_rows(at_rows) == rows).all(), "the rows read are not those written")
+    found = embed.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
+    rows, table = found.rows, found.table
+    output = metadata.put(str(folder / "embedded"), rows, table)
+    _must((metadata.read_rows(output.rows) == rows).all(), "the rows read are not those written")
     _must(
-        metadata.read_table(at_table, table.column_names) == table, "the records read are not those written"
+        metadata.read_table(output.metadata, table.column_names) == table,
+        "the records read are not those written",
     )
     records = table.to_pylist()
     _must(rows.shape == (len(records), loaded().encoding.dim) and rows.dtype == np.float16, "rows amiss")

@@ -6,8 +6,8 @@ import random
 import tarfile
 from io import BytesIO
 
-from tests.factories import tar_bytes
 from tests.fuzz.tars import FORMATS, NAMES, Damage, Damaged, Files, keys
+from tests.support.factories import tar_bytes
 
 JSON = (
     b"", b"{", b"null", b"[]", b"3", b'"text"', b"{no json}", b"\xff\xfe{}", b"\xef\xbb\xbf{}", b"{}{}",

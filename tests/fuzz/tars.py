@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 
 from made_core.ingest.tar import BLOCK
-from tests.factories import tar_bytes
+from tests.support.factories import tar_bytes
 
 Files = Sequence[tuple[str, bytes]]
 Damaged = tuple[bytes, bool | None, tuple[str, ...]]

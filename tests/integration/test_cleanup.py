@@ -1,4 +1,4 @@
-"""Dead attempts' files are swept, here and in an object store; whatever may still be named stays."""
+"""Dead attempts' files are cleaned up, here and in an object store; whatever may still be named stays."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import boto3
 import pytest
 
 from made_core.errors import CorruptShard, LeaseLost
-from made_core.io import files
+from made_core.io import files, paths
 from made_core.ledger import cleanup
 from made_core.ledger.cleanup import Removed, clean_output, clean_scratch, clean_stage
 from made_core.ledger.ledger import Ledger
 from made_core.settings import Settings
-from made_core.types import FileRef, Stage, Unit
-from tests import s3
+from made_core.stages import EMBED, TABULATE, WRITE, EmbedOutput
+from made_core.types import FileRef, Unit
+from tests.support import s3
 
-STAGE, SCOPE = Stage.EMBED, "scope"
+STAGE, SCOPE = EMBED, "scope"
 KEYS = ("0" * 32, "1" * 32, "2" * 32, "3" * 32)
 
 
@@ -49,7 +50,12 @@ def claim(ledger: Ledger, key: str, lease: float = 60) -> Unit:
 
 
 def put(store: str, unit: Unit, data: bytes = b"rows") -> FileRef:
-    return files.put_bytes(files.join(store, "embeddings", SCOPE, f"{unit.name}.npy"), data)
+    return files.put_bytes(f"{paths.unit_url(store, STAGE, SCOPE, unit)}.npy", data)
+
+
+def output(*refs: FileRef) -> EmbedOutput:
+    """An output of one file or two."""
+    return EmbedOutput(1, refs[0], refs[-1], 0, 0, 0)
 
 
 def held(store: str) -> set[str]:
@@ -60,7 +66,7 @@ def names(*refs: FileRef) -> set[str]:
     return {ref.path.rsplit("/", 1)[1] for ref in refs}
 
 
-def test_a_dead_attempts_files_are_swept(ledger: Ledger, store: str) -> None:
+def test_a_dead_attempts_files_are_removed(ledger: Ledger, store: str) -> None:
     dead = claim(ledger, KEYS[0], lease=0.01)
     put(store, dead, b"abandoned")
     part = files.join(store, "embeddings", SCOPE, f".{dead.name}.parquet.0123abcd.part")
@@ -69,22 +75,22 @@ def test_a_dead_attempts_files_are_swept(ledger: Ledger, store: str) -> None:
     alive = claim(ledger, KEYS[0])
     ref = put(store, alive)
     assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()  # it runs: either may be the one
-    ledger.units.finish(alive, [ref], 1, {})
+    ledger.units.finish(alive, output(ref))
     assert clean_stage(ledger, store, STAGE, SCOPE) == Removed(2, len(b"abandoned" + b"half"))
     assert held(store) == names(ref) and files.read(ref.path) == b"rows"
     assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()
     with pytest.raises(LeaseLost):
-        ledger.units.finish(dead, [FileRef("gone", 1, "", "")], 1, {})
+        ledger.units.finish(dead, output(FileRef("gone", 1, "", "")))
 
 
 def test_all_else_stays(ledger: Ledger, store: str) -> None:
-    """Of units that are done, tried again, live, set aside or unknown, and what is no attempt's."""
+    """Of units that are done, tried again, live, failed or unknown, and what is no attempt's."""
     done, again, live, failed = (claim(ledger, key) for key in KEYS)
     refs = [put(store, unit) for unit in (done, again, live, failed)]
-    refs.append(put(store, Unit(9, STAGE, SCOPE, "f" * 32, 1, "c0ffee")))
+    refs.append(put(store, Unit(9, STAGE.name, SCOPE, "f" * 32, 1, "c0ffee")))
     for name in ("notes.txt", f"{KEYS[0]}.npy", f"{KEYS[0]}.1-xyz.npy", f"{KEYS[0]}.1-c0ffee"):
         refs.append(files.put_bytes(files.join(store, "embeddings", SCOPE, name), b""))
-    ledger.units.finish(done, refs[:1], 1, {})
+    ledger.units.finish(done, output(refs[0]))
     ledger.units.fail(again, ValueError("a hiccup"), 60)
     ledger.units.fail(failed, CorruptShard("cut off"), 0)
     assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()
@@ -97,7 +103,7 @@ def test_what_a_live_attempt_puts_meanwhile_stays(
     """The ledger's answer may be old: the unit is opened again just then, and claimed."""
     first = claim(ledger, KEYS[0])
     refs = [put(store, first)]
-    ledger.units.finish(first, refs, 1, {})
+    ledger.units.finish(first, output(*refs))
     answer = ledger.units.results
 
     def results(*args: object) -> object:
@@ -111,9 +117,13 @@ def test_what_a_live_attempt_puts_meanwhile_stays(
     assert held(store) == names(*refs) and len(refs) == 2
 
 
-def test_nothing_to_sweep(ledger: Ledger, store: str) -> None:
+def test_nothing_to_clean_up(ledger: Ledger, store: str) -> None:
     assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()
-    assert clean_stage(ledger, store, Stage.WRITE, SCOPE) == Removed()
+    for stage in (TABULATE, WRITE):  # in the output
+        folder = paths.stage_folder(store, stage, SCOPE)
+        files.put_bytes(files.join(folder, "a.1-c0ffee.tar"), b"")
+        assert clean_stage(ledger, store, stage, SCOPE) == Removed()
+        assert files.names(folder)
 
 
 def test_an_output(store: str) -> None:
@@ -137,7 +147,7 @@ def test_an_output(store: str) -> None:
 
 HOLD = """
 import sys
-from made_core import files
+from made_core.io import files
 with files.scratch() as folder:
     (folder / "copy.tar").write_bytes(b"x")
     print(folder.name, flush=True)
@@ -177,10 +187,10 @@ def test_scratch_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_another_ledgers_files_stay(ledger: Ledger, store: str) -> None:
-    """Two ledgers may name the same units over one store: each sweeps what its own attempts left."""
+    """Two ledgers may name the same units over one store: each removes what its own attempts left."""
     unit = claim(ledger, KEYS[0])
     ref = put(store, unit)
     theirs = files.put_bytes(files.join(store, "embeddings", SCOPE, f"{KEYS[0]}.1-abcdef.npy"), b"theirs")
-    ledger.units.finish(unit, [ref], 1, {})
+    ledger.units.finish(unit, output(ref))
     assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()
     assert held(store) == names(ref, theirs)

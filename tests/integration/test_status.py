@@ -11,9 +11,14 @@ from sqlalchemy import create_engine, text
 from flows import status
 from made_core.errors import CorruptShard, UserError
 from made_core.ledger.ledger import Ledger
-from made_core.types import FileRef, RunState, Shard, Stage, Unit, UnitState
+from made_core.stages import EMBED, WRITE, EmbedOutput, WriteOutput
+from made_core.types import FileRef, RunState, Shard, Unit, UnitState
 
-FILES = (FileRef("/store/a.npy", 10, "0" * 32, "0" * 8),)
+REF = FileRef("/store/a.npy", 10, "0" * 32, "0" * 8)
+
+
+def output(samples: int) -> EmbedOutput:
+    return EmbedOutput(samples, REF, REF, 0, 0, 0)
 
 
 def begin(ledger: Ledger, run: str = "r1", lease: float = 60) -> None:
@@ -24,8 +29,8 @@ def embedding(ledger: Ledger, *keys: str) -> list[Unit]:
     """The run r1 with a shard `of-KEY` of each fingerprint; the units, claimed."""
     begin(ledger)
     ledger.runs.put_shards("r1", [Shard(f"of-{key}", f"/{key}.tar", key, 1, 5) for key in keys])
-    ledger.units.put("r1", Stage.EMBED, "scope", keys, 3)
-    return ledger.units.claim(Stage.EMBED, "scope", keys, len(keys), 60, "host1")
+    ledger.units.put("r1", EMBED, "scope", keys, 3)
+    return ledger.units.claim(EMBED, "scope", keys, len(keys), 60, "host1")
 
 
 def sql(url: str, statement: str) -> None:
@@ -50,7 +55,7 @@ def test_json_of_all_runs(ledger: Ledger) -> None:
 
 def test_json_of_one_run(ledger: Ledger) -> None:
     a, b, c, _ = embedding(ledger, "a", "b", "c", "d")
-    ledger.units.finish(a, FILES, 50, {})
+    ledger.units.finish(a, output(50))
     ledger.units.fail(b, CorruptShard("b"), 0)
     ledger.units.renew([c], 60, [20])
     found = json.loads(status.document(ledger, "r1"))
@@ -75,28 +80,28 @@ def test_rate_and_time_left(ledger: Ledger, empty_url: str) -> None:
     keys = ("a", "b", "c", "d", "e")
     units = embedding(ledger, *keys)
     for unit in units[:3]:
-        ledger.units.finish(unit, FILES, 100, {})
+        ledger.units.finish(unit, output(100))
     ledger.units.renew(units[3:4], 60, [50])
     sql(empty_url, "UPDATE unit SET started_at = now() - interval '100 s'")
     yesterday = "started_at - interval '1 day', finished_at = finished_at - interval '1 day'"
     sql(empty_url, f"UPDATE unit SET started_at = {yesterday} WHERE key = 'a'")
-    (embed,) = ledger.stages.of("r1")
+    (embed,) = ledger.progress.of("r1")
     assert embed.tally.samples == 350
     assert embed.rate == pytest.approx(2.5, rel=0.05)
     assert embed.eta == pytest.approx((2 * 100 - 50) / 2.5, rel=0.05)
     for unit in units[3:]:
         ledger.units.fail(unit, CorruptShard("x"), 0)
-    (embed,) = ledger.stages.of("r1")
+    (embed,) = ledger.progress.of("r1")
     assert embed.eta is None and embed.rate is not None and embed.rate < 1
 
 
 def test_time_left_where_units_hold_no_samples(ledger: Ledger, empty_url: str) -> None:
     units = embedding(ledger, "a", "b", "c", "d")
-    (embed,) = ledger.stages.of("r1")
+    (embed,) = ledger.progress.of("r1")
     assert embed.eta is None  # none is done yet
-    ledger.units.finish(units[0], FILES, 0, {})
+    ledger.units.finish(units[0], output(0))
     sql(empty_url, "UPDATE unit SET started_at = now() - interval '10 s'")
-    (embed,) = ledger.stages.of("r1")
+    (embed,) = ledger.progress.of("r1")
     assert embed.eta == pytest.approx(30, rel=0.1)
 
 
@@ -104,16 +109,16 @@ def test_words_of_one_run(ledger: Ledger, capsys: pytest.CaptureFixture[str]) ->
     keys = [f"{n:02d}" for n in range(12)]
     for unit in embedding(ledger, *keys):
         ledger.units.fail(unit, CorruptShard("[bold]half[/bold]"), 0)
-    ledger.units.put("r1", Stage.WRITE, "w", ["00000"], 3)
-    (unit,) = ledger.units.claim(Stage.WRITE, "w", ["00000"], 1, 60, "host2")
-    ledger.units.finish(unit, FILES, 7, {})
+    ledger.units.put("r1", WRITE, "w", ["00000"], 3)
+    (unit,) = ledger.units.claim(WRITE, "w", ["00000"], 1, 60, "host2")
+    ledger.units.finish(unit, WriteOutput(7, REF, REF, REF))
     ledger.runs.end("r1", "host:1", RunState.FAILED, None, "all is lost")
     status.show(ledger, "r1")
     said = capsys.readouterr().out
     assert said.count("failed: embed of-") == status.SHOWN and "and more" in said
     assert "[bold]half[/bold]" in said and "error: all is lost" in said
     assert "slowest units" in said and "host2" in said
-    assert ledger.stages.of("r1")[0].tally.units[UnitState.FAILED] == 12
+    assert ledger.progress.of("r1")[0].tally.units[UnitState.FAILED] == 12
 
 
 def test_watch_ends_with_the_run(
@@ -127,7 +132,7 @@ def test_watch_ends_with_the_run(
         if len(looks) == 2:
             ledger.runs.end("r1", "host:1", RunState.COMPLETED, {}, None)
 
-    monkeypatch.setattr(status.time, "sleep", sleep)
+    monkeypatch.setattr("flows.status.time.sleep", sleep)
     status.watch(ledger, "r1")
     assert looks == [2.0, 2.0] and "completed" in capsys.readouterr().out
     status.watch(ledger, "r1")  # one look
@@ -136,5 +141,5 @@ def test_watch_ends_with_the_run(
     def stop(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(status.time, "sleep", stop)
+    monkeypatch.setattr("flows.status.time.sleep", stop)
     status.watch(ledger, "r2")  # Ctrl-C is an end like any other

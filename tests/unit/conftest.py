@@ -1,7 +1,10 @@
-"""Places for files: a folder here, and one in an S3 server on this machine."""
+"""Places for files, a folder here and one in an S3 server on this machine; and no server for unit tests."""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,32 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.s3 import BUCKET, server
+from tests.support.s3 import BUCKET, server
+
+SERVERS = {"initdb", "pg_ctl", "postgres", "gcs_server", "raylet", "ray", "prefect", "uvicorn", "made"}
+
+
+@pytest.fixture(autouse=True)
+def no_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A unit test that listens on a socket or starts a server fails at once."""
+    if request.node.get_closest_marker("unit") is None:
+        yield
+        return
+    start = subprocess.Popen.__init__
+
+    def listen(*_: object) -> None:
+        pytest.fail("a unit test listens on a socket: mark it `integration`")
+
+    def popen(self: subprocess.Popen[Any], args: Any, *more: Any, **options: Any) -> None:
+        words = args.split() if isinstance(args, str) else [os.fspath(word) for word in args]
+        if found := SERVERS.intersection(Path(os.fsdecode(word)).name for word in words):
+            pytest.fail(f"a unit test starts {found.pop()}: mark it `integration`")
+        start(self, args, *more, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "listen", listen)
+        patch.setattr(subprocess.Popen, "__init__", popen)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +57,7 @@ def s3(client: Any) -> Iterator[str]:
         client.delete_object(Bucket=BUCKET, Key=item["Key"])
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.integration)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A folder here, then one in the object store."""
     return str(tmp_path / "folder") if request.param == "local" else request.getfixturevalue("s3")

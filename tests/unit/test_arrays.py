@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ from made_core.cluster.cluster_rows import HOME, member_type
 from made_core.errors import DamagedFile
 from made_core.io import arrays, files
 from made_core.io.arrays import StoredArray, put_array, read_array
+from made_core.settings import Settings
 from made_core.types import FileRef
+from tests.support.open_files import open_below
 
 ARRAYS: list[npt.NDArray[Any]] = [
     np.arange(3000 * 7, dtype=np.float16).reshape(3000, 7),
@@ -67,11 +68,10 @@ def flip(ref: FileRef, at: int) -> None:
 @pytest.mark.parametrize("number", range(len(ARRAYS)))
 def test_slices_and_rows(place: str, number: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "BLOCK", block)
-    monkeypatch.setattr(arrays, "PIECE", 16 * block)
     array = ARRAYS[number]
     ref = put_array(f"{place}/x.npy", array)
     n = len(array)
-    stored = StoredArray(ref)
+    stored = StoredArray(ref, 16 * block)
     assert len(stored) == n and stored.shape == array.shape and stored.dtype == array.dtype
     for start, stop in ((n // 3, n // 2), (0, 0), (n, n), (0, n)):
         some = stored.rows(start, stop)
@@ -79,13 +79,13 @@ def test_slices_and_rows(place: str, number: int, block: int, monkeypatch: pytes
         assert np.array_equal(some, array[start:stop]) and not some.flags.writeable
     rows = np.random.default_rng(0).integers(0, n, 40) if n else np.zeros(0, int)
     for wanted in (rows, rows[:1], rows[:0], np.arange(n)):
-        found = StoredArray(ref).take(wanted)
+        found = StoredArray(ref, 16 * block).take(wanted)
         assert found.dtype == array.dtype and found.shape == array[wanted].shape
         assert np.array_equal(found, array[wanted])
     assert np.array_equal(read_array(ref), array)
-    for read in (lambda: stored.rows(0, n + 1), lambda: stored.rows(-1, 0), lambda: stored.rows(n, n - 1)):
+    for span in ((0, n + 1), (-1, 0), (n, n - 1)):
         with pytest.raises(IndexError, match=r"x\.npy has"):
-            read()
+            stored.rows(*span)
     for wrong in (-1, n):
         with pytest.raises(IndexError, match=r"x\.npy has"):
             stored.take(np.array([wrong]))
@@ -106,9 +106,10 @@ def test_damage_is_found_when_it_is_touched(
 ) -> None:
     """Whatever is read, in whatever order: right values, or the damaged block's name, as it is touched."""
     monkeypatch.setattr(files, "BLOCK", data.draw(st.sampled_from([64, 100, 256, 1000])))
-    monkeypatch.setattr(arrays, "PIECE", data.draw(st.sampled_from([100, 500, 5000])))
+    piece = data.draw(st.sampled_from([100, 500, 5000]))
     shape = data.draw(st.sampled_from([(0,), (5,), (40, 3), (500,), (200, 16), (7, 300)]))
-    dtype = data.draw(st.sampled_from([np.dtype(np.int8), np.dtype(np.float16), np.dtype("S5"), HOME]))
+    dtypes: list[np.dtype[Any]] = [np.dtype(np.int8), np.dtype(np.float16), np.dtype("S5"), HOME]
+    dtype = data.draw(st.sampled_from(dtypes))
     raw = np.random.default_rng(data.draw(st.integers(0, 99))).bytes(int(np.prod(shape)) * dtype.itemsize)
     array = np.frombuffer(raw, dtype).reshape(shape)
     place = data.draw(st.sampled_from([str(tmp_path), "memory://arrays"]))
@@ -131,16 +132,16 @@ def test_damage_is_found_when_it_is_touched(
     if bad in touched(ref, array, []):
         expect([], lambda: read_array(ref))
         return
-    stored = StoredArray(ref)
+    stored = StoredArray(ref, piece)
     for _ in range(data.draw(st.integers(1, 4))):
         n = len(array)
         if data.draw(st.booleans()):
             start = data.draw(st.integers(0, n))
             stop = data.draw(st.integers(start, n))
-            expect([*range(start, stop)], lambda a=start, b=stop: stored.rows(a, b))
+            expect([*range(start, stop)], partial(stored.rows, start, stop))
         else:
             rows = data.draw(st.lists(st.integers(0, n - 1), max_size=6)) if n else []
-            expect(rows, lambda rows=rows: stored.take(np.array(rows, np.int64)))
+            expect(rows, partial(stored.take, np.array(rows, np.int64)))
 
 
 @pytest.mark.parametrize("at", ["first", "last"])
@@ -164,15 +165,15 @@ def test_a_real_block_s_edges(place: str, at: str) -> None:
         read_array(ref)
 
 
+@pytest.mark.integration
 def test_only_blocks_that_are_wanted_are_read(
     s3: str, traffic: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each once, neighbours by one request, none larger than a piece."""
     monkeypatch.setattr(files, "BLOCK", 4096)
-    monkeypatch.setattr(arrays, "PIECE", 4 * 4096)
     array = np.arange(10_000 * 64, dtype=np.uint16).reshape(10_000, 64)  # 32 rows a block
     ref = put_array(f"{s3}/x.npy", array)
-    stored = StoredArray(ref)
+    stored = StoredArray(ref, 4 * 4096)
     assert traffic == [(0, 4096)]
     traffic.clear()
     row = (10 * 4096 - header(ref, array)) // 128  # the first of block 10
@@ -195,19 +196,17 @@ def test_a_slice_is_kept_on_disk_and_gone_with_its_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in memory; its view outlives the one who opened it; then no file and no descriptor is left."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(files, "settings", lambda: Settings(scratch=tmp_path))
     array = np.random.default_rng(0).integers(0, 2**62, 6 << 20)  # 48 MiB
     ref = put_array("memory://big/x.npy", array)
-    gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
     tracemalloc.start()
     some = StoredArray(ref).rows(1 << 20, 5 << 20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * arrays.PIECE
-    assert np.array_equal(some, array[1 << 20 : 5 << 20])
+    assert np.array_equal(some, array[1 << 20 : 5 << 20]) and len(open_below(tmp_path)) > 0
     del some
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == [] and list(tmp_path.iterdir()) == []
     files.remove("memory://big")
 
 
@@ -233,6 +232,7 @@ def test_a_file_of_another_size(place: str, change: Callable[[bytes], bytes] | N
         StoredArray(ref)
 
 
+@pytest.mark.integration
 def test_it_is_cut_short_while_it_is_read(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A remote file that shrinks or goes after it was opened."""
     ref = put_array(f"{s3}/x.npy", np.zeros(1 << 18))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_core.dedup import candidates, near_pairs
-from tests import oracle
+from tests.support import oracle
 
 
 @given(

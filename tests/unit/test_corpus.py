@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from made_core.corpus import corpus as corpora
-from made_core.corpus.corpus import Corpus
+from made_core.corpus.corpus import Corpus, Part
 from made_core.errors import DamagedFile
 from made_core.io import files
 from made_core.io.arrays import put_array
@@ -23,7 +23,7 @@ def test_gather(place: str) -> None:
         stored = put_array(
             f"{place}/{number}.npy", np.stack([rows % 1000, rows // 1000], 1).astype(np.float16)
         )
-        parts.append((Shard(str(number), "", "", 0, None), 300, stored, FileRef("", 0, "", "")))
+        parts.append(Part(Shard(str(number), "", "", 0, None), 0, 300, stored, FileRef("", 0, "", "")))
     corpus: Corpus = corpora.build(parts)
     gids = np.random.default_rng(1).permutation(6000)[:2000]
     found = corpus.gather(gids)
@@ -36,7 +36,7 @@ def test_gather(place: str) -> None:
 
 def test_a_damaged_row_is_not_gathered(place: str) -> None:
     rows = put_array(f"{place}/rows.npy", np.zeros((3000, 512), np.float16))
-    corpus = corpora.build([(Shard("a", "", "", 0, None), 3000, rows, FileRef("", 0, "", ""))])
+    corpus = corpora.build([Part(Shard("a", "", "", 0, None), 0, 3000, rows, FileRef("", 0, "", ""))])
     data = bytearray(files.read(rows.path))
     data[2 << 20] ^= 1
     files.put_bytes(rows.path, bytes(data))
@@ -48,11 +48,13 @@ def test_a_damaged_row_is_not_gathered(place: str) -> None:
 def test_put_and_read(place: str) -> None:
     """Every field of every pointer comes back; shards without samples are left out."""
     parts = [
-        (
+        Part(
             Shard(f"{n:05d}", f"/in/{n:05d}.tar", f"{n:032x}", 10 * n, n if n % 2 else None),
+            0,
             n % 3,
             FileRef(f"/store/{n}.npy", n << 20, f"{n:032x}", f"{n:08x}" * n),
             FileRef(f"/store/{n}.parquet", n, f"{n + 9:032x}", "01234567"),
+            {"score": FileRef(f"/store/{n}.score.parquet", n, f"{n + 7:032x}", "")} if n > 4 else {},
         )
         for n in range(7)
     ]
@@ -66,7 +68,7 @@ def test_put_and_read(place: str) -> None:
 def test_put_again(tmp_path: Path) -> None:
     """A corpus that stands is left alone; a damaged one is put again, not pointed to."""
     pointer = FileRef("/store/a", 5, "0" * 32, "0" * 8)
-    corpus = corpora.build([(Shard("a", "/in/a.tar", "0" * 32, 1, 1), 1, pointer, pointer)])
+    corpus = corpora.build([Part(Shard("a", "/in/a.tar", "0" * 32, 1, 1), 0, 1, pointer, pointer)])
     ref = corpora.put(str(tmp_path), corpus)
     path = Path(ref.path)
     before = path.stat().st_mtime_ns, path.read_bytes()

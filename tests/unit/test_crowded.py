@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from made_core.dedup import crowded as dense_module
 from made_core.dedup import near_pairs, rules
 from made_core.dedup.crowded import STEP, CrowdedCluster, Walk, reference_edges
 from made_core.vectors import Rows
-from tests import oracle
+from tests.support import oracle
 
 
 def clumped(seed: int, n: int, dim: int, spread: float) -> Rows:
@@ -77,8 +76,8 @@ def test_who_stays_stands_for_others_as_with_all_pairs(seed: int, n: int, width:
     rank = np.argsort(np.argsort(rank))
     probes = np.stack([home, 1 - home], axis=1)[:, :width]
     found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), *near_pairs.near(rows, bound, 16)]
-    every = [np.concatenate(side) for side in zip(*found, strict=True)]
-    whole = rules.reference(rank, home, *every, bound, (), stays)
+    i, j, value = (np.concatenate(side) for side in zip(*found, strict=True))
+    whole = rules.reference(rank, home, i, j, value, bound, (), stays)
     none = np.zeros(0, np.int64)
     crowd = crowds(rows, probes, set(range(k)))
     split = rules.reference(rank, home, none, none, np.zeros(0), bound, crowd, stays)
@@ -124,17 +123,15 @@ def test_field_grows(n: int) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3, 16])
-def test_steps_change_no_decision(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_change_no_decision(step: int) -> None:
     """However many rows are compared at a time, and however the kept ones are cut."""
-    monkeypatch.setattr(dense_module, "STEP", step)
-    monkeypatch.setattr(dense_module, "KEPT_BLOCK", 2 * step + 1)
     for seed, spread in ((0, 0.02), (1, 0.1), (2, 0.4), (3, 1.5)):
         rows, n = clumped(seed, 120, 8, spread), 120
         if spread > 1:  # many kept ones, each of which some later row needs
             rows[60:] = rows[:60]
         rank = np.random.default_rng(seed).permutation(n)
         none = np.zeros(0, np.int64)
-        crowd = CrowdedCluster(np.arange(n), np.ones(n, bool), rows)
+        crowd = CrowdedCluster(np.arange(n), np.ones(n, bool), rows, step, 2 * step + 1)
         got = rules.cover(rank, none, none, np.zeros(0), 0.95, [crowd])
         x = oracle.unit(rows)
         walk = np.argsort(rank).tolist()

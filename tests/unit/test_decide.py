@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from made_core import filters
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
 from made_core.dedup import decide, near_pairs, order
-from made_core.dedup.filters import KEPT, REASONS
 from made_core.dedup.metadata_scan import scan
+from made_core.filters import min_side, min_words
 from made_core.output import accounts, decision_tables
+from made_core.reasons import BUILTIN, KEPT, NEAR_DUPLICATE, PLACEHOLDER, UNREADABLE, Reason
 from made_core.recipe import Dedup, Filters, Recipe
-from made_core.types import Reason
-from tests import oracle
-from tests.corpora import (
+from tests.support import oracle
+from tests.support.corpora import (
     Core,
     Samples,
     clumped,
@@ -49,7 +50,7 @@ def dedup_of(keep: str, rule: str = "cover") -> Dedup:
 def decided(core: Core, dedup: Dedup, eps: float) -> decide.Decisions:
     """The last step."""
     recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
-    found = scan(core.corpus, core.identities.first, recipe)
+    found = scan(core.corpus, core.identities.canonical, recipe)
     by_place = order.of_place(dedup, core.distance, core.identities.uids)
     values = found.values if by_place is None else by_place
     return decide.decide(core.identities, found.dropped, values, core.cluster, core.pairs, dedup, eps)
@@ -88,8 +89,7 @@ def check(
                     samples.rows, samples.images, samples.uids, samples.readable, samples.filtered,
                     nearest, values, eps, rule,
                 )  # fmt: skip
-                names = [None if c == KEPT else REASONS[c].value for c in got.reason.tolist()]
-                assert names == expected.reason
+                assert filters.names(got.reason) == expected.reason
                 for who, allowed in zip(got.representative.tolist(), expected.representatives, strict=True):
                     assert who in (allowed or {decide.NOBODY})
                 standing = got.representative[got.representative != decide.NOBODY]
@@ -156,8 +156,8 @@ def test_the_corpora_are_not_easy(tmp_path: Path) -> None:
     cover = decided(two, dedup_of("hard", "cover"), 0.125)
     reference = decided(two, dedup_of("hard", "reference"), 0.125)
     assert (cover.reason != reference.reason).any()
-    found = {REASONS[c] for c in cover.reason.tolist() if c != KEPT}
-    assert found == set(Reason) - {Reason.ASPECT_RATIO, Reason.FEW_CHARS, Reason.PLACEHOLDER}
+    found = {filters.by_code(c) for c in cover.reason.tolist() if c != KEPT}
+    assert found == {*BUILTIN, min_side.FILTER.reason, min_words.FILTER.reason} - {PLACEHOLDER}
     at = ties(21)
     score = at.rows.astype(int) @ at.rows.T.astype(int)
     assert (score == 16 * 0.75).any()
@@ -187,7 +187,10 @@ def test_the_order_of_shards_changes_nothing(rule: str, keep: str, tmp_path: Pat
     embedded = store(tmp_path, samples)
     fates = []
     for names in ("01234", "42013"):
-        renamed = [(replace(e[0], id=name), *e[1:]) for e, name in zip(embedded, names, strict=True)]
+        renamed = [
+            replace(part, shard=replace(part.shard, id=name))
+            for part, name in zip(embedded, names, strict=True)
+        ]
         core = prepare(tmp_path / names, renamed, 16, 2)
         got = decided(core, dedup_of(keep, rule), 0.125)
         uids = core.identities.uids.tolist()
@@ -222,19 +225,18 @@ def fate(
     """Samples in walking order; `near` names canonicals."""
     names = np.array([u.encode() for u in uids])
     digests = np.array([[p, 0] for p in images], np.uint64)
-    readable = np.array([d is not Reason.UNREADABLE for d in dropped])
+    readable = np.array([d is not UNREADABLE for d in dropped])
     built = identity.Identities(names, identity.canonicals(names, digests, readable))
-    codes = np.array([KEPT if d is None else REASONS.index(d) for d in dropped], np.int8)
+    codes = np.array([KEPT if d is None else d.code for d in dropped], np.int8)
     found = np.array([(i, j, 0.99) for i, j in near], near_pairs.PAIR)
     n = len(uids)
     got = decide.decide(built, codes, np.arange(n), np.zeros(n, np.int32), found, dedup_of("hard"), 0.02)
-    reasons = [None if c == KEPT else REASONS[c].value for c in got.reason.tolist()]
-    return list(zip(reasons, got.representative.tolist(), strict=True))
+    return list(zip(filters.names(got.reason), got.representative.tolist(), strict=True))
 
 
 def test_a_filtered_sample_represents_nobody() -> None:
     """Its copy and its near one stay; itself it is represented by nobody."""
-    small = Reason.SMALL_SIDE
+    small = min_side.FILTER.reason
     assert fate("abc", [0, 0, 1], [small, None, None], [(0, 2)]) == [
         ("small_side", -1), (None, 1), ("near_duplicate", 1),
     ]  # fmt: skip
@@ -244,8 +246,8 @@ def test_a_filtered_sample_represents_nobody() -> None:
 def test_repeated_uids() -> None:
     """The first by gid stays; a later one has its fate, even where the first is filtered."""
     assert fate("aab", [0, 1, 1], [None, None, None]) == [(None, 0), ("repeated_uid", 0), (None, 2)]
-    assert fate("aa", [0, 1], [Reason.FEW_WORDS, None]) == [("few_words", -1), ("repeated_uid", -1)]
-    assert fate("aa", [0, 1], [Reason.UNREADABLE, None]) == [("unreadable", -1), (None, 1)]
+    assert fate("aa", [0, 1], [min_words.FILTER.reason, None]) == [("few_words", -1), ("repeated_uid", -1)]
+    assert fate("aa", [0, 1], [UNREADABLE, None]) == [("unreadable", -1), (None, 1)]
     assert fate("baba", [0, 1, 2, 3], [None] * 4, [(0, 1)])[2:] == [("repeated_uid", 0), ("repeated_uid", 0)]
 
 
@@ -262,7 +264,7 @@ def test_table(tmp_path: Path) -> None:
     part = corpora.build(store(tmp_path, samples)).parts[1]
     n = part.samples
     held = slice(part.start, part.stop)
-    reason = np.array([KEPT, REASONS.index(Reason.NEAR_DUPLICATE), 0] * n, np.int8)[:n]
+    reason = np.array([KEPT, NEAR_DUPLICATE.code, 0] * n, np.int8)[:n]
     built = decision_tables.table(
         part,
         decision_tables.Columns(

@@ -16,7 +16,7 @@ from PIL import Image, ImageSequence
 
 from made_core.errors import BadImage
 from made_core.ingest.decode import decode
-from tests.factories import encoded_image
+from tests.support.factories import encoded_image
 
 LIMIT = 100_000_000
 

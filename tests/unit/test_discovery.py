@@ -13,7 +13,7 @@ import pytest
 from made_core.errors import SourceError
 from made_core.ingest import discovery
 from made_core.types import Shard
-from tests.factories import make_shard, members, stats
+from tests.support.factories import make_shard, members, stats
 
 
 def found(*sources: object, require_stats: bool = True) -> tuple[Shard, ...]:

@@ -20,7 +20,7 @@ from made_core.errors import CorruptShard, DamagedFile
 from made_core.io import files
 from made_core.types import FileRef
 from made_core.vectors import Rows, unit64
-from tests.factories import encoded_image, make_shard, members, shard_of, tar_bytes, tiny_open_clip
+from tests.support.factories import encoded_image, make_shard, members, shard_of, tar_bytes, tiny_open_clip
 
 LIMIT = 1_000_000
 BATCH = 4
@@ -49,9 +49,9 @@ Samples = list[tuple[str, dict[str, bytes]]]
 def embed(folder: Path, samples: Samples, by: encoder.Encoder, threads: int = 2) -> Embedded:
     """The rows and records of samples."""
     tar = make_shard(folder, "00000", samples)
-    rows, table, stray = embeddings.embed(tar, shard_of(tar), by, LIMIT, threads, lambda _: None)
-    assert stray == 0
-    return rows, table
+    found = embeddings.embed(tar, shard_of(tar), by, LIMIT, threads, lambda _: None)
+    assert found.stray == 0
+    return found.rows, found.table
 
 
 def record(folder: Path, sample: dict[str, bytes], by: encoder.Encoder) -> dict[str, object]:
@@ -67,7 +67,8 @@ def record(folder: Path, sample: dict[str, bytes], by: encoder.Encoder) -> dict[
 def test_a_row_for_every_sample(tmp_path: Path, loaded: encoder.Encoder, n: int) -> None:
     tar = make_shard(tmp_path, "00000", [(f"{i:03d}", members(i)) for i in range(n)])
     steps: list[int] = []
-    rows, table, stray = embeddings.embed(tar, shard_of(tar), loaded, LIMIT, 3, steps.append)
+    found = embeddings.embed(tar, shard_of(tar), loaded, LIMIT, 3, steps.append)
+    rows, table = found.rows, found.table
     assert rows.dtype == np.float16
     assert rows.shape == (n, loaded.encoding.dim)
     assert table.schema == metadata.SCHEMA
@@ -77,7 +78,7 @@ def test_a_row_for_every_sample(tmp_path: Path, loaded: encoder.Encoder, n: int)
     assert np.abs(np.linalg.norm(rows.astype(np.float64), axis=1) - 1).max(initial=0) < 1e-3
     assert len({r.tobytes() for r in rows}) == n
     assert steps == [*range(BATCH, n, BATCH), *([n] if n else [])]
-    assert stray == 0
+    assert found.stray == 0
 
 
 def test_a_bad_image_costs_its_neighbours_nothing(tmp_path: Path, loaded: encoder.Encoder) -> None:
@@ -159,9 +160,8 @@ def test_derived_uids(tmp_path: Path, builtin: encoder.Encoder) -> None:
 
     def uids(fingerprint: str) -> list[str]:
         shard = shard_of(tar, fingerprint)
-        uids: list[str] = embeddings.embed(tar, shard, builtin, LIMIT, 1, lambda _: None)[1][
-            "uid"
-        ].to_pylist()
+        found = embeddings.embed(tar, shard, builtin, LIMIT, 1, lambda _: None)
+        uids: list[str] = found.table["uid"].to_pylist()
         return uids
 
     found = uids("a" * 32)
@@ -244,7 +244,7 @@ def test_names_that_are_no_text(tmp_path: Path, builtin: encoder.Encoder) -> Non
     name = b"\xff.jp\xffg".decode("utf-8", "surrogateescape")
     tar = tmp_path / "0.tar"
     tar.write_bytes(tar_bytes([(name, b"x")]))
-    _, table, _ = embeddings.embed(tar, shard_of(tar), builtin, LIMIT, 1, lambda _: None)
+    table = embeddings.embed(tar, shard_of(tar), builtin, LIMIT, 1, lambda _: None).table
     assert table["key"].to_pylist() == ["\\udcff"]
     assert "no image among its members" in table["error"][0].as_py()
 
@@ -252,8 +252,8 @@ def test_names_that_are_no_text(tmp_path: Path, builtin: encoder.Encoder) -> Non
 def test_strays_are_counted(tmp_path: Path, builtin: encoder.Encoder) -> None:
     tar = tmp_path / "0.tar"
     tar.write_bytes(tar_bytes([("README", b"x"), ("0.jpg", encoded_image(0)), (".x", b"")]))
-    rows, table, stray = embeddings.embed(tar, shard_of(tar), builtin, LIMIT, 1, lambda _: None)
-    assert (len(rows), len(table), stray) == (1, 1, 2)
+    found = embeddings.embed(tar, shard_of(tar), builtin, LIMIT, 1, lambda _: None)
+    assert (len(found.rows), len(found.table), found.stray) == (1, 1, 2)
 
 
 def test_a_tar_that_is_not_whole(tmp_path: Path, builtin: encoder.Encoder) -> None:
@@ -282,7 +282,9 @@ def test_an_encoder_that_returns_no_vector(tmp_path: Path, builtin: encoder.Enco
 def put(tmp_path: Path, builtin: encoder.Encoder) -> tuple[Embedded, FileRef, FileRef]:
     """A shard's embeddings, and where they are."""
     rows, table = embed(tmp_path, [(f"{i}", members(i, uid=f"{i}")) for i in range(6)], builtin)
-    return (rows, table), *metadata.put(str(tmp_path / "store" / "x"), rows, table)
+    output = metadata.put(str(tmp_path / "store" / "x"), rows, table, stray=3)
+    assert (output.samples, output.unreadable, output.warnings, output.stray) == (6, 0, 0, 3)
+    return (rows, table), output.rows, output.metadata
 
 
 def test_put_and_read(put: tuple[Embedded, FileRef, FileRef]) -> None:
@@ -327,9 +329,9 @@ def test_unit64() -> None:
 
 def test_a_store_elsewhere(put: tuple[Embedded, FileRef, FileRef]) -> None:
     (rows, table), _, _ = put
-    at_rows, at_table = metadata.put("memory://store/y", rows, table)
-    assert (metadata.read_rows(at_rows) == rows).all()
-    assert metadata.read_table(at_table, metadata.SCHEMA.names) == table
+    output = metadata.put("memory://store/y", rows, table)
+    assert (metadata.read_rows(output.rows) == rows).all()
+    assert metadata.read_table(output.metadata, metadata.SCHEMA.names) == table
     files.remove("memory://store")
     with pytest.raises(DamagedFile, match="is gone"):
-        metadata.read_rows(at_rows)
+        metadata.read_rows(output.rows)

@@ -19,7 +19,7 @@ from PIL import Image
 from made_core import recipe
 from made_core.embed import encoder, perceptual
 from made_core.errors import EncoderError, Transient, UserError
-from tests.factories import TINY, encoded_image, tiny_open_clip
+from tests.support.factories import TINY, encoded_image, tiny_open_clip
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +91,9 @@ def test_config_of_another_name(tiny: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{", "is no JSON"),
-        (b"\xff", "is no JSON"),
-        (b"[]", "is no open_clip model config"),
+        (b"{", "is not valid JSON"),
+        (b"\xff", "is not valid JSON"),
+        (b"[]", "is not an open_clip model config"),
         (b'{"embed_dim": 8}', "embed_dim, text_cfg, vision_cfg"),
     ],
 )
@@ -210,7 +210,7 @@ def test_key_is_the_same_in_any_process(tiny: tuple[Path, Path], monkeypatch: py
         seen.append(json.dumps(value))
         return "0" * 16
 
-    monkeypatch.setattr(recipe, "digest", spy)
+    monkeypatch.setattr(encoder, "digest", spy)
     encoder.load(part(tiny))
     encoder.load(encoder.resolve(recipe.Encoder()))
     assert len(seen) == 2

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from made_core.dedup import filters
+from made_core import filters
 from made_core.embed import metadata
 from made_core.recipe import Filters
-from made_core.types import Reason
 
 
 def names(records: list[dict[str, Any]], **bounds: Any) -> list[str | None]:
-    """The reasons, as `embeddings` stores the metadata."""
+    """The reasons, of metadata as `embed` stores it."""
     table = pa.Table.from_pylist(records, schema=metadata.SCHEMA).select(list(filters.COLUMNS))
     codes = filters.apply(table, Filters(**bounds))
-    assert len(codes) == len(records)
-    return [None if c == filters.KEPT else filters.REASONS[c].value for c in codes.tolist()]
+    assert len(codes) == len(records) and codes.dtype == np.int8
+    return filters.names(codes)
 
 
 def image(
@@ -80,7 +83,81 @@ def test_nothing() -> None:
     assert names([], min_side=1, max_aspect=1, min_words=1, min_chars=1) == []
 
 
-def test_codes_fit() -> None:
-    """Every Reason has a code, and none is KEPT."""
-    assert [filters.REASONS[filters.code(r)] for r in Reason] == list(Reason)
-    assert all(0 <= filters.code(r) < 128 for r in Reason)
+SIDES = st.integers(1, 9)
+
+
+@st.composite
+def samples(draw: st.DrawFn) -> dict[str, Any]:
+    """A sample as embed stores it: an unreadable one has no size."""
+    caption = draw(st.none() | st.text(" a\u00e9\u2003\n", max_size=8))
+    if draw(st.booleans()):
+        return {"error": "broken", "caption": caption}
+    return image(draw(SIDES), draw(SIDES), caption)
+
+
+BOUNDS = st.fixed_dictionaries(
+    {
+        "min_side": st.none() | SIDES,
+        "max_aspect": st.none() | st.sampled_from([1, 1.5, 2, 3.25]),
+        "min_words": st.none() | st.integers(1, 4),
+        "min_chars": st.none() | st.integers(1, 6),
+    }
+)
+
+
+def expected(sample: dict[str, Any], bounds: dict[str, Any]) -> str | None:
+    """The reason, from what the recipe says of each bound."""
+    if sample.get("error"):
+        return "unreadable"
+    short, long = sorted([sample["width"], sample["height"]])
+    caption = sample["caption"] or ""
+    holds = {
+        "small_side": bounds["min_side"] is None or short >= bounds["min_side"],
+        "aspect_ratio": bounds["max_aspect"] is None or long / short <= bounds["max_aspect"],
+        "few_words": bounds["min_words"] is None or len(caption.split()) >= bounds["min_words"],
+        "few_chars": bounds["min_chars"] is None or len(caption) >= bounds["min_chars"],
+    }
+    return next((reason for reason, held in holds.items() if not held), None)
+
+
+@given(st.lists(samples(), max_size=6), BOUNDS)
+def test_reasons_follow_the_bounds(records: list[dict[str, Any]], bounds: dict[str, Any]) -> None:
+    assert names(records, **bounds) == [expected(r, bounds) for r in records]
+
+
+@given(st.lists(samples(), max_size=6), BOUNDS)
+def test_a_sample_is_judged_by_itself(records: list[dict[str, Any]], bounds: dict[str, Any]) -> None:
+    """Whatever table it is in."""
+    assert names(records, **bounds) == [reason for r in records for reason in names([r], **bounds)]
+
+
+@given(st.lists(samples(), max_size=6), BOUNDS, st.sampled_from([f.field for f in filters.FILTERS]))
+def test_a_filter_that_is_off_drops_nothing(
+    records: list[dict[str, Any]], bounds: dict[str, Any], off: str
+) -> None:
+    """Turning one off keeps the other reasons, except where it was the first to fail."""
+    (reason,) = [f.reason.name for f in filters.FILTERS if f.field == off]
+    before, after = names(records, **bounds), names(records, **{**bounds, off: None})
+    assert reason not in after
+    assert all(new == old for old, new in zip(before, after, strict=True) if old != reason)
+
+
+def test_a_filter_is_complete() -> None:
+    """Its recipe field is its own, and the metadata has its columns."""
+    fields = [f.field for f in filters.FILTERS]
+    assert list(Filters.model_fields) == fields and len(set(fields)) == len(fields)
+    assert set(filters.COLUMNS) <= set(metadata.SCHEMA.names)
+    for f in filters.FILTERS:
+        assert f"filters.{f.field}" in f.reason.meaning
+        assert getattr(Filters(**{f.field: f.example}), f.field) == f.example
+        assert getattr(Filters(), f.field) is None
+
+
+def test_a_part_made_from_the_filters_is_a_part() -> None:
+    """Frozen, strict and picklable, as the parts of the recipe that are written out."""
+    bounds = Filters(min_side=3)
+    assert pickle.loads(pickle.dumps(bounds)) == bounds
+    with pytest.raises(ValueError, match="frozen"):
+        bounds.__setattr__("min_side", 4)
+    with pytest.raises(ValueError, match="Extra inputs"):
+        Filters(min_sides=3)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -29,26 +25,13 @@ def test_cases_are_the_same_again() -> None:
     assert make(3, 0).tar != make(4, 0).tar
 
 
-def misbehave(seed: int, number: int, folder: Path) -> dict[str, int]:
-    """A judge with a fault at each odd number."""
-    if number == 1:
-        raise ValueError("odd")
-    if number == 3:
-        bytes(seed * 2 * MIB)
-    if number == 5:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if number == 7:
-        time.sleep(60)
-    return {"fine": 1}
-
-
 def test_a_box_survives_all() -> None:
-    box = Box("tests.unit.test_fuzz:misbehave", seed=64, memory=64 * MIB, seconds=2)
+    box = Box("tests.support.faults:misbehave", seed=64, memory=64 * MIB, seconds=2)
     verdicts = list(box.run(range(9)))
     assert [v.number for v in verdicts] == list(range(9))
     assert all((v.counts, v.wrong) == ({"fine": 1}, None) for v in verdicts[::2])
     wrong = [v.wrong or "" for v in verdicts[1::2]]
-    assert wrong[0].startswith("ValueError: odd (test_fuzz.py:")
+    assert wrong[0].startswith("ValueError: odd (faults.py:")
     assert wrong[1].startswith("MemoryError")
     assert wrong[2].startswith("crashes") and wrong[3].startswith("hangs")
     assert box.starts == 3
@@ -56,4 +39,4 @@ def test_a_box_survives_all() -> None:
 
 def test_a_box_that_does_not_start() -> None:
     with pytest.raises(RuntimeError, match="did not start"):
-        next(Box("tests.unit.test_fuzz:nobody", 0, 64 * MIB, 1).run(range(1)))
+        next(Box("tests.support.faults:nobody", 0, 64 * MIB, 1).run(range(1)))

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from made_core import filters
 from made_core.cluster import cluster_rows
 from made_core.cluster.kmeans import drift
 from made_core.dedup import decide, order
 from made_core.dedup.decide import NOBODY, Decisions
-from made_core.dedup.filters import KEPT, REASONS
 from made_core.dedup.metadata_scan import scan
+from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE
 from made_core.recipe import Dedup, Filters, Recipe
-from tests import oracle
-from tests.corpora import Core, Samples, clumped, copies, equal, one_uid, prepare, store, ties
+from tests.support import oracle
+from tests.support.corpora import Core, Samples, clumped, copies, equal, one_uid, prepare, store, ties
 
 FILTERS = Filters(min_side=16, min_words=2)
 PROBES = 2
@@ -38,7 +39,9 @@ def values_of(samples: Samples, core: Core, dedup: Dedup, n: int) -> list[float]
     """`easy`, and `largest`, from their definitions."""
     if dedup.keep == "largest":
         return [-samples.sides[i] * 64 if samples.readable[i] else 0 for i in range(n)]
-    return [float(core.distance[core.identities.first[i]]) if samples.readable[i] else 0.0 for i in range(n)]
+    return [
+        float(core.distance[core.identities.canonical[i]]) if samples.readable[i] else 0.0 for i in range(n)
+    ]
 
 
 def grown(
@@ -50,7 +53,8 @@ def grown(
     k: int = 16,
 ) -> list[Generation]:
     """The samples' shards in generations: `shards` says how many each brings."""
-    embedded, result, start = store(folder, samples), [], 0
+    embedded, start = store(folder, samples), 0
+    result: list[Generation] = []
     for number, (count, eps) in enumerate(zip(shards, every_eps, strict=True)):
         last = result[-1] if result else None
         core = prepare(
@@ -65,7 +69,7 @@ def grown(
         )
         start += count
         recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
-        found = scan(core.corpus, core.identities.first, recipe)
+        found = scan(core.corpus, core.identities.canonical, recipe)
         by_place = order.of_place(dedup, core.distance, core.identities.uids)
         values = found.values if by_place is None else by_place
         decided = decide.decide(
@@ -94,8 +98,7 @@ def test_each_generation_is_the_oracle_s(
     every_eps = (0.125, 0.25, 0.0625)[: len(shards)]  # a wider eps, too, turns no earlier keep into a drop
     last = None
     for now in grown(tmp_path, samples, shards, Dedup(keep=keep, rule=rule), every_eps):
-        names = [None if c == KEPT else REASONS[c].value for c in now.decided.reason.tolist()]
-        assert names == now.expected.reason
+        assert filters.names(now.decided.reason) == now.expected.reason
         for who, allowed in zip(
             now.decided.representative.tolist(), now.expected.representatives, strict=True
         ):
@@ -104,7 +107,7 @@ def test_each_generation_is_the_oracle_s(
             n = len(last.decided.reason)
             assert np.array_equal(now.decided.reason[:n], last.decided.reason)
             assert np.array_equal(now.decided.representative[:n], last.decided.representative)
-            assert np.array_equal(now.core.identities.first[:n], last.core.identities.first)
+            assert np.array_equal(now.core.identities.canonical[:n], last.core.identities.canonical)
         last = now
 
 
@@ -116,14 +119,14 @@ def test_the_promise_of_cover(seed: int, shards: tuple[int, ...], tmp_path: Path
     samples, eps = clumped(seed), 0.125
     found = grown(tmp_path, samples, shards, Dedup(), [eps] * len(shards))
     core, decided = found[-1].core, found[-1].decided
-    first = core.identities.first
+    first = core.identities.canonical
     x = oracle.unit(np.where(first[:, None] >= 0, samples.rows[np.maximum(first, 0)], 1))
     probes = oracle.nearest(np.where(first[:, None] >= 0, samples.rows, 1), core.centroids, PROBES)
     may = oracle.compared([probes[max(0, f)] for f in first.tolist()])
     kept = np.flatnonzero(decided.reason == KEPT)
     score = oracle.products(x, x)
     assert not (may & (score > 1 - eps))[np.ix_(kept, kept)].any()
-    duplicates = [REASONS.index(r) for r in REASONS if r.value in ("near_duplicate", "exact_copy")]
+    duplicates = [NEAR_DUPLICATE.code, EXACT_COPY.code]
     removed = np.flatnonzero(np.isin(decided.reason, duplicates))
     assert len(removed)
     stands = decided.representative[removed]
@@ -141,7 +144,7 @@ def test_dense_clusters_of_an_earlier_generation(tmp_path: Path) -> None:
     core = plain.core
     with cluster_rows.gathered(core.batches, 0, 1) as clusters:
         recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
-        found = scan(core.corpus, core.identities.first, recipe)
+        found = scan(core.corpus, core.identities.canonical, recipe)
         earlier = grown(tmp_path / "again", samples, (3,), dedup, (0.125,), k=1)[0].decided
         got = decide.decide(
             core.identities, found.dropped, core.distance, core.cluster, core.pairs[:0], dedup, 0.125,

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
 from made_core.embed import metadata
-from made_core.types import FileRef, Shard
+from made_core.types import Shard
 
 
-def stored(folder: Path, name: str, records: list[dict[str, Any]]) -> tuple[Shard, int, FileRef, FileRef]:
+def stored(folder: Path, name: str, records: list[dict[str, Any]]) -> corpora.Part:
     """A shard's files in the store, from the fields that matter here."""
     table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
     rows = np.ones((len(records), 4), np.float16)
-    refs = metadata.put(str(folder / name), rows, table)
-    return Shard(name, f"{name}.tar", name * 32, 1, None), len(records), *refs
+    output = metadata.put(str(folder / name), rows, table)
+    shard = Shard(name, f"{name}.tar", name * 32, 1, None)
+    return corpora.Part(shard, 0, len(records), output.rows, output.metadata)
 
 
 def halves(digests: list[bytes]) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -67,7 +68,7 @@ def test_build(tmp_path: Path) -> None:
     ]
     corpus = corpora.build([stored(tmp_path, str(n), records) for n, records in enumerate([one, [], two])])
     built = identity.build(corpus)
-    assert built.first.tolist() == [4, 1, -1, -1, 4, 1, 6]
+    assert built.canonical.tolist() == [4, 1, -1, -1, 4, 1, 6]
     assert built.images.tolist() == [1, 4, 6]
     assert built.uids[5] == b"longer than any uid of the first shard"
 
@@ -75,11 +76,11 @@ def test_build(tmp_path: Path) -> None:
 def test_nothing(tmp_path: Path) -> None:
     """No shards, and no readable sample."""
     empty = identity.build(corpora.build([]))
-    assert len(empty.uids) == len(empty.first) == len(empty.images) == 0
+    assert len(empty.uids) == len(empty.canonical) == len(empty.images) == 0
     assert len(identity.training_sample(empty, 10, 0)) == 0
     broken = [{"uid": "a", "image_digest": None, "error": "no image"}]
     alone = identity.build(corpora.build([stored(tmp_path, "0", broken)]))
-    assert alone.first.tolist() == [-1]
+    assert alone.canonical.tolist() == [-1]
     assert len(identity.training_sample(alone, 10, 0)) == 0
 
 

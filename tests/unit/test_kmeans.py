@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_core.cluster import kmeans as centroids
 from made_core.dedup import candidates
 from made_core.vectors import unit64
-from tests import oracle
+from tests.support import oracle
 
 
 def stored(seed: int, n: int, dim: int = 16) -> npt.NDArray[np.float16]:

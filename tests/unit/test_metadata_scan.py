@@ -10,15 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from made_core import filters
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
 from made_core.dedup import decide, near_pairs
-from made_core.dedup.filters import KEPT, REASONS
 from made_core.dedup.metadata_scan import MetadataScan, scan
 from made_core.embed import metadata
 from made_core.errors import RecipeError
+from made_core.filters import min_chars
+from made_core.reasons import EXACT_COPY, PLACEHOLDER, UNREADABLE
 from made_core.recipe import Dedup, Filters, Recipe
-from made_core.types import Reason, Shard
+from made_core.types import Shard
 
 Row = tuple[int, str | None]  # image, caption
 
@@ -36,8 +38,9 @@ def corpus_of(folder: Path, *shards: Sequence[Row], fields: str = "{}") -> corpo
             for row, (image, caption) in enumerate(rows)
         ]  # fmt: skip
         table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
-        refs = metadata.put(str(folder / f"{number}"), np.ones((len(rows), 4), np.float16), table)
-        embedded.append((Shard(f"{number}", "x", f"{number:032x}", 1, None), len(rows), *refs))
+        output = metadata.put(str(folder / f"{number}"), np.ones((len(rows), 4), np.float16), table)
+        shard = Shard(f"{number}", "x", f"{number:032x}", 1, None)
+        embedded.append(corpora.Part(shard, 0, len(rows), output.rows, output.metadata))
     return corpora.build(embedded)
 
 
@@ -45,14 +48,13 @@ def look(corpus: corpora.Corpus, **dedup: object) -> tuple[MetadataScan, list[st
     """The scan, and each sample's reason and representative where all are decided by it."""
     recipe = Recipe(sources=("in",), output="out", dedup=Dedup(**dedup), filters=Filters(min_chars=2))
     built = identity.build(corpus)
-    found = scan(corpus, built.first, recipe)
+    found = scan(corpus, built.canonical, recipe)
     n = corpus.samples
     got = decide.decide(
         built, found.dropped, np.arange(n), np.zeros(n, np.int32), np.zeros(0, near_pairs.PAIR), recipe.dedup,
         0.1, (), found.placeholder,
     )  # fmt: skip
-    names = [None if c == KEPT else REASONS[c].value for c in got.reason.tolist()]
-    return found, names, got.representative.tolist()
+    return found, filters.names(got.reason), got.representative.tolist()
 
 
 def test_one_image_under_many_captions(tmp_path: Path) -> None:
@@ -64,8 +66,8 @@ def test_one_image_under_many_captions(tmp_path: Path) -> None:
     )
     found, names, stands = look(corpus, placeholder_captions=3)
     assert np.flatnonzero(found.placeholder).tolist() == [0, 1, 5, 6, 9]
-    copy, hidden = Reason.EXACT_COPY.value, Reason.PLACEHOLDER.value
-    filtered, broken = Reason.FEW_CHARS.value, Reason.UNREADABLE.value
+    copy, hidden = EXACT_COPY.name, PLACEHOLDER.name
+    filtered, broken = min_chars.FILTER.reason.name, UNREADABLE.name
     rest = [filtered, None, copy, hidden, hidden, filtered, copy, filtered, broken, broken, broken]
     assert names == [None, hidden, *rest]
     assert stands == [0, 0, -1, 3, 3, 0, 0, -1, 3, -1, -1, -1, -1]
@@ -79,7 +81,7 @@ def test_one_image_under_many_captions(tmp_path: Path) -> None:
 def test_no_placeholder(most: int | None, tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, [(1, "aa"), (1, "bb"), (1, "cc"), (1, "cc")])
     found, names, _ = look(corpus, placeholder_captions=most, placeholders="drop")
-    assert not found.placeholder.any() and names == [None, *[Reason.EXACT_COPY.value] * 3]
+    assert not found.placeholder.any() and names == [None, *[EXACT_COPY.name] * 3]
 
 
 def test_the_default_wants_ten_captions(tmp_path: Path) -> None:

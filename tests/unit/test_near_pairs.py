@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from made_core.cluster import cluster_rows
 from made_core.dedup import near_pairs
+from made_core.dedup.near_pairs import EXACT_CHUNK
 from made_core.io import files
 from made_core.vectors import cosine
-from tests import oracle
+from tests.support import oracle
 
 BLOCKS = (1, 3, 64, 2048)
 Rows = npt.NDArray[np.float16]
@@ -35,10 +36,10 @@ def signs(seed: int, n: int, dim: int = 16) -> Rows:
     return np.where(generator.random((n, dim)) < 0.2, -1, 1).astype(np.float16)
 
 
-def found(rows: Rows, bound: float, block: int) -> dict[tuple[int, int], float]:
+def found(rows: Rows, bound: float, block: int, chunk: int = EXACT_CHUNK) -> dict[tuple[int, int], float]:
     """What `near` yields; refuses a pair that comes twice."""
     result: dict[tuple[int, int], float] = {}
-    for i, j, value in near_pairs.near(rows, bound, block):
+    for i, j, value in near_pairs.near(rows, bound, block, chunk=chunk):
         for a, b, v in zip(i.tolist(), j.tolist(), value.tolist(), strict=True):
             assert (a, b) not in result
             result[a, b] = v
@@ -99,12 +100,10 @@ def test_block_size_does_not_change_a_bit(block: int) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 7])
-def test_the_chunk_of_exact_products_does_not_matter(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunk_of_exact_products_does_not_matter(chunk: int) -> None:
     """Pairs of a block that fill several chunks are all decided."""
     rows = clumped(12, 40)
-    expected = found(rows, 0.8, 64)
-    monkeypatch.setattr(near_pairs, "EXACT_CHUNK", chunk)
-    assert found(rows, 0.8, 64) == expected
+    assert found(rows, 0.8, 64, chunk) == found(rows, 0.8, 64)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_core.cluster import cluster_rows, pair_tasks
 from made_core.cluster.pair_tasks import PairTask
 from made_core.dedup import near_pairs
-from tests import oracle
+from tests.support import oracle
 
 
 @settings(deadline=None, max_examples=60)

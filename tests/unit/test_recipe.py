@@ -147,7 +147,7 @@ def test_sets_go_over_overrides_over_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_identity_changes_with_what_decides_the_output(change: dict[str, Any]) -> None:
-    assert Recipe(**GIVEN).identity != Recipe(**(GIVEN | change)).identity
+    assert Recipe(**GIVEN).recipe_digest != Recipe(**(GIVEN | change)).recipe_digest
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_identity_changes_with_what_decides_the_output(change: dict[str, Any]) -
 )
 def test_identity_is_blind_to_how_and_where(change: dict[str, Any]) -> None:
     same = Recipe(**GIVEN)
-    assert same.identity == Recipe(**(GIVEN | change)).identity
-    assert len(same.identity) == 16
-    int(same.identity, 16)
+    assert same.recipe_digest == Recipe(**(GIVEN | change)).recipe_digest
+    assert len(same.recipe_digest) == 16
+    int(same.recipe_digest, 16)
 
 
 def test_round_trip_through_yaml(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_round_trip_through_yaml(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(first.model_dump(mode="json")), encoding="utf-8")
     again = load(str(path), {}, [])
     assert again == first
-    assert again.identity == first.identity
+    assert again.recipe_digest == first.recipe_digest
 
 
 def test_store_stands_in_the_output_unless_named() -> None:

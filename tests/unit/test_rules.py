@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from made_core.dedup import rules
-from tests import oracle
+from tests.support import oracle
 
 EPS = (0.001, 0.02, 0.05, 0.1, 0.3, 0.7)
 Matrix = npt.NDArray[np.float64]

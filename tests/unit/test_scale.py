@@ -10,18 +10,15 @@ from benchmarks import scale, scale_run
 
 
 @pytest.mark.parametrize("crowd", [False, True])
-def test_the_cut_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: bool) -> None:
-    monkeypatch.setattr(scale, "PART", 900)
-    monkeypatch.setattr(scale_run, "PARTS", 2)
-    scale.store(tmp_path, 5000, 48, 0, crowd)
-    whole = scale_run.whole(tmp_path, crowd)
+def test_the_cut_changes_nothing(tmp_path: Path, crowd: bool) -> None:
+    scale.store(tmp_path, 5000, 48, 0, crowd, part=900)
+    whole = scale_run.whole(tmp_path, crowd, shards=2)
     assert whole["k"] > 1 and 4000 < whole["kept"] < 5000
     assert whole["pairs"] >= 400
     if crowd:
         assert whole["largest"] >= 500
     (tmp_path / "pairs").rename(tmp_path / "before")
-    monkeypatch.setattr(scale_run, "PAIRS_COST", 2e5)
-    cut = scale_run.whole(tmp_path, crowd)
+    cut = scale_run.whole(tmp_path, crowd, shards=2, cost=2e5)
     assert len(list((tmp_path / "pairs").glob("*of*"))) > 4
     volatile = ("seconds", "cpu_seconds", "peak_mib")
     assert {k: v for k, v in cut.items() if k not in volatile} == {

@@ -15,14 +15,14 @@ import pyarrow as pa
 from made_core.cluster import cluster_rows, kmeans, pair_tasks
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
+from made_core.corpus.corpus import Part
 from made_core.dedup import near_pairs
 from made_core.embed import metadata
-from made_core.types import FileRef, Shard
-from tests import oracle
+from made_core.stages import AssignOutput
+from made_core.types import Shard
+from tests.support import oracle
 
 EPS_MAX = 0.5
-
-Embedded = tuple[Shard, int, FileRef, FileRef]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def none_left(seed: int) -> Samples:
     return replace(samples, filtered=["small_side"] * n, sides=[8] * n)
 
 
-def store(folder: Path, samples: Samples) -> list[Embedded]:
+def store(folder: Path, samples: Samples) -> list[Part]:
     """The samples as embedded shards."""
     result = []
     for number, (start, stop) in enumerate(samples.cuts):
@@ -148,8 +148,9 @@ def store(folder: Path, samples: Samples) -> list[Embedded]:
         ]
         table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
         name = f"{number:05d}"
-        refs = metadata.put(str(folder / name), samples.rows[start:stop], table)
-        result.append((Shard(name, f"{name}.tar", f"{number:032x}", 1, None), stop - start, *refs))
+        output = metadata.put(str(folder / name), samples.rows[start:stop], table)
+        shard = Shard(name, f"{name}.tar", f"{number:032x}", 1, None)
+        result.append(Part(shard, 0, stop - start, output.rows, output.metadata))
     return result
 
 
@@ -160,7 +161,7 @@ class Core:
     corpus: corpora.Corpus
     identities: identity.Identities
     centroids: npt.NDArray[np.float32]
-    batches: tuple[cluster_rows.Batch, ...]
+    batches: tuple[AssignOutput, ...]
     cluster: npt.NDArray[np.int32]  # (n,) home of each sample's vector, -1: none
     distance: npt.NDArray[np.float64]
     pairs: near_pairs.Pairs
@@ -168,7 +169,7 @@ class Core:
 
 def prepare(
     folder: Path,
-    embedded: Sequence[Embedded],
+    embedded: Sequence[Part],
     k: int,
     probes: int,
     batch: int = 2,
@@ -178,8 +179,8 @@ def prepare(
 ) -> Core:
     """Identities, fit, assign by batches of shards, pairs by ranges of clusters."""
     before = earlier.corpus if earlier else None
-    corpus = corpora.build(sorted(embedded, key=lambda e: e[0].id), before)
-    built = identity.build(corpus, earlier.identities.first if earlier else None)
+    corpus = corpora.build(sorted(embedded, key=lambda part: part.shard.id), before)
+    built = identity.build(corpus, earlier.identities.canonical if earlier else None)
     if earlier:
         means = earlier.centroids
     else:
@@ -192,8 +193,8 @@ def prepare(
         rows = corpus.gather(gids)
         assignment = kmeans.assign(rows, means, probes)
         url = str(folder / f"batch-{len(means)}-{probes}-{batch}-{number}")
-        batches.append(cluster_rows.Batch(*cluster_rows.put(url, gids, rows, assignment, len(means))))
-    cluster, distance = cluster_rows.homes(batches, built.first)
+        batches.append(cluster_rows.put(url, gids, rows, assignment, len(means), len(gids)))
+    cluster, distance = cluster_rows.homes(batches, built.canonical)
     found = [earlier.pairs if earlier else np.zeros(0, near_pairs.PAIR)]
     for span in pair_tasks.pack(cluster_rows.sizes(batches), tasks):
         with cluster_rows.gathered(batches, span.start, span.stop) as clusters:

@@ -1,4 +1,4 @@
-"""The frame of each task: claim units within the batch, hold their leases, mark how they ended."""
+"""What every task does: claim units within its batch, hold their leases, record how they ended."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from prefect.logging import get_run_logger
 from prefect.logging.handlers import APILogHandler
@@ -22,11 +21,14 @@ from made_core.ledger import cleanup
 from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
 from made_core.retries import backoff
-from made_core.types import Encoding, FileRef, Stage, Unit, UnitState
+from made_core.stages import OutputT, Stage
+from made_core.types import Encoding, Unit, UnitState
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class RunContext:
     """What every task of a run is told."""
 
     run: str
@@ -42,46 +44,42 @@ class Job:
         return 1 - (max(2 * self.encoding.default_eps, self.encoding.eps) if eps_max is None else eps_max)
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a unit came to."""
-
-    files: Sequence[FileRef]
-    samples: int = 0
-    counts: dict[str, Any] = field(default_factory=dict)
-
-
 Progress = Callable[[int], None]  # samples done so far; raises LeaseLost when another holds the unit
 
 
-def work(
-    job: Job, stage: Stage, scope: str, keys: Sequence[str], do: Callable[[Unit, Progress], Made]
+def run_units(
+    context: RunContext,
+    stage: Stage[OutputT],
+    scope: str,
+    keys: Sequence[str],
+    do: Callable[[Unit, Progress], OutputT],
 ) -> None:
     """Does the units `keys` that nobody else does, one after the other.
 
     An error is the unit's, not the task's: it goes to the ledger, which decides on a retry.
     """
-    open_log(job.log_folder)
-    _sweep_scratch()
+    open_log(context.log_folder)
+    _clean_scratch()
     _open_files()
     logger = get_run_logger()
-    ledger = Ledger(job.database_url)
+    ledger = Ledger(context.database_url)
+    seconds = context.recipe.work.lease_seconds
     host = f"{socket.gethostname()}:{os.getpid()}"
     try:
-        while units := ledger.units.claim(stage, scope, keys, 1, job.recipe.work.lease_seconds, host):
+        while units := ledger.units.claim(stage, scope, keys, 1, seconds, host):
             unit = units[0]
-            logger.info("%s %s: attempt %d", stage.value, unit.key, unit.attempt)
+            logger.info("%s %s: attempt %d", stage.name, unit.key, unit.attempt)
             try:
-                with _Lease(ledger, unit, job.recipe.work.lease_seconds) as lease:
-                    made = do(unit, lease.progress)
-                ledger.units.finish(unit, made.files, made.samples, made.counts)
-                logger.info("%s %s: done, %d samples", stage.value, unit.key, made.samples)
+                with Lease(ledger, unit, seconds) as lease:
+                    output = do(unit, lease.progress)
+                ledger.units.finish(unit, output)
+                logger.info("%s %s: done, %d samples", stage.name, unit.key, output.samples)
             except LeaseLost as error:
-                logger.warning("%s %s: %s", stage.value, unit.key, error)
+                logger.warning("%s %s: %s", stage.name, unit.key, error)
             except Exception as error:
                 state = ledger.units.fail(unit, error, backoff(unit.attempt))
-                ends = "set aside" if state is UnitState.FAILED else "will be tried again"
-                logger.error("%s %s: %s: %s", stage.value, unit.key, ends, error)
+                ends = "failed" if state is UnitState.FAILED else "failed, will be retried"
+                logger.error("%s %s: %s: %s", stage.name, unit.key, ends, error)
                 logger.debug("%s", traceback.format_exc())
     finally:
         ledger.close()
@@ -89,7 +87,7 @@ def work(
 
 
 @cache
-def _sweep_scratch() -> None:
+def _clean_scratch() -> None:
     """Once in a process: what workers that died on this machine left there."""
     cleanup.clean_scratch()
 
@@ -101,7 +99,7 @@ def _open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-class _Lease:
+class Lease:
     """Renews a unit's lease from a thread while the work goes on."""
 
     def __init__(self, ledger: Ledger, unit: Unit, seconds: float) -> None:
@@ -111,7 +109,7 @@ class _Lease:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
 
-    def __enter__(self) -> _Lease:
+    def __enter__(self) -> Lease:
         self._thread.start()
         return self
 
@@ -123,12 +121,19 @@ class _Lease:
         """Takes note of the samples done; raises LeaseLost when the work is another's now."""
         self._samples = samples
         if self._lost.is_set():
-            raise LeaseLost(f"{self._unit.stage.value} {self._unit.key}")
+            raise LeaseLost(f"{self._unit.stage} {self._unit.key}")
 
     def _renew(self) -> None:
         # Often enough for a live progress bar, and thrice in the lease at least.
         while not self._stop.wait(min(self._seconds / 3, 5.0)):
-            if not self._ledger.units.renew([self._unit], self._seconds, [self._samples]):
+            try:
+                held = self._ledger.units.renew([self._unit], self._seconds, [self._samples])
+            except Exception:  # of the database: the work goes on, and so do the renewals
+                log.warning(
+                    "%s %s: lease not renewed, retrying", self._unit.stage, self._unit.key, exc_info=True
+                )
+                continue
+            if not held:
                 self._lost.set()
                 return
 

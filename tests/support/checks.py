@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OLD_WEBDATASET = Path(sys.prefix) / "open_clip_train"  # for open_clip_train 3.3: see the Makefile
 
 
@@ -29,6 +29,17 @@ def decisions(output: Path) -> list[dict[str, Any]]:
     """All rows of all decisions."""
     rows: list[dict[str, Any]] = ds.dataset(output / "decisions", format="parquet").to_table().to_pylist()
     return rows
+
+
+def tars(folder: Path) -> dict[str, Path]:
+    """Shard id -> tar, where names do not collide."""
+    return {t.stem: t for t in sorted(folder.glob("*.tar"))}
+
+
+def outcome(output: Path) -> dict[str, bytes]:
+    """All files of an output that must be equal when nothing that matters differs."""
+    found = sorted((*output.glob("decisions/*"), *output.glob("shards/*"), *output.glob("keep.*")))
+    return {str(p.relative_to(output)): p.read_bytes() for p in found}
 
 
 def members(tar: Path) -> list[tuple[str, str, bytes]]:
@@ -63,7 +74,7 @@ def accounts_balance(output: Path, tars: dict[str, Path]) -> None:
 
 
 FILTERED = ("small_side", "aspect_ratio", "few_words", "few_chars")
-REASONS = ("repeated_uid", "exact_copy", "near_duplicate", *FILTERED)
+REASONS = ("repeated_uid", "exact_copy", "placeholder", "near_duplicate", *FILTERED)
 
 
 def stored_rows(store: Path) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]]:
@@ -85,7 +96,7 @@ def representatives_stand(output: Path, store: Path) -> int:
     kept = {r["uid"]: r for r in rows if r["kept"]}
     checked = 0
     for row in rows:
-        if row["reason"] in ("near_duplicate", "exact_copy", "repeated_uid"):
+        if row["reason"] in ("near_duplicate", "exact_copy", "placeholder", "repeated_uid"):
             other = kept[row["represented_by"]]
             similarity = float(vector[row["uid"], row["key"]] @ vector[other["uid"], other["key"]])
             assert similarity > 1 - eps, row
@@ -142,7 +153,7 @@ def readers_read(output: Path, samples: int) -> None:
         path = {"PYTHONPATH": str(place)} if place else {}
         assert place is None or place.is_dir(), f"{place} is missing: run make setup"
         done = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "readers.py"), script, str(output / "shards")],
+            [sys.executable, str(Path(__file__).with_name("readers.py")), script, str(output / "shards")],
             env={**os.environ, **path}, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, f"{script}: {done.stderr[-3000:]}"

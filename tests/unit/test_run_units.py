@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import resource
 
-from tasks import units
+from tasks import run_units
 
 
 def test_all_open_files_that_it_may_have() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
     try:
-        units._open_files.__wrapped__()
+        run_units._open_files.__wrapped__()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,12 @@
+"""Digests of JSON values: scopes, recipes, decisions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+
+def digest(value: object) -> str:
+    """16 hex digits of a JSON value, blake2b-64 over its sorted text: equal values, equal digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,87 @@
+"""The filters, and all reasons for which a sample is dropped.
+
+A new filter is a file here with a `FILTER` and its entry in `FILTERS`; the recipe's field, the report,
+`made why` and the generated documents (`make docs`) follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from made_core.filters import max_aspect, min_chars, min_side, min_words
+from made_core.filters.filter import Flags
+from made_core.reasons import BUILTIN, KEPT, UNREADABLE, Codes, Reason
+
+FILTERS = (  # in the order in which they apply: a sample that fails several has the first one's reason
+    min_side.FILTER,
+    max_aspect.FILTER,
+    min_words.FILTER,
+    min_chars.FILTER,
+)
+COLUMNS = tuple(dict.fromkeys(("error", *(name for f in FILTERS for name in f.columns))))
+
+
+def checked(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
+    """The reasons by ascending code.
+
+    Raises:
+        ValueError: a code is not between 0 and 127, or two reasons have the same code or name.
+    """
+    seen: dict[int | str, Reason] = {}
+    for reason in reasons:
+        if not 0 <= reason.code <= 127:
+            raise ValueError(f"the code of reason {reason.name} is {reason.code}, allowed: 0 to 127")
+        for key in (reason.code, reason.name):
+            if key in seen:
+                raise ValueError(f"two reasons have {key!r}: {seen[key]} and {reason}; change the new one")
+            seen[key] = reason
+    return tuple(sorted(reasons, key=lambda reason: reason.code))
+
+
+REASONS = checked([*BUILTIN, *(f.reason for f in FILTERS)])
+_BY_CODE = {reason.code: reason for reason in REASONS}
+_BY_NAME = {reason.name: reason for reason in REASONS}
+
+
+def by_code(code: int) -> Reason:
+    """The reason of a stored code. Raises ValueError where no reason has it."""
+    if code not in _BY_CODE:
+        known = ", ".join(map(str, _BY_CODE))
+        raise ValueError(
+            f"no reason has the code {code}, known: {known}; a later version of made may have written it"
+        )
+    return _BY_CODE[code]
+
+
+def by_name(name: str) -> Reason | None:
+    """The reason of a name in an output; None for one that this version does not know."""
+    return _BY_NAME.get(name)
+
+
+def names(codes: Codes) -> list[str | None]:
+    """The n names of the codes' reasons; None for KEPT. Raises ValueError for an unknown code."""
+    return [None if code == KEPT else by_code(code).name for code in codes.tolist()]
+
+
+def apply(table: pa.Table, settings: object) -> Codes:
+    """(n,) codes of the first filter that each sample fails, UNREADABLE before all; KEPT without one.
+
+    Args:
+        table: n rows of the stored metadata, with `COLUMNS`.
+        settings: the recipe's `filters`: an attribute for each filter's field, None: off.
+    """
+    result: Codes = np.full(len(table), KEPT, np.int8)
+
+    def drop(failed: Flags, reason: Reason) -> None:
+        result[failed & (result == KEPT)] = reason.code
+
+    drop(~pc.is_null(table["error"]).to_numpy(), UNREADABLE)
+    for f in FILTERS:
+        bound = getattr(settings, f.field)
+        if bound is not None:
+            drop(f.failed(table, bound), f.reason)
+    return result

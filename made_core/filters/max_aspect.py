@@ -1,0 +1,28 @@
+"""Drops images that are much longer in one direction than in the other."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pyarrow as pa
+from pydantic import Field
+
+from made_core.filters.filter import Filter, Flags, sides
+from made_core.reasons import Reason
+
+
+def failed(table: pa.Table, bound: float) -> Flags:
+    """(n,) whether the longer side is more than `bound` times the shorter one."""
+    short, long = sides(table)
+    return long > bound * short
+
+
+FILTER = Filter(
+    field="max_aspect",
+    type=Annotated[float, Field(ge=1)],
+    description="Long side / short side, at most.",
+    example=3.0,
+    columns=("width", "height"),
+    failed=failed,
+    reason=Reason(6, "aspect_ratio", "Extreme shape", "long side / short side is above filters.max_aspect"),
+)

@@ -1,0 +1,28 @@
+"""Drops samples whose caption is short."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from made_core.filters.filter import Filter, Flags, captions
+from made_core.reasons import Reason
+
+
+def failed(table: pa.Table, bound: int) -> Flags:
+    """(n,) whether the caption has fewer than `bound` Unicode characters; none: 0 characters."""
+    return np.array([len(caption) < bound for caption in captions(table)], bool)
+
+
+FILTER = Filter(
+    field="min_chars",
+    type=Annotated[int, Field(ge=1)],
+    description="Characters in the caption, at least.",
+    example=6,
+    columns=("caption",),
+    failed=failed,
+    reason=Reason(8, "few_chars", "Short caption", "the caption has fewer characters than filters.min_chars"),
+)

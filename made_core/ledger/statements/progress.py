@@ -1,0 +1,57 @@
+"""Statements about the progress of a run's stages."""
+
+from __future__ import annotations
+
+from made_core.ledger.statements.fragments import TALLY
+
+# The units of a run: those that its stage rows name, or all of the scope where a row names none. Because of
+# the OR, PostgreSQL hashes the named keys whatever the statistics say. A join with the keys is planned by
+# their estimated number, which is 100 for any JSON array: 20 s for 10,000 units.
+_OF_RUN = """
+    SELECT unit.* FROM stage
+    JOIN unit ON unit.stage = stage.stage AND unit.scope = stage.scope
+    WHERE stage.run_id = :run_id AND (stage.keys IS NULL OR (unit.stage, unit.key) IN (
+        SELECT stage, jsonb_array_elements_text(keys) FROM stage WHERE run_id = :run_id))"""
+
+_RECENT_MINUTES = 10
+# Units that run or ended lately: a rate of these is not blurred by an earlier day's work.
+_RECENT = f"(state = 'running' OR finished_at > now() - make_interval(mins => {_RECENT_MINUTES}))"
+
+# Every stage that the run has begun, with the tally, the times and the recent work of its units.
+STAGES = f"""
+    WITH mine AS ({_OF_RUN})
+    SELECT s.stage, s.version, s.scope, s.units, t.*
+    FROM stage s LEFT JOIN (
+        SELECT stage AS of, {TALLY}, min(started_at) AS first, max(finished_at) AS last,
+            CAST(coalesce(sum(samples), 0) AS bigint) AS done_samples,
+            count(*) FILTER (WHERE {_RECENT} AND state = 'done') AS recent_done,
+            CAST(coalesce(sum(coalesce(samples, progress)) FILTER (WHERE {_RECENT}), 0)
+                AS bigint) AS recent_samples,
+            CAST(extract(epoch FROM now() - min(started_at) FILTER (WHERE {_RECENT}))
+                AS float) AS recent_seconds
+        FROM mine GROUP BY stage
+    ) AS t ON t.of = s.stage
+    WHERE s.run_id = :run_id ORDER BY s.stage
+"""
+
+
+def _units(condition: str, order: str) -> str:
+    """The first `limit` of the run's units that meet the condition, with the shard that each is of."""
+    return f"""
+        WITH top AS (
+            SELECT *, CAST(extract(epoch FROM
+                coalesce(finished_at, now()) - started_at) AS float) AS seconds
+            FROM ({_OF_RUN}) AS mine WHERE {condition} ORDER BY {order}, id LIMIT CAST(:limit AS bigint)
+        )
+        SELECT stage, scope, key, state, attempts, coalesce(samples, progress) AS samples,
+            host, started_at, finished_at, seconds, error, traceback,
+            (SELECT min(id) FROM shard WHERE run_id = :run_id AND fingerprint = top.key) AS shard
+        FROM top ORDER BY {order}, id
+    """
+
+
+# The failed units, the latest first.
+FAILURES = _units("state = 'failed'", "finished_at DESC")
+
+# The done and running units whose last attempt took longest.
+SLOWEST = _units("state IN ('done', 'running')", "seconds DESC")

@@ -1,0 +1,51 @@
+"""tabulate: a batch of input shards -> their decision tables, a row for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import pyarrow.parquet as pq
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from made_core.corpus import corpus as corpora
+from made_core.io import files, paths
+from made_core.output import decision_tables
+from made_core.output.accounts import account
+from made_core.output.plan import Plan
+from made_core.stages import TABULATE, IdentifyOutput, ResolveOutput, TabulateOutput
+from made_core.types import Account, FileRef, Unit
+from tasks.run_units import Progress, RunContext, run_units
+
+
+@task(name="tabulate", cache_policy=NO_CACHE, persist_result=False)
+def tabulate(
+    context: RunContext,
+    scope: str,
+    corpus_ref: FileRef,
+    identities: IdentifyOutput,
+    resolved: ResolveOutput,
+    keys: Sequence[str],
+) -> None:
+    """Writes the decision tables of batches of parts and checks the promise; keys as in assign."""
+    recipe, corpus = context.recipe, corpora.read(corpus_ref)
+
+    def one(unit: Unit, progress: Progress) -> TabulateOutput:
+        tables: dict[str, FileRef] = {}
+        accounts: dict[str, Account] = {}
+        checked, broken, done = 0, 0, 0
+        decided = decision_tables.opened(identities, resolved)
+        plan = Plan(len(decided.kept), recipe.writing.samples_per_shard)
+        for part in corpus.batch(unit.key):
+            columns, check = decision_tables.columns(part, corpus, decided, plan, 1 - context.encoding.eps)
+            table = decision_tables.table(part, columns)
+            url = paths.part_url(recipe.output, TABULATE, scope, f"{part.shard.id}.parquet", unit)
+            tables[part.shard.id] = files.put(url, partial(pq.write_table, table, compression="zstd"))
+            accounts[part.shard.id] = account(columns.reason)
+            checked, broken = checked + check.checked, broken + check.broken
+            done += part.samples
+            progress(done)
+        return TabulateOutput(done, tables, accounts, checked, broken)
+
+    run_units(context, TABULATE, scope, keys, one)
