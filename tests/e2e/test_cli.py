@@ -72,7 +72,7 @@ def taken_port() -> Iterator[int]:
         (["--source", "{shards}", "--output", "/proc/x"], "output /proc/x cannot be written"),
         (["--source", "{shards}", "--store", "/proc/x"], "store /proc/x cannot be written"),
         (["--source", "{shards}", "--output", "{taken}"], "taken belongs to run other of another recipe"),
-        (["--source", "{shards}", "--output", "{empty}/../bare"], "bare holds 00000.tar and is no run's"),
+        (["--source", "{shards}", "--output", "{empty}/../bare"], "bare holds 00000.parquet and is no run's"),
         (["--source", "{shards}", "--ray-address", "127.0.0.1:{port}"], "no Ray head answers at"),
         (["--source", "{shards}", "--ray-address", "192.0.2.7:6379"], "on another host.*MADE_DATABASE_URL"),
         (
@@ -169,7 +169,7 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     assert "exact_copy" in said.stdout and "1.000000" in said.stdout and "00000.tar" in said.stdout
     caption = f"caption {int(dropped['key'])}"
     assert f'"{caption}"' in said.stdout, said.stdout
-    stands = made(home, "why", dropped["represented_by"][:31], "--output", out)
+    stands = made(home, "why", dropped["represented_by"], "--output", out)
     assert stands.returncode == 0 and "1 removed sample:" in stands.stdout, stands.stdout
     assert f"{dropped['uid']}  exact_copy  1.000000" in stands.stdout
     assert made(home, "why", dropped["uid"][:8], "--output", out).returncode == 2  # others begin so
