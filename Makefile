@@ -8,6 +8,12 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
 		$$p -c "import sys; sys.exit(sys.version_info[:2] != tuple(map(int, '$$v'.split('.'))))" 2>/dev/null \
 			&& { echo $$p; exit; }; \
 	done; done)
+# uv brings certificates of its own: behind a proxy that inspects TLS it needs the system's, as pip has.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem),)
+export UV_SYSTEM_CERTS ?= true
+# Its name in older releases of uv.
+export UV_NATIVE_TLS ?= true
+endif
 BIN := .venv/bin
 STAMP := .venv/.installed
 

@@ -29,18 +29,27 @@ STATES = (UnitState.DONE, UnitState.RUNNING, UnitState.OPEN, UnitState.FAILED)
 def show(ledger: Ledger, run_id: str | None) -> None:
     """Prints all runs, or one by stage. Raises UserError where there is no such run."""
     console = Console()
-    console.print(_runs(ledger.runs.all()) if run_id is None else _view(ledger, known(ledger, run_id)))
+    runs = ledger.runs.all() if run_id is None else [known(ledger, run_id)]
+    for run in runs:
+        console.print(_run(run))
+        _print_output(console, run)
+    if run_id is not None:
+        console.print(_view(ledger, runs[0]), soft_wrap=True)
+    elif not runs:
+        console.print("no runs in the ledger")
 
 
 def watch(ledger: Ledger, run_id: str, seconds: float = WATCH_SECONDS) -> None:
     """Shows a run until no process drives it any more, or Ctrl-C. Raises UserError as `show` does."""
     run = known(ledger, run_id)
-    with Live(_view(ledger, run), console=Console(), auto_refresh=False) as live:
+    console = Console()
+    _print_output(console, run)
+    with Live(_watched(ledger, run), console=console, auto_refresh=False) as live:
         try:
             while state_of(run) == RunState.RUNNING.value:
                 time.sleep(seconds)
                 run = known(ledger, run_id)
-                live.update(_view(ledger, run), refresh=True)
+                live.update(_watched(ledger, run), refresh=True)
         except KeyboardInterrupt:
             return  # who has seen enough made no mistake
 
@@ -99,8 +108,12 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2, default=other)
 
 
+def _watched(ledger: Ledger, run: Run) -> RenderableType:
+    return Group(_run(run), _view(ledger, run))
+
+
 def _view(ledger: Ledger, run: Run) -> RenderableType:
-    parts: list[RenderableType] = [_runs([run])]
+    parts: list[RenderableType] = []
     if run.error:
         parts.append(Text(f"error: {run.error}"))
     parts.append(_stages(ledger, run.id))
@@ -118,14 +131,14 @@ def _name(unit: UnitStatus) -> str:
     return unit.shard or unit.key
 
 
-def _runs(runs: list[Run]) -> Table:
-    table = Table(title="runs")
-    for name in ("run", "state", "updated", "output"):
-        table.add_column(name, overflow="fold")
-    for run in runs:
-        state = state_of(run).replace("_", " ") + (" (replaced)" if run.replaced else "")
-        table.add_row(run.id, state, f"{run.updated_at:%Y-%m-%d %H:%M:%S}", run.output)
-    return table
+def _run(run: Run) -> Text:
+    state = state_of(run).replace("_", " ") + (" (replaced)" if run.replaced else "")
+    return Text.assemble((run.id, "bold"), f"  {state}  {run.updated_at:%Y-%m-%d %H:%M:%S}")
+
+
+def _print_output(console: Console, run: Run) -> None:
+    """On a line of its own, however narrow the terminal is: to be copied, or found by a program."""
+    console.print(f"  output: {run.output}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _stages(ledger: Ledger, run_id: str) -> Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,19 @@ SCHEMA = pa.schema(
 MAX_UID = 128  # bytes of UTF-8: the catalog holds all uids at the width of the longest
 
 
-def record(sample: tar.Sample, entry: tar.Entry, shard: Shard) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Described:
+    """What a sample's json and txt say."""
+
+    fields: dict[str, Any]  # of the json, {} where it has none
+    text: str | None  # the json as found, where it is an object
+    caption: str | None
+    url: str | None
+    warnings: list[str]  # what is wrong with them
+
+
+def described(sample: tar.Sample) -> Described:
+    """What a sample's json and txt say; the txt's caption goes before the json's."""
     warnings: list[str] = []
     fields: dict[str, Any] = {}
     text = _text(sample.get("json"), "json", warnings)
@@ -56,8 +69,21 @@ def record(sample: tar.Sample, entry: tar.Entry, shard: Shard) -> dict[str, Any]
     caption = _text(sample.get("txt"), "txt", warnings)
     if caption is None and isinstance(fields.get("caption"), str):
         caption = fields["caption"]
-    uid = _uid(fields.get("uid"), warnings) or derived_uid(shard.fingerprint, entry)
     url = fields.get("url")
+    return Described(
+        fields,
+        text,
+        None if caption is None else valid(caption),
+        valid(url) if isinstance(url, str) else None,
+        warnings,
+    )
+
+
+def record(sample: tar.Sample, entry: tar.Entry, shard: Shard) -> dict[str, Any]:
+    """The sample's row of `SCHEMA`, before its image is decoded."""
+    found = described(sample)
+    warnings = list(found.warnings)
+    uid = _uid(found.fields.get("uid"), warnings) or derived_uid(shard.fingerprint, entry)
     return {
         "row": entry.row,
         "key": valid(entry.key),
@@ -68,9 +94,9 @@ def record(sample: tar.Sample, entry: tar.Entry, shard: Shard) -> dict[str, Any]
         "content_digest": sample.content_digest,
         "width": None,
         "height": None,
-        "caption": None if caption is None else valid(caption),
-        "url": valid(url) if isinstance(url, str) else None,
-        "json": text,
+        "caption": found.caption,
+        "url": found.url,
+        "json": found.text,
     }
 
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from typing import Any
 
 from made_core import recipe
 from made_core.errors import EncoderError
+from made_core.imports import without
 
 BUILTIN = ("perceptual", "mean-colour")
 PARTS = {"embed_dim", "vision_cfg", "text_cfg"}  # of a model config
@@ -104,20 +106,12 @@ def _folder() -> Path:
 @cache
 def _tags() -> Any:
     """open_clip's module of pretrained tags, loaded alone: as part of the package it imports torch."""
-    name, blocked = "_made_open_clip", "safetensors.torch"  # it needs that one to download only
+    name = "_made_open_clip"
     if "open_clip.pretrained" not in sys.modules:
         package = ModuleType(name)
         package.__path__ = [str(_folder())]
-        modules: dict[str, Any] = sys.modules
-        is_blocked = blocked not in modules
-        modules[name] = package
-        if is_blocked:
-            modules[blocked] = None
-        try:
+        sys.modules[name] = package
+        # It needs safetensors.torch to download only. A version that needs more is imported as a whole.
+        with without("safetensors.torch"), suppress(ImportError):
             return importlib.import_module(f"{name}.pretrained")
-        except ImportError:  # a version that needs more: then the whole of it
-            pass
-        finally:
-            if is_blocked:
-                del modules[blocked]
     return importlib.import_module("open_clip.pretrained")

@@ -87,9 +87,10 @@ def test_a_filter_and_a_score_take_the_places_that_are_listed(
         k: v for k, v in elsewhere.items() if k != "MADE_RAY_ADDRESS"
     }  # with a Ray of its own, whose workers import the copy
     options = ["filters.max_words=4", "filters.min_brightness=110", "audit.queries=0"]
+    made = [sys.executable, "-c", "from flows.cli import main; main()"]
+    places = ["--source", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", "curate", "--source", str(tmp_path / "in"),
-         "--output", str(tmp_path / "out"), *(word for option in options for word in ("--set", option))],
+        [*made, "curate", *places, *(word for option in options for word in ("--set", option))],
         env={**environment, "PYTHONPATH": f"{code}"}, cwd=code, check=True,
     )  # fmt: skip
 
