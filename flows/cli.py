@@ -250,7 +250,7 @@ def why(
 def sample(
     folder: Annotated[Path, typer.Argument(help="Folder to make; must not exist or be empty.")],
     samples: Annotated[int, typer.Option(min=20, help="Images to draw.")] = 400,
-    discovery: Annotated[int, typer.Option(min=1, help="Shards to put them in.")] = 4,
+    shards: Annotated[int, typer.Option(min=1, help="Shards to put them in.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other images.")] = 0,
 ) -> None:
     """Write shards as img2dataset does, with planted duplicates, and the truth about them."""
@@ -259,6 +259,6 @@ def sample(
 
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty")
-    write_sample(folder, samples=samples, shards=discovery, seed=seed)
-    print(f"{samples} samples in {discovery} shards: {folder / 'shards'}")
+    write_sample(folder, samples=samples, shards=shards, seed=seed)
+    print(f"{samples} samples in {shards} shards: {folder / 'shards'}")
     print(f"the truth about them: {folder / 'truth.json'}")

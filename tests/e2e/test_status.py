@@ -21,7 +21,7 @@ from made_core.ledger.ledger import Ledger
 from made_core.ledger.postgres import embedded
 from made_core.stages import EMBED, EmbedOutput
 from made_core.types import FileRef, RunState, Shard
-from tests.support.runs import MADE
+from tests.support.runs import MADE, made_here
 
 
 def environment(url: str) -> dict[str, str]:
@@ -75,7 +75,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(url: str, args: list[str], words: str) -> None:
-    done = made(url, *args)
+    done = made_here(*args, MADE_DATABASE_URL=url)
     assert done.returncode == 2, done.stderr
     assert re.search(words, done.stderr), done.stderr
     assert done.stderr.startswith("made:") and done.stderr.count("\n") == 1 and done.stdout == ""
