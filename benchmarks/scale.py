@@ -97,7 +97,7 @@ def paper(largest: dict[str, Any], dim: int) -> list[dict[str, float]]:
     for n in PAPER:
         k = math.isqrt(n)
         flop = scale_run.operations(n, k, dim, largest["skew"] * n * n / k)
-        rest = n / largest["n"] * sum(largest["seconds"][s] for s in ("catalog", "resolve"))
+        rest = n / largest["n"] * sum(largest["seconds"][s] for s in ("identify", "resolve"))
         here = largest["threads"] * sum(flop[s] / rate[s] for s in flop)
         rows.append({
             "n": n, "k": k, "tflop": round(sum(flop.values()) / 1e12),
@@ -120,7 +120,7 @@ def main() -> int:
     runs = [measure(n, args.dim, args.seed, False, []) for n in args.sizes]
     runs.append(measure(args.sizes[-1], args.dim, args.seed, True, []))
     table = Table(title=f"{args.dim} dimensions, {scale_run.THREADS} workers, memory limited to 4 GiB")
-    stages = ("catalog", "fit", "assign", "pairs", "resolve")
+    stages = ("identify", "fit", "assign", "pairs", "resolve")
     for name in ("rows", "k", "largest", *stages, "seconds", "us a sample", "kept", "peak MiB"):
         table.add_column(name, justify="right")
     for r in runs:

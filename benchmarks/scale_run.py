@@ -29,6 +29,7 @@ from made_core.embed import metadata
 from made_core.io import files
 from made_core.reasons import KEPT
 from made_core.recipe import Recipe
+from made_core.stages import AssignOutput
 from made_core.types import FileRef, Shard
 
 LIMIT = 4 << 30  # bytes of data
@@ -63,8 +64,8 @@ def corpus_of(folder: Path) -> corpora.Corpus:
     for path in sorted((folder / "embeddings").glob("*.parquet")):
         samples = pq.read_metadata(path).num_rows
         shard = Shard(path.stem, str(path), path.stem, 0, samples)
-        refs = [files.reference(str(p)) for p in (path.with_suffix(".npy"), path)]
-        found.append((shard, samples, *refs))
+        rows, table = (files.reference(str(p)) for p in (path.with_suffix(".npy"), path))
+        found.append(corpora.Part(shard, 0, samples, rows, table))
     return corpora.build(found)
 
 
@@ -83,22 +84,22 @@ def fit(corpus: corpora.Corpus, built: identity.Identities, k: int) -> kmeans.Ce
 
 def assign(
     folder: Path, corpus: corpora.Corpus, means: kmeans.Centroids, shards: int = PARTS
-) -> list[cluster_rows.Batch]:
+) -> list[AssignOutput]:
     """As tasks/assign."""
 
-    def one(number: int) -> cluster_rows.Batch:
+    def one(number: int) -> AssignOutput:
         parts = corpus.parts[number : number + shards]
         rows = np.concatenate([metadata.read_rows(p.rows) for p in parts])
         gids = np.arange(parts[0].start, parts[-1].stop)
         assignment = kmeans.assign(rows, means, 1)
         url = str(folder / "groups" / f"{len(means)}-{number}")
-        return cluster_rows.Batch(*cluster_rows.put(url, gids, rows, assignment, len(means)))
+        return cluster_rows.put(url, gids, rows, assignment, len(means), len(rows))
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(one, range(0, len(corpus.parts), shards)))
 
 
-def pair(folder: Path, batches: list[cluster_rows.Batch], cost: float = PAIRS_COST) -> list[FileRef]:
+def pair(folder: Path, batches: list[AssignOutput], cost: float = PAIRS_COST) -> list[FileRef]:
     """As tasks/pairs, the units that flows/steps would make."""
     sizes = cluster_rows.sizes(batches)
 
@@ -119,7 +120,7 @@ def pair(folder: Path, batches: list[cluster_rows.Batch], cost: float = PAIRS_CO
 
 def resolve(corpus: corpora.Corpus, sources: inputs.ResolveFiles) -> decide.Decisions:
     """As tasks/resolve."""
-    return inputs.opened(corpus, sources, Recipe(sources=("in",), output="out")).decide(EPS)
+    return inputs.read(corpus, sources, Recipe(sources=("in",), output="out")).decisions(EPS)
 
 
 def whole(folder: Path, crowd: bool, shards: int = PARTS, cost: float = PAIRS_COST) -> dict[str, Any]:
@@ -136,9 +137,9 @@ def whole(folder: Path, crowd: bool, shards: int = PARTS, cost: float = PAIRS_CO
     n, dim = corpus.samples, corpus.gather(np.zeros(1, np.int64)).shape[1]
     k = kmeans.choose_k("auto", n)
     candidates.int8_is_faster()  # its trial is of no stage
-    with timed("catalog"):
+    with timed("identify"):
         built = identity.build(corpus)
-        catalog_refs = identity.put(str(folder / "identity" / "catalog"), built)
+        identities = identity.put(str(folder / "identities" / "corpus"), built)
     with timed("fit"):
         means = fit(corpus, built, k)
     means = crowded(means) if crowd else means
@@ -148,7 +149,7 @@ def whole(folder: Path, crowd: bool, shards: int = PARTS, cost: float = PAIRS_CO
     with timed("pairs"):
         refs = pair(folder, batches, cost)
     with timed("resolve"):
-        decided = resolve(corpus, inputs.ResolveFiles(catalog_refs, tuple(batches), tuple(refs), ()))
+        decided = resolve(corpus, inputs.ResolveFiles(identities, tuple(batches), tuple(refs), ()))
     squares = float((sizes.astype(float) ** 2).sum())
     spent = resource.getrusage(resource.RUSAGE_SELF)
     status = Path("/proc/self/status").read_text().splitlines()
