@@ -17,7 +17,7 @@ help:
 	@echo "make test-unit      those that start no server: a minute"
 	@echo "make test-pythons   unit tests and the demo under each of Python 3.10, 3.11 and 3.12 found here"
 	@echo "make acceptance REAL=folder   curate real photographs and check the output"
-	@echo "make chaos   runs while workers, nodes, PostgreSQL and the flow are killed: 100 kills, half an hour"
+	@echo "make chaos   runs while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
 	@echo "make bench-dedup    one cluster against a full matrix; k-means' rate; a million rows in 4 GiB"
 	@echo "make bench-ledger   100,000 units, 64 workers"
 	@echo "make bench-recall   what borders between clusters lose, and whether the interval says so"
@@ -63,7 +63,7 @@ acceptance: setup
 
 # KILLS=8 is one round, of a kill of each kind. As root, the disk is filled too.
 chaos: setup
-	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),100) --seed $(or $(SEED),0)
+	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),120) --seed $(or $(SEED),0)
 
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed

@@ -127,8 +127,12 @@ def curate(
     Exit codes: 0 done; 1 the run failed; 2 a mistake in what was asked; 3 done, but some shards
     failed (they are named, and in the ledger). Run it again to go on where it stopped.
     """
+    terminal.prepare(ray_address)
+    from flows import preflight
+    from flows.servers import database
     from made_core.ingest import discovery
     from made_core.io import paths
+    from made_core.output.claim import check_claim
     from made_core.recipe_file import load
 
     wanted = load(
@@ -138,11 +142,16 @@ def curate(
     )
     at = paths.located(wanted)
     found = discovery.expand(at.sources, at.admission.require_stats)
-    paths.keep_apart(at, (*found.admitted, *found.refused), log_folder)
-    terminal.prepare(ray_address)
-    from flows.curate import curate as flow
+    preflight.check(at, (*found.admitted, *found.refused), log_folder)
+    is_first = at.extends is None  # else what it takes from that run decides whose the output is
+    if is_first:
+        check_claim(at, replace, log_folder)
+    with database() as url:
+        if is_first:
+            preflight.check_owner(url, at, replace)
+        from flows.curate import curate as flow
 
-    terminal.run(lambda: flow(wanted, replace, log_folder, quiet=False), log_folder)
+        terminal.run(lambda: flow(wanted, replace, log_folder, quiet=False), log_folder)
 
 
 @app.command()
@@ -163,6 +172,9 @@ def retry(
     Exit codes: those of curate; 0 too where nothing is to be retried.
     """
     terminal.prepare(ray_address)
+    from flows import preflight
+
+    preflight.check_ray()
     from flows import retry as again
     from flows.servers import database
     from flows.status import known

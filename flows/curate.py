@@ -14,14 +14,14 @@ from uuid import uuid4
 
 from prefect import flow
 
-from flows import generation, servers, steps, summary
+from flows import generation, preflight, servers, steps, summary
 from flows.engine import Engine, run_task, runner
 from flows.generation import Generation
 from flows.progress import Display
 from made_core.errors import LeaseLost, MadeError
 from made_core.ingest import discovery
 from made_core.io import files
-from made_core.io.paths import keep_apart, located
+from made_core.io.paths import located
 from made_core.ledger import cleanup
 from made_core.ledger.ledger import Ledger
 from made_core.output import summary as summaries
@@ -59,7 +59,7 @@ def curate(
         recipe, earlier = _extended(url, recipe)
         recipe = located(recipe)
         found = discovery.discover(recipe.sources, recipe.admission.require_stats)
-        keep_apart(recipe, (s.url for s in found.shards), log_folder)
+        preflight.check(recipe, [s.url for s in found.shards], log_folder)
         if earlier:
             found = generation.new(found, earlier)
         with _held(url, recipe, replace, log_folder) as (ledger, run):

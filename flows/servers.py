@@ -7,10 +7,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prefect.logging.handlers import APILogHandler
-from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
-
 from made_core.io import files
 from made_core.ledger import postgres
 from made_core.settings import settings
@@ -35,6 +31,11 @@ def prefect() -> Iterator[None]:
 
     Without it each process that runs a task would start a server of its own.
     """
+    # Here: they take seconds, and the ledger's URL is asked for before anything is started.
+    from prefect.logging.handlers import APILogHandler
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
     if get_current_settings().api.url:
         yield
         return

@@ -121,7 +121,7 @@ def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = 
     )
     if not corpus.new:
         raise Permanent(f"{len(shards)} shards hold no sample")
-    return Embedded(corpus, _put(engine, corpus), earlier, results, failed)
+    return Embedded(corpus, put_corpus(engine, corpus), earlier, results, failed)
 
 
 def cluster(engine: Engine, embedded: Embedded) -> Clustered:
@@ -196,9 +196,12 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
     context, corpus, earlier = engine.context, embedded.corpus, embedded.earlier
     recipe, ref, identities = context.recipe, embedded.ref, clustered.identities
     read = resolve_files(identities, clustered.batches, (*(earlier.pairs if earlier else ()), pairs), earlier)
-    parts = [recipe.dedup.model_dump(exclude={"eps", "eps_max"}), recipe.filters.model_dump()]
+    rules = recipe.dedup.model_dump(exclude={"eps", "eps_max"})
+    filters = recipe.filters.model_dump(exclude_none=True)
     before = [f.digest for f in (read.earlier.reason, read.earlier.representative)] if read.earlier else []
-    resolve_scope = RESOLVE.scope(pairs.scope, context.encoding.eps, *parts, corpus.tables_key, before)
+    resolve_scope = RESOLVE.scope(
+        pairs.scope, context.encoding.eps, rules, filters, corpus.tables_key, before
+    )
     resolved = engine.one(
         RESOLVE, resolve_scope, CORPUS_KEY,
         lambda: resolve_task.submit(context, resolve_scope, ref, read),
@@ -236,7 +239,7 @@ def write(engine: Engine, embedded: Embedded, decided: Decided) -> tuple[WriteOu
     return tuple(outputs.values())
 
 
-def _put(engine: Engine, corpus: Corpus) -> FileRef:
+def put_corpus(engine: Engine, corpus: Corpus) -> FileRef:
     """Stores the corpus and records it as the run's."""
     recipe = engine.context.recipe
     folder = files.join(recipe.store_url, "corpora")

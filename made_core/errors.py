@@ -1,14 +1,17 @@
-"""Errors. Each class's docstring is the head of its message; `Transient` asks for a retry."""
+"""Errors. A class's `head`, where it has one, begins its messages; `Transient` asks for a retry."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class MadeError(Exception):
-    """made cannot go on"""
+    """made cannot continue."""
+
+    head: ClassVar[str] = ""  # what stands before the detail, without a colon
 
     def __init__(self, detail: str = "") -> None:
-        head = (type(self).__doc__ or "").strip()
-        super().__init__(f"{head}: {detail}" if detail else head)
+        super().__init__(": ".join(part for part in (self.head, detail) if part))
         self.detail = detail
 
     def __reduce__(self) -> tuple[type[MadeError], tuple[str]]:
@@ -17,35 +20,47 @@ class MadeError(Exception):
 
 
 class Permanent(MadeError):
-    """doing it again would not help"""
+    """Another attempt would not help."""
 
 
 class Transient(MadeError):
-    """it may work when done again"""
+    """Another attempt may work."""
 
 
 class UserError(Permanent):
-    """a user's mistake"""
+    """What was asked for cannot be done as asked: the message says what to change."""
 
 
 class RecipeError(UserError):
-    """the recipe does not fit"""
+    """The recipe is not valid."""
+
+    head = "recipe"
 
 
 class SourceError(UserError):
-    """the source does not fit"""
+    """A source is missing, unfinished or not made of shards."""
+
+    head = "source"
 
 
 class EncoderError(UserError):
-    """the encoder does not fit"""
+    """No such encoder, or one that this machine cannot load."""
 
 
 class OutputError(UserError):
-    """the output folder does not fit"""
+    """The output or the store cannot be written, or the output is another run's."""
+
+
+class PathError(UserError):
+    """A path or URL that cannot be used: no permission, unknown protocol, missing library or credentials."""
+
+
+class RayAddressError(UserError):
+    """The Ray head cannot be used."""
 
 
 class DatabaseError(UserError):
-    """the database does not fit"""
+    """The database cannot be used."""
 
 
 class OutdatedRun(UserError):
@@ -53,32 +68,48 @@ class OutdatedRun(UserError):
 
 
 class CorruptShard(Permanent):
-    """the shard cannot be read as a whole tar"""
+    """A tar that cannot be read as a whole."""
+
+    head = "the shard cannot be read as a whole tar"
 
 
 class ChangedInput(Permanent):
-    """the input is not what was embedded"""
+    """The input differs from what was embedded."""
+
+    head = "the input is not what was embedded"
 
 
 class DamagedFile(Permanent):
-    """a stored file is not what was written"""
+    """A stored file differs from what was written."""
+
+    head = "a stored file is not what was written"
 
 
 class TooManyFailures(Permanent):
-    """too many shards failed"""
+    """More shards failed than the recipe allows."""
+
+    head = "too many shards failed"
 
 
 class StorageFailed(Transient):
-    """storage did not answer"""
+    """The storage or the database failed or did not answer in time."""
+
+    head = "storage failed"
 
 
 class WorkerLost(Transient):
-    """the worker was lost"""
+    """A worker died."""
+
+    head = "the worker was lost"
 
 
 class LeaseLost(Transient):
-    """another worker holds this unit now"""
+    """Another worker or process holds the unit or run now."""
+
+    head = "another worker holds this unit now"
 
 
 class BadImage(Permanent):
-    """the image cannot be read"""
+    """An image that cannot be read."""
+
+    head = "the image cannot be read"  # stored in decisions: a change here changes outputs

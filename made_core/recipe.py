@@ -283,5 +283,12 @@ class Recipe(Part):
 
     @property
     def recipe_digest(self) -> str:
-        """16 hex digits over all that decides the output: no place, nor `audit` and `work`."""
-        return digest(self.model_dump(mode="json", exclude={"store", "audit", "work", "output"}))
+        """16 hex digits over all that decides the output: no place, nor `audit` and `work`.
+
+        A filter that is off is no part of it, so that a new filter leaves the digests as they are; but
+        for those that version 0.1 had.
+        """
+        values = self.model_dump(mode="json", exclude={"store", "audit", "work", "output"})
+        of_0_1 = ("min_side", "max_aspect", "min_words", "min_chars")
+        values["filters"] = {k: v for k, v in values["filters"].items() if v is not None or k in of_0_1}
+        return digest(values)

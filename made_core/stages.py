@@ -202,13 +202,18 @@ class Stage(Generic[OutputT]):
 EMBED = Stage("embed", "embeddings", 1, "an input shard, by fingerprint", EmbedOutput)
 IDENTIFY = Stage("identify", "identities", 1, "the corpus", IdentifyOutput)
 FIT = Stage("fit", "centroids", 1, "the corpus", FitOutput)
-ASSIGN = Stage("assign", "cluster_rows", 1, "a batch of shards, as <first part>-<stop>", AssignOutput)
+ASSIGN = Stage("assign", "cluster_rows", 1, "a batch of shards, as FIRST-STOP of their parts", AssignOutput)
 PAIRS = Stage("pairs", "pairs", 1, "a pair task: a range of clusters, or a slice of one", PairsOutput)
 DRAW = Stage("draw", "draws", 1, "the corpus", DrawOutput)
-AUDIT = Stage("audit", "audits", 1, "a batch of shards, as <first part>-<stop>", AuditOutput)
+AUDIT = Stage("audit", "audits", 1, "a batch of shards, as FIRST-STOP of their parts", AuditOutput)
 RESOLVE = Stage("resolve", "decisions", 1, "the corpus", ResolveOutput)
 TABULATE = Stage(
-    "tabulate", "decisions", 1, "a batch of shards, as <first part>-<stop>", TabulateOutput, in_output=True
+    "tabulate",
+    "decisions",
+    1,
+    "a batch of shards, as FIRST-STOP of their parts",
+    TabulateOutput,
+    in_output=True,
 )
 WRITE = Stage("write", "shards", 1, "an output shard, by name", WriteOutput, in_output=True)
 

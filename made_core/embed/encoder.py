@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from made_core import recipe
 from made_core.digests import digest
-from made_core.embed import perceptual
+from made_core.embed import models, perceptual
 from made_core.errors import EncoderError, Transient
 from made_core.types import Encoding
 
@@ -108,14 +106,12 @@ def _builtin(part: recipe.Encoder, describe: Callable[[Tensor], Tensor], eps: fl
 def _open_clip(part: recipe.Encoder) -> Encoder:
     import open_clip  # here: it takes seconds, which each new worker would wait for the built-in ones
 
-    config = _config(part)
-    vision = config.get("vision_cfg", {})
-    size, patch = vision.get("image_size"), vision.get("patch_size")
-    if isinstance(size, int) and isinstance(patch, int) and size % patch:
-        raise EncoderError(f"{part.model}: patch size {patch} does not divide image size {size}")
+    vision = models.config_of(part).get("vision_cfg", {})
+    if part.config is not None:
+        open_clip.add_model_config(Path(part.config).expanduser())
     try:
         model, _, transform = open_clip.create_model_and_transforms(
-            part.model, pretrained=_weights(part), device=part.device
+            part.model, pretrained=models.weights(part), device=part.device
         )
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
         text = f"{part.model} with pretrained {part.pretrained}: {_first_line(error)}"
@@ -156,53 +152,6 @@ def _middle(image: Image.Image) -> Image.Image:
         return image
     left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
     return image.crop((left, top, width - left, height - top))
-
-
-def _config(part: recipe.Encoder) -> dict[str, Any]:
-    import open_clip
-
-    if part.config is not None:
-        path = Path(part.config).expanduser()
-        if not path.is_file():
-            raise EncoderError(f"encoder.config: no such file: {path}")
-        if path.stem != part.model:
-            raise EncoderError(f"encoder.config defines model {path.stem}, the recipe has {part.model}")
-        try:  # before open_clip does: it would trip over the file ever after
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise EncoderError(f"encoder.config: {path} is no JSON: {error}") from None
-        wanted = {"embed_dim", "vision_cfg", "text_cfg"}
-        if path.suffix != ".json" or not isinstance(fields, dict) or not wanted <= fields.keys():
-            raise EncoderError(
-                f"encoder.config: {path} is no open_clip model config: "
-                f"a .json with {', '.join(sorted(wanted))}"
-            )
-        open_clip.add_model_config(path)
-    if part.model.startswith(("hf-hub:", "local-dir:")):  # open_clip would ignore `pretrained`
-        raise EncoderError(f"encoder.model: {part.model}: name a model, and its weights in pretrained")
-    pretrained = part.pretrained or ""
-    looks_like_file = "/" in pretrained or pretrained.endswith((".pt", ".pth", ".bin", ".safetensors"))
-    if looks_like_file and not Path(pretrained).expanduser().is_file():
-        raise EncoderError(f"encoder.pretrained: no such file: {pretrained}")
-    config = open_clip.get_model_config(part.model)
-    if config is None:
-        near = difflib.get_close_matches(part.model, open_clip.list_models(), n=3, cutoff=0.4)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise EncoderError(f"encoder.model: open_clip has no model {part.model}{hint}")
-    if not Path(_weights(part)).is_file():
-        tags = open_clip.list_pretrained_tags_by_model(part.model)
-        if open_clip.get_pretrained_cfg(part.model, pretrained) == {}:
-            raise EncoderError(
-                f"encoder.pretrained: {part.model} has no tag {pretrained}, and no such file; "
-                f"its tags: {', '.join(tags) or 'none'}"
-            )
-    return dict(config)
-
-
-def _weights(part: recipe.Encoder) -> str:
-    """`pretrained`: a tag, or a path without a tilde."""
-    pretrained = part.pretrained or ""
-    return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
 
 
 def _digest(state: dict[str, Tensor]) -> str:

@@ -22,7 +22,6 @@ FILTERS = (  # in the order in which they apply: a sample that fails several has
     min_words.FILTER,
     min_chars.FILTER,
 )
-COLUMNS = tuple(dict.fromkeys(("error", *(name for f in FILTERS for name in f.columns))))
 
 
 def checked(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
@@ -67,11 +66,17 @@ def names(codes: Codes) -> list[str | None]:
     return [None if code == KEPT else by_code(code).name for code in codes.tolist()]
 
 
+def columns(settings: object) -> list[str]:
+    """The columns that `apply` reads. `settings`: as there."""
+    used = [name for f in FILTERS if getattr(settings, f.field) is not None for name in f.columns]
+    return list(dict.fromkeys(["error", *used]))
+
+
 def apply(table: pa.Table, settings: object) -> Codes:
     """(n,) codes of the first filter that each sample fails, UNREADABLE before all; KEPT without one.
 
     Args:
-        table: n rows of the stored metadata, with `COLUMNS`.
+        table: n rows, with `columns(settings)`.
         settings: the recipe's `filters`: an attribute for each filter's field, None: off.
     """
     result: Codes = np.full(len(table), KEPT, np.int8)

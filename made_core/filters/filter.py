@@ -24,7 +24,9 @@ class Filter:
     type: Any  # of the bound, with its limits: Annotated[int, Field(ge=1)]
     description: str  # a sentence on the bound, with its unit
     example: Any  # a bound, for the annotated recipe
-    columns: tuple[str, ...]  # of the stored metadata (embed.metadata.SCHEMA) that `failed` reads
+    # That `failed` reads: of the stored metadata (embed.metadata.SCHEMA), or `<table>.<column>` of a
+    # further table of the shards (corpus.tables).
+    columns: tuple[str, ...]
     failed: Callable[[pa.Table, Any], Flags]  # (table of n rows with these columns, bound) -> (n,)
     reason: Reason  # of those that fail
 

@@ -49,6 +49,7 @@ def discover(sources: Sequence[str], require_stats: bool) -> Discovery:
 
     Raises:
         SourceError: as `expand` does, or stats that are no JSON.
+        PathError: a source cannot be used: unknown protocol, no permission.
         StorageFailed: the storage did not answer.
     """
     found = expand(sources, require_stats)
@@ -65,6 +66,7 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
     Raises:
         SourceError: a source that does not exist, holds no tar, or names a tar without stats;
             no shard at all.
+        PathError: a source cannot be used: unknown protocol, no permission.
         StorageFailed: the storage did not answer.
     """
     folder = cache(_folder)  # each is listed once
@@ -126,7 +128,7 @@ def _folder(url: str) -> dict[str, int]:
     """The files in a folder: URL -> bytes."""
     try:
         inside = files.names(url)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise SourceError(f"no such folder: {url}") from None
     return {files.join(url, name): size for name, size in inside.items()}
 

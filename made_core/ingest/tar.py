@@ -87,6 +87,18 @@ class _Headers(FileIO):
         return super().read(size)
 
 
+def _header(tar: tarfile.TarFile, file: FileIO, start: int) -> tarfile.TarInfo | None:
+    """The header at byte `start`; None where none is: the end-of-archive marker, or damage.
+
+    Not TarFile.next, which keeps every header in memory, and fails on Python 3.10 in an empty tar.
+    """
+    file.seek(start)
+    try:
+        return tarfile.TarInfo.fromtarfile(tar)
+    except tarfile.HeaderError:
+        return None
+
+
 def index(path: Path) -> Index:
     """The samples of a tar, by its headers.
 
@@ -103,12 +115,11 @@ def index(path: Path) -> Index:
     stray = 0
     try:
         with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            at = -1
-            while (info := tar.next()) is not None:
+            at, end = -1, 0
+            while (info := _header(tar, file, end)) is not None:
                 if info.offset_data <= at:
                     raise CorruptShard(f"{path.name}: headers run backwards at byte {info.offset}")
-                at = info.offset_data
-                vars(tar)["members"].clear()  # tarfile keeps each header otherwise
+                at, end = info.offset_data, tar.offset
                 key, suffix = base_plus_ext(info.name)
                 nul = "\0" in info.name  # PAX can hold it, the headers that we write cannot
                 if not info.isreg() or info.issparse() or nul or key is None or suffix is None:
@@ -121,7 +132,6 @@ def index(path: Path) -> Index:
                     entry = latest[key] = Entry(len(entries), key, entry is not None)
                     entries.append(entry)
                 entry.members.append(Member(suffix, info.offset_data, info.size))
-            end = tar.offset
     except OSError as error:
         if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):  # these: a header that lies
             raise StorageFailed(f"{path}: {error}") from error

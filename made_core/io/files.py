@@ -18,19 +18,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import fsspec
-
-from made_core.errors import StorageFailed
+from made_core.errors import PathError
+from made_core.io.storage import filesystem as filesystem
+from made_core.io.storage import is_local as is_local
+from made_core.io.storage import translated_errors
 from made_core.settings import settings
 from made_core.types import FileRef
 
 BLOCK = 1 << 20  # bytes of a stored file under one checksum
 SCRATCH = "made-scratch-"  # how names of scratch folders begin
-
-
-def is_local(url: str) -> bool:
-    """Whether `url` is a path of this machine's file systems."""
-    return "://" not in url or url.startswith(("file://", "local://"))
 
 
 def absolute(url: str) -> str:
@@ -45,39 +41,11 @@ def join(url: str, *names: str) -> str:
     return posixpath.join(url, *names)
 
 
-def filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's file system of `url`, and the path in it.
-
-    Raises:
-        StorageFailed: no such protocol, or its library or credentials are missing.
-    """
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise StorageFailed(f"{url}: {error}") from None
-    return fs, path
-
-
 def _now(url: str) -> tuple[Any, str]:
     """`filesystem`, without the listings it remembers: other workers put and remove files too."""
     fs, path = filesystem(url)
     fs.invalidate_cache()
     return fs, path
-
-
-@contextmanager
-def _storage(url: str) -> Iterator[None]:
-    """Turns a file system's errors into ours; a missing file stays a FileNotFoundError."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise
-    except OSError as error:
-        raise StorageFailed(f"{url}: {error}") from error
-    except Exception as error:  # an object store's client has kinds of its own
-        if is_local(url):
-            raise
-        raise StorageFailed(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -86,7 +54,7 @@ def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
     Raises FileNotFoundError or StorageFailed.
     """
     fs, path = filesystem(url)
-    with _storage(url):
+    with translated_errors(url):
         data: bytes = fs.cat_file(path, start=start, end=end)
     return data
 
@@ -94,21 +62,21 @@ def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
 def exists(url: str) -> bool:
     """Whether a file or folder stands there."""
     fs, path = _now(url)
-    with _storage(url):
+    with translated_errors(url):
         return bool(fs.exists(path))
 
 
 def size(url: str) -> int:
     """Bytes of a file. Raises FileNotFoundError or StorageFailed."""
     fs, path = _now(url)
-    with _storage(url):
+    with translated_errors(url):
         return int(fs.size(path))
 
 
 def names(url: str) -> dict[str, int]:
     """The files directly in a folder: name -> bytes. Raises FileNotFoundError or StorageFailed."""
     fs, path = _now(url)
-    with _storage(url):
+    with translated_errors(url):
         rows = fs.ls(path, detail=True)
     return {posixpath.basename(r["name"]): int(r["size"]) for r in rows if r["type"] == "file"}
 
@@ -116,7 +84,7 @@ def names(url: str) -> dict[str, int]:
 def measure(url: str) -> tuple[int, int]:
     """(files, bytes) in a folder and all below; nothing there is (0, 0). Raises StorageFailed."""
     fs, path = _now(url)
-    with _storage(url):
+    with translated_errors(url):
         sizes = [int(row["size"] or 0) for row in fs.find(path, detail=True).values()]
     return len(sizes), sum(sizes)
 
@@ -124,7 +92,7 @@ def measure(url: str) -> tuple[int, int]:
 def glob(url: str) -> list[str]:
     """The URLs that match a pattern. Raises StorageFailed."""
     fs, path = _now(url)
-    with _storage(url):
+    with translated_errors(url):
         found = fs.glob(path)
     return [p if is_local(url) else fs.unstrip_protocol(p) for p in found]
 
@@ -133,13 +101,14 @@ def put(url: str, write: Callable[[Path], None]) -> FileRef:
     """Has `write` fill a local file, then puts it at `url`, whole or not at all.
 
     Raises:
+        PathError: nothing can be written there: no permission, a read-only disk, a file as a folder.
         StorageFailed: the disk is full, the store does not answer; nothing stands at `url` then.
     """
     if is_local(url):
         target = Path(absolute(url))
         part = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
-        with _storage(url):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        with translated_errors(url):
+            make_folder(target.parent)
             try:
                 write(part)
                 with open(part, "rb+") as file:
@@ -152,12 +121,20 @@ def put(url: str, write: Callable[[Path], None]) -> FileRef:
     fs, path = filesystem(url)
     with scratch() as folder:
         part = folder / posixpath.basename(url)
-        with _storage(str(part)):
+        with translated_errors(str(part)):
             write(part)
             ref = described(url, part)
-        with _storage(url):
+        with translated_errors(url):
             fs.put_file(str(part), path)
         return ref
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a local folder. Raises PathError where there can be none, as in /proc."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise PathError(f"{folder}: no folder can be made there ({error.strerror})") from None
 
 
 def put_bytes(url: str, data: bytes) -> FileRef:
@@ -203,7 +180,7 @@ def local(url: str) -> Iterator[Path]:
     with scratch() as folder:
         copy = folder / posixpath.basename(url)
         fs, path_in_store = filesystem(url)
-        with _storage(url):
+        with translated_errors(url):
             fs.get_file(path_in_store, str(copy))
         yield copy
 
@@ -237,9 +214,9 @@ def checksum(data: bytes | memoryview) -> str:
 def move(source: str, target: str) -> None:
     """Moves a file; locally by a rename. Raises FileNotFoundError or StorageFailed."""
     fs, path = _now(source)
-    with _storage(source):
+    with translated_errors(source):
         if is_local(source):
-            Path(absolute(target)).parent.mkdir(parents=True, exist_ok=True)
+            make_folder(Path(absolute(target)).parent)
             os.replace(absolute(source), absolute(target))
         else:
             fs.cp_file(path, filesystem(target)[1])  # not mv, nor rm: they take [ and * for patterns
@@ -249,7 +226,7 @@ def move(source: str, target: str) -> None:
 def remove(url: str) -> None:
     """Removes a file or a folder with all that is in it; nothing there is fine."""
     fs, path = _now(url)
-    with _storage(url), suppress(FileNotFoundError):
+    with translated_errors(url), suppress(FileNotFoundError):
         if is_local(url):
             shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
         else:

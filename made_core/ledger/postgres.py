@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
+import logging
 import os
 import pwd
 import shlex
@@ -12,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +22,12 @@ from urllib.parse import quote
 
 from made_core.errors import DatabaseError
 
+log = logging.getLogger(__name__)
+
 PORT = 5432  # names the socket file; nothing listens on TCP
 STOP_SECONDS = 300
+WATCH_SECONDS = 0.5  # between two looks whether the server is there
+TELL_SECONDS = 10.0  # between two warnings that it does not start; its last children take a while to die
 SOCKET_PATH_BYTES = 107  # Linux: sun_path, without its end mark
 REMEDY = "set MADE_DATABASE_URL to a PostgreSQL, or MADE_HOME to a folder on a disk of this host"
 
@@ -29,6 +35,9 @@ REMEDY = "set MADE_DATABASE_URL to a PostgreSQL, or MADE_HOME to a folder on a d
 @contextmanager
 def embedded(home: Path) -> Iterator[str]:
     """Start the server whose data lie in `home`/postgres, or join it; the last to leave stops it.
+
+    A server that dies meanwhile, as by the kernel's OOM killer, is started again: what was committed
+    is there after its recovery, and callers that try again see no more than a pause.
 
     Yields:
         A SQLAlchemy URL, over a unix socket that only this user's processes on this host reach.
@@ -52,11 +61,45 @@ def embedded(home: Path) -> Iterator[str]:
         raise DatabaseError(f"no PostgreSQL could be kept in {home} ({error}): {REMEDY}") from None
     with handle:
         try:
-            yield f"postgresql+psycopg://postgres@/postgres?host={quote(str(sockets))}&port={PORT}"
+            with _watched(home, data, sockets):
+                yield f"postgresql+psycopg://postgres@/postgres?host={quote(str(sockets))}&port={PORT}"
         finally:
             with _locked(home):
                 if _alone(handle.fileno()):
                     _stop(data)
+
+
+@contextmanager
+def _watched(home: Path, data: Path, sockets: Path) -> Iterator[None]:
+    """While this lasts, a thread starts the server again when its process is gone."""
+    end = threading.Event()
+
+    def watch() -> None:
+        told: float | None = None  # when it was said last that the server does not start
+        while not end.wait(WATCH_SECONDS):
+            if _server(data) is not None:
+                continue
+            try:
+                with _locked(home):  # each user watches: one of them starts it
+                    if end.is_set() or _server(data) is not None or not (data / "PG_VERSION").exists():
+                        continue
+                    _start(data, sockets)
+                log.warning("PostgreSQL on %s was gone: it is started again", data)
+                told = None
+            except (DatabaseError, OSError) as error:
+                now = time.monotonic()
+                told = now if told is None else told
+                if now - told >= TELL_SECONDS:
+                    told = now
+                    log.warning("PostgreSQL on %s is gone and does not start, still trying: %s", data, error)
+
+    thread = threading.Thread(target=watch, name="made-postgres", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 def binaries() -> Path:

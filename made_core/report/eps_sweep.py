@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from made_core.corpus.corpus import Corpus, Gids
 from made_core.dedup.decide import NOBODY
 from made_core.dedup.inputs import ResolveInputs
-from made_core.errors import RecipeError
+from made_core.errors import UserError
 from made_core.output.decision_tables import similarities
 from made_core.output.summary import Summary
 from made_core.reasons import KEPT, NEAR_DUPLICATE
@@ -45,11 +45,11 @@ def every(eps: Sequence[float], eps_max: float) -> list[float]:
     """The eps to try, ascending, each once; none given: STEPS even ones up to `eps_max`.
 
     Raises:
-        RecipeError: one is not between 0 and `eps_max`, down to which the pairs are stored.
+        UserError: one is not between 0 and `eps_max`, down to which the pairs are stored.
     """
     for value in eps:
         if not 0 < value <= eps_max + 1e-12:
-            raise RecipeError(f"eps is {value:g}, allowed: above 0, up to the run's eps_max, {eps_max:g}")
+            raise UserError(f"eps is {value:g}, allowed: above 0, up to the run's eps_max, {eps_max:g}")
     return sorted(set(eps)) or [eps_max * n / STEPS for n in range(1, STEPS + 1)]
 
 

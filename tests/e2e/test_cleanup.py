@@ -8,8 +8,11 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from made_core.ledger import cleanup
+from made_core.stages import STAGES
 from tests.support.factories import make_shard, members
 from tests.support.runs import Curate
+
+FOLDERS = {stage.folder for stage in STAGES if not stage.in_output}  # of the store
 
 
 def attempted(url: str) -> None:
@@ -36,7 +39,7 @@ def test_a_run_sweeps(
     parts = {"clusters": {"k": 4}, "audit": {"queries": 10}}
     summary = curate(tmp_path / "in", output=out, **parts)
     folders = {p.name for p in (out / "store").iterdir()}
-    assert folders == {*cleanup.FOLDERS.values(), "corpora"}
+    assert folders == {*FOLDERS, "corpora"}
     attempted(servers)
     stranger = next(out.glob("store/embeddings/*/*.npy"))  # of another ledger over the same store
     stranger = stranger.with_name(stranger.name.split(".")[0] + ".1-ffffff.npy")
@@ -44,7 +47,7 @@ def test_a_run_sweeps(
     before = {p for p in out.rglob("*") if p.is_file()}
     dead = set()
     for path in before - {stranger}:
-        if (out / "store") in path.parents and path.parent.parent.name in cleanup.FOLDERS.values():
+        if (out / "store") in path.parents and path.parent.parent.name in FOLDERS:
             key, _, rest = path.name.split(".", 2)
             dead |= {path.with_name(f"{key}.1-000000.{rest}"), path.with_name(f".{path.name}.0123abcd.part")}
     assert len(dead) == 2 * 20

@@ -36,7 +36,7 @@ def first(
 
     output = tmp_path_factory.mktemp("first") / "output"
     recipe = validate({"sources": [str(sample / "shards")], "output": str(output)}, "the test")
-    return output, flow(recipe)
+    return output, flow(recipe).document()
 
 
 def scored(sample: Path, output: Path) -> Score:

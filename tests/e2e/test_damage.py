@@ -10,6 +10,7 @@ import pytest
 from made_core.errors import Permanent
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
+from made_core.types import RunState
 from tests.support.checks import outcome
 from tests.support.runs import Curate
 
@@ -21,18 +22,18 @@ def test_a_damaged_file_is_named_and_made_again(servers: str, curate: Curate, tm
     write_sample(tmp_path / "sample", samples=60, shards=2, seed=5)
     source, store, twin = tmp_path / "sample" / "shards", tmp_path / "store", tmp_path / "twin"
     curate(source, output=tmp_path / "whole", store=str(store))
-    (rows,) = store.glob("groups/*/*.rows.npy")
+    (rows,) = store.glob("cluster_rows/*/*.rows.npy")
     data = bytearray(rows.read_bytes())
     data[len(data) // 2] ^= 1
     rows.write_bytes(data)
-    # Equal decisions by other pairs' units, whose clusters are compared when samples are walked.
+    # Equal decisions from other pairs: they are searched again, down to another similarity.
     with pytest.raises(Permanent, match=rf"{re.escape(str(rows))} has crc32 \w+ in block 0 .* remove it"):
-        curate(source, output=twin, store=str(store), work={"pairs_per_sample": 0})
+        curate(source, output=twin, store=str(store), dedup={"eps_max": 0.25})
     assert not (twin / "summary.json").exists()
     ledger = Ledger.open(servers)
     run = ledger.runs.of_output(str(twin))
     ledger.close()
     assert run is not None and str(rows) in str(run.error)
     rows.unlink()
-    assert retry(run.id)["state"] == "completed"
+    assert retry(run.id).state is RunState.COMPLETED
     assert outcome(twin) == outcome(tmp_path / "whole")

@@ -111,12 +111,12 @@ def lost_and_changed(
 
     outputs = [content(folder / name) for name in ("one", "two")]
     lost.unlink()
-    with pytest.raises(OutputError, match=f"{lost} is gone: `made retry {one['run']}` makes it again"):
+    with pytest.raises(OutputError, match=f"{lost} is missing: `made retry {one['run']}` makes it again"):
         curate(folder / "c", output=folder / "other", extends=two["run"])
     retry(one["run"])
     with closing(Ledger.open(url)) as ledger:
-        steps = sweep(ledger, two["run"], [two["dedup"]["eps"]])["steps"]
-    assert steps[0]["kept"] == two["samples"]["kept"]
+        steps = sweep(ledger, two["run"], [two["dedup"]["eps"]]).steps
+    assert steps[0].kept == two["samples"]["kept"]
     (folder / "two" / "sweep.html").unlink()
     (folder / "two" / "sweep.json").unlink()
     assert [content(folder / name) for name in ("one", "two")] == outputs

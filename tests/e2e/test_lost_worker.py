@@ -10,7 +10,7 @@ import pytest
 from prefect import flow, task
 from prefect_ray.context import remote_options
 
-from flows.engine import answer, runner
+from flows.engine import run_task, runner
 from made_core.errors import WorkerLost
 from made_core.retries import retrying
 
@@ -29,7 +29,7 @@ def dies_once(note: Path) -> int:
 def ask(note: Path, attempts: int) -> int:
     """What the task answers."""
     with remote_options(max_retries=0):  # Ray's own come before ours
-        return int(retrying(attempts)(answer, dies_once, note))
+        return int(retrying(attempts)(run_task, dies_once, note))
 
 
 def test_a_lost_worker_is_a_transient_error(servers: str, tmp_path: Path) -> None:

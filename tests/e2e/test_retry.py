@@ -24,7 +24,7 @@ from tests.support.runs import Curate
 def retry(run: str, *names: str) -> dict[str, Any]:
     from flows.retry import retry as flow
 
-    return flow(run, names)
+    return flow(run, names).document()
 
 
 def happened(url: str, run: str) -> dict[str, list[str]]:

@@ -91,7 +91,7 @@ def cloud(servers: str, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
 
     made = Cloud(tmp_path_factory.mktemp("cloud"))
     flow(validate({"sources": [str(made.shards)], "output": str(made.local)}, "the test"))
-    made.summary = flow(validate(recipe(SOURCE, name="first"), "the test"))
+    made.summary = flow(validate(recipe(SOURCE, name="first"), "the test")).document()
     return made
 
 
@@ -109,7 +109,7 @@ def run(curate: Curate) -> Curate:
         from flows.curate import curate as flow
         from made_core.recipe_file import validate
 
-        return flow(validate(recipe(*sources, name=name, **parts), "the test"))
+        return flow(validate(recipe(*sources, name=name, **parts), "the test")).document()
 
     return run
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from made_core.errors import RecipeError, UserError
+from made_core.errors import UserError
 from made_core.ledger.ledger import Ledger
 from tests.support import checks
 from tests.support.runs import Curate
@@ -20,8 +20,7 @@ def sweep(url: str, run: str, *eps: float) -> list[dict[str, Any]]:
     from flows.sweep import sweep as look
 
     with closing(Ledger.open(url)) as ledger:
-        steps: list[dict[str, Any]] = look(ledger, run, eps)["steps"]
-        return steps
+        return [step.model_dump() for step in look(ledger, run, eps).steps]
 
 
 def events(url: str) -> int:
@@ -65,9 +64,9 @@ def test_a_sweep_by_default_and_its_mistakes(
     run = curate(sample / "shards", output=tmp_path / "out", audit={"queries": 0})
     steps = sweep(servers, run["run"])
     assert [s["eps"] for s in steps] == [round(0.2 * n / 8, 12) for n in range(1, 9)]
-    with pytest.raises(RecipeError, match=r"eps is 0.25, allowed: above 0, up to the run's eps_max, 0.2"):
+    with pytest.raises(UserError, match=r"eps is 0.25, allowed: above 0, up to the run's eps_max, 0.2"):
         sweep(servers, run["run"], 0.25)
-    with pytest.raises(RecipeError, match=r"eps is 0, allowed"):
+    with pytest.raises(UserError, match=r"eps is 0, allowed"):
         sweep(servers, run["run"], 0.0)
     with pytest.raises(UserError, match="no run nonsense"):
         sweep(servers, "nonsense")

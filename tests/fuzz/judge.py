@@ -83,10 +83,11 @@ def _embedded(data: bytes, max_pixels: int, folder: Path) -> list[Row]:
     path.write_bytes(data)
     found = embed.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
     rows, table = found.rows, found.table
-    at_rows, at_table = metadata.put(str(folder / "embedded"), rows, table)
-    _must((metadata.read_rows(at_rows) == rows).all(), "the rows read are not those written")
+    output = metadata.put(str(folder / "embedded"), rows, table)
+    _must((metadata.read_rows(output.rows) == rows).all(), "the rows read are not those written")
     _must(
-        metadata.read_table(at_table, table.column_names) == table, "the records read are not those written"
+        metadata.read_table(output.metadata, table.column_names) == table,
+        "the records read are not those written",
     )
     records = table.to_pylist()
     _must(rows.shape == (len(records), loaded().encoding.dim) and rows.dtype == np.float16, "rows amiss")

@@ -544,18 +544,19 @@ def test_calls_outlast_a_restart_of_the_database(tmp_path: Path, caplog: pytest.
         ledger = Ledger.open(url, patience=60)
         put(ledger, "a")
         data = tmp_path / "postgres"
-        postgres._run(data, "pg_ctl", "stop", "-D", str(data), "-m", "immediate")
-        impatient = Ledger(url, patience=0.5)
-        with pytest.raises(StorageFailed, match=r"storage did not answer: .*tried for 0.5 s"):
-            impatient.runs.all()
-        with caplog.at_level(logging.WARNING), ThreadPoolExecutor(1) as pool:
-            caplog.clear()
-            call = pool.submit(claim, ledger, "a")
-            while "does not answer" not in caplog.text:
-                assert not call.done()
-                time.sleep(0.01)
-            postgres._start(data, data)
-            assert [unit.key for unit in call.result(timeout=30)] == ["a"]
+        with postgres._locked(tmp_path):  # or it would be started again at once
+            postgres._run(data, "pg_ctl", "stop", "-D", str(data), "-m", "immediate")
+            impatient = Ledger(url, patience=0.5)
+            with pytest.raises(StorageFailed, match=r"storage failed: .*tried for 0.5 s"):
+                impatient.runs.all()
+            with caplog.at_level(logging.WARNING), ThreadPoolExecutor(1) as pool:
+                caplog.clear()
+                call = pool.submit(claim, ledger, "a")
+                while "does not answer" not in caplog.text:
+                    assert not call.done()
+                    time.sleep(0.01)
+                postgres._start(data, data)
+                assert [unit.key for unit in call.result(timeout=30)] == ["a"]
 
 
 def test_more_workers_than_connections(ledger: Ledger, empty_url: str) -> None:

@@ -91,9 +91,9 @@ def test_config_of_another_name(tiny: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{", "is no JSON"),
-        (b"\xff", "is no JSON"),
-        (b"[]", "is no open_clip model config"),
+        (b"{", "is not valid JSON"),
+        (b"\xff", "is not valid JSON"),
+        (b"[]", "is not an open_clip model config"),
         (b'{"embed_dim": 8}', "embed_dim, text_cfg, vision_cfg"),
     ],
 )

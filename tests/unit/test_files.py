@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import s3fs
 
-from made_core.errors import DamagedFile, StorageFailed, Transient
+from made_core.errors import DamagedFile, PathError, StorageFailed, Transient
 from made_core.io import files, stored
+from made_core.io.storage import translated_errors
 from made_core.settings import Settings
 from made_core.types import FileRef
 from tests.support.s3 import BUCKET, use_s3
@@ -141,8 +142,9 @@ def test_nothing_is_seen_while_it_is_written(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises((StorageFailed, NotADirectoryError, FileExistsError)):
-        files.put_bytes(str(tmp_path / "file" / "x"), b"")
+    for url in (tmp_path / "file" / "x", Path("/proc/made/x"), tmp_path / ("x" * 300) / "y"):
+        with pytest.raises(PathError, match=str(url.parent)):
+            files.put_bytes(str(url), b"")
 
 
 def test_move(place: str) -> None:
@@ -254,9 +256,44 @@ def test_a_bucket_that_is_not_there(s3: str) -> None:
         files.put_bytes("s3://no-such-bucket/x", b"1")
 
 
-def test_a_protocol_that_is_none() -> None:
-    with pytest.raises(StorageFailed, match="nonsense"):
-        files.read("nonsense://x/y")
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s33://x/y", r"unknown protocol s33; did you mean s3\? Allowed: a local path, .*hf, .*s3, "),
+        ("nonsense://x/y", "unknown protocol nonsense; Allowed: a local path"),
+        ("gcs://x/y", "gcsfs.* on this machine and on every worker"),
+        ("github://x/y", "not a URL that github takes"),
+    ],
+)
+def test_a_protocol_that_cannot_be_used(url: str, words: str) -> None:
+    for act in (files.read, files.exists, lambda url: files.put_bytes(url, b"")):
+        with pytest.raises(PathError, match=f"^{url}: .*{words}"):
+            act(url)
+
+
+def test_missing_credentials_are_the_users(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(PathError, match=r"Unable to locate credentials.*configure it here"):
+        files.names(s3)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        *((code, PathError) for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
+                                         errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)),
+        *((code, StorageFailed) for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE,
+                                             errno.ETIMEDOUT, errno.EINTR)),
+        (errno.ENOENT, FileNotFoundError),
+    ],
+)  # fmt: skip
+def test_what_a_retry_may_mend(code: int, expected: type[Exception]) -> None:
+    with pytest.raises(expected) as caught, translated_errors("/data/x"):
+        raise OSError(code, os.strerror(code), "/data/x")
+    assert isinstance(caught.value, Transient) == (expected is StorageFailed)
 
 
 @pytest.mark.parametrize(

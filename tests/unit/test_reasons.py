@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from made_core import filters
 from made_core.reasons import BUILTIN, DUPLICATES, KEPT, NEAR_DUPLICATE, UNREADABLE, Codes
 from made_core.report import html, report
+from tests.support.summaries import summary_of
 
 STORED = {  # as generations on disk have them: no line ever changes
     -1: None,
@@ -65,7 +67,7 @@ def test_a_name_of_another_version() -> None:
         ({"code": KEPT}, "is -1, allowed: 0 to 127"),
     ],
 )
-def test_a_reason_that_clashes_is_refused(changes: dict[str, int | str], said: str) -> None:
+def test_a_reason_that_clashes_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         filters.checked([UNREADABLE, replace(NEAR_DUPLICATE, **changes)])
 
@@ -73,8 +75,8 @@ def test_a_reason_that_clashes_is_refused(changes: dict[str, int | str], said: s
 def test_every_outcome_has_a_colour() -> None:
     """Its own, and the report's style defines it for light and for dark pages."""
     dropped = ["own_filter", *(r.name for r in filters.REASONS if r is not UNREADABLE)]
-    samples = {"in": 0, "dropped": dict.fromkeys(dropped, 0)}
-    page = report.render({"samples": samples}, report.Histogram((), (), 0.9), [], [], [])
+    samples = {"in": 0, "kept": 0, "dropped": dict.fromkeys(dropped, 0), "unreadable": 0}
+    page = report.render(summary_of(samples=samples), report.Histogram((), (), 0.9), [], [], [])
     classes = re.findall(r'class="c-([^"]+)" width="100%"', page)
     assert len(classes) == len(dropped) + 2 and len(set(classes)) >= len(BUILTIN) + 2
     style = html.fill("style.css.j2")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 from html.parser import HTMLParser
 from io import BytesIO
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from made_core.output.summary import Summary
 from made_core.report.report import Example, Group, Histogram, Unreadable, render, thumbnail
+from tests.support.summaries import summary_of
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HOSTILE = '</p><script>alert(\'x\')</script>" onerror="alert(1)" \x00\ud83d \u202eقطة 猫'
@@ -64,50 +63,6 @@ def _image(similarity: float | None, caption: str = "a cat", jpeg: bool = True) 
     return Example("u" * 32, "00003", "000030007", similarity, caption, thumbnail(_jpeg()) if jpeg else None)
 
 
-def _summary(**changes: Any) -> Summary:
-    """A summary; `changes` replace its fields."""
-    facts: dict[str, Any] = {
-        "run": "try-1",
-        "made": "0.1.0",
-        "decisions_digest": "0" * 16,
-        "started": "2026-01-02T03:04:05+00:00",
-        "seconds": 3723.0,
-        "seconds_by_stage": {"embed": 3000.0, "pairs": 700.0},
-        "state": "completed_with_failures",
-        "samples": {
-            "in": 12_800_000,
-            "kept": 9_000_000,
-            "dropped": {"near_duplicate": 3_000_000, "exact_copy": 799_999, "own_filter": 0},
-            "unreadable": 1,
-        },
-        "extends": None,
-        "placeholders": {"images": 0, "samples": 0},
-        "shards": {"in": 1280, "failed": 2, "out": 900, "shortfall": 17},
-        "encoder": {
-            "model": "ViT-B-32", "dim": 512, "device": "cuda", "precision": "bf16", "batch_size": 256,
-            "key": "00ff" * 4,
-        },
-        "clusters": {
-            "k": 3578,
-            "probes": 1,
-            "trained_on": 915_968,
-            "mean_cosine": 0.71239,
-            "sizes": {"min": 0, "median": 3300.5, "max": 29114, "empty": 4},
-        },
-        "dedup": {
-            "rule": "cover", "keep": "hard", "eps": 0.05, "eps_is_default": True, "eps_max": 0.1,
-            "pairs": 42_134, "crowded_clusters": 0, "crowded_rows": 0,
-        },
-        "recall": None,
-        "promise": {"checked": 3_799_999, "broken": 0},
-        "keep_npy": None,
-        "warnings": ["2 shards are <short>"],
-        "output": "s3://bucket/out",
-        "store": "s3://bucket/store",
-    }  # fmt: skip
-    return Summary.model_validate(facts | changes)
-
-
 HISTOGRAM = Histogram((0.90, 0.925, 0.95, 0.975, 1.0), (40_000, 900, 0, 1_234), 0.95)
 NO_PAIRS = Histogram((), (), 0.95)
 
@@ -120,7 +75,7 @@ def _full() -> str:
     ]
     unreadable = [Unreadable("not a image <b>" + "y" * 500, 1, ("00001/000010002",))]
     failed = [("00712", "the shard cannot be read: <eof>"), ("00713", "gone")]
-    return render(_summary(), HISTOGRAM, groups, unreadable, failed)
+    return render(summary_of(), HISTOGRAM, groups, unreadable, failed)
 
 
 def test_needs_nothing_from_outside() -> None:
@@ -204,12 +159,12 @@ def test_tables_and_charts_are_accessible() -> None:
 
 
 def test_no_samples() -> None:
-    summary = _summary(samples={"in": 0, "kept": 0, "dropped": {}, "unreadable": 0})
+    summary = summary_of(samples={"in": 0, "kept": 0, "dropped": {}, "unreadable": 0})
     assert "No samples went in" in Page(render(summary, NO_PAIRS, [], [], [])).text
 
 
 def test_a_run_without_duplicates_says_so() -> None:
-    summary = _summary(
+    summary = summary_of(
         state="completed",
         samples={"in": 400, "kept": 400, "dropped": {}, "unreadable": 0},
         shards={"in": 4, "failed": 0, "out": 1, "shortfall": 0},
@@ -230,15 +185,15 @@ def test_a_run_without_duplicates_says_so() -> None:
 
 @pytest.mark.parametrize("rule", ["cover", "reference"])
 def test_a_broken_promise_is_named(rule: str) -> None:
-    dedup = _summary().dedup.model_dump() | {"rule": rule}
-    summary = _summary(promise={"checked": 1000, "broken": 3}, dedup=dedup)
+    dedup = summary_of().dedup.model_dump() | {"rule": rule}
+    summary = summary_of(promise={"checked": 1000, "broken": 3}, dedup=dedup)
     text = Page(render(summary, NO_PAIRS, [], [], [])).text
     assert "Not all." in text and "for 3 (0.30%) it is not above" in text
     assert ("The reference rule allows this" in text) == (rule == "reference")
 
 
 def _bars(histogram: Histogram) -> tuple[list[dict[str, str]], str]:
-    page = Page(render(_summary(), histogram, [], [], []))
+    page = Page(render(summary_of(), histogram, [], [], []))
     bars = [r for r in page.all("rect") if r.get("class") in {"above", "below"}]
     return bars, page.text.replace("\N{NO-BREAK SPACE}", " ")
 

@@ -1,0 +1,123 @@
+"""Which models and weights open_clip knows, told without torch: its import takes up to ten seconds."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from made_core import recipe
+from made_core.errors import EncoderError
+
+BUILTIN = ("perceptual", "mean-colour")
+PARTS = {"embed_dim", "vision_cfg", "text_cfg"}  # of a model config
+
+
+def check(part: recipe.Encoder) -> None:
+    """Sees that a worker would find the encoder; weights are neither read nor downloaded.
+
+    Raises:
+        EncoderError: as `config_of`.
+    """
+    if part.model not in BUILTIN:
+        config_of(part)
+
+
+def config_of(part: recipe.Encoder) -> dict[str, Any]:
+    """open_clip's config of a model that is not built in.
+
+    Raises:
+        EncoderError: unknown model or tag, no such file, a config that open_clip cannot use, an image
+            size that the patch size does not divide.
+    """
+    if part.model.startswith(("hf-hub:", "local-dir:")):  # open_clip would ignore `pretrained`
+        raise EncoderError(f"encoder.model: {part.model}: name a model, and its weights in pretrained")
+    config = _own(part) if part.config is not None else None
+    pretrained = part.pretrained or ""
+    looks_like_file = "/" in pretrained or pretrained.endswith((".pt", ".pth", ".bin", ".safetensors"))
+    if looks_like_file and not Path(pretrained).expanduser().is_file():
+        raise EncoderError(f"encoder.pretrained: no such file: {pretrained}")
+    config = config or _listed(part.model)
+    if not Path(weights(part)).is_file():
+        tags = _tags().list_pretrained_tags_by_model(part.model)
+        if _tags().get_pretrained_cfg(part.model, pretrained) == {}:
+            raise EncoderError(
+                f"encoder.pretrained: {part.model} has no tag {pretrained}, and no such file; "
+                f"its tags: {', '.join(tags) or 'none'}"
+            )
+    vision = config.get("vision_cfg", {})
+    size, patch = vision.get("image_size"), vision.get("patch_size")
+    if isinstance(size, int) and isinstance(patch, int) and size % patch:
+        raise EncoderError(f"{part.model}: patch size {patch} does not divide image size {size}")
+    return config
+
+
+def weights(part: recipe.Encoder) -> str:
+    """`pretrained`: a tag, or a path without a tilde."""
+    pretrained = part.pretrained or ""
+    return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
+
+
+def _own(part: recipe.Encoder) -> dict[str, Any]:
+    """The config in the user's file, refused before open_clip reads it: it would trip over it ever after."""
+    path = Path(part.config or "").expanduser()
+    if not path.is_file():
+        raise EncoderError(f"encoder.config: no such file: {path}")
+    if path.stem != part.model:
+        raise EncoderError(f"encoder.config defines model {path.stem}, the recipe has {part.model}")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EncoderError(f"encoder.config: {path} is not valid JSON: {error}") from None
+    if path.suffix != ".json" or not isinstance(fields, dict) or not fields.keys() >= PARTS:
+        raise EncoderError(
+            f"encoder.config: {path} is not an open_clip model config: "
+            f"a .json with {', '.join(sorted(PARTS))}"
+        )
+    return fields
+
+
+def _listed(model: str) -> dict[str, Any]:
+    """The config of one of open_clip's own models."""
+    known = {path.stem: path for path in (_folder() / "model_configs").glob("*.json")}
+    if model not in known:
+        near = difflib.get_close_matches(model, sorted(known), n=3, cutoff=0.4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise EncoderError(f"encoder.model: open_clip has no model {model}{hint}")
+    config: dict[str, Any] = json.loads(known[model].read_text(encoding="utf-8"))
+    return config
+
+
+def _folder() -> Path:
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or not spec.submodule_search_locations:
+        raise EncoderError("open_clip is not installed: pip install open_clip_torch, or model: perceptual")
+    return Path(spec.submodule_search_locations[0])
+
+
+@cache
+def _tags() -> Any:
+    """open_clip's module of pretrained tags, loaded alone: as part of the package it imports torch."""
+    name, blocked = "_made_open_clip", "safetensors.torch"  # it needs that one to download only
+    if "open_clip.pretrained" not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = [str(_folder())]
+        modules: dict[str, Any] = sys.modules
+        is_blocked = blocked not in modules
+        modules[name] = package
+        if is_blocked:
+            modules[blocked] = None
+        try:
+            return importlib.import_module(f"{name}.pretrained")
+        except ImportError:  # a version that needs more: then the whole of it
+            pass
+        finally:
+            if is_blocked:
+                del modules[blocked]
+    return importlib.import_module("open_clip.pretrained")

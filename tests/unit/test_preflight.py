@@ -1,0 +1,211 @@
+"""Mistakes are found before anything is started: in words, at once, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from flows import preflight
+from made_core.embed import models
+from made_core.errors import EncoderError, OutputError, RayAddressError
+from made_core.io import files, probe
+from made_core.recipe import Encoder, Recipe
+from made_core.settings import Settings
+from tests.support.s3 import BUCKET
+
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # the frame with which an HTTP/2 server begins
+
+
+@contextmanager
+def answering(reply: bytes) -> Iterator[str]:
+    """The address of a server that says `reply` to whoever connects, and waits until they leave."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(ConnectionResetError):
+                connection.sendall(reply)
+                while connection.recv(1024):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.fixture
+def place_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the settings that preflight sees."""
+
+    def put(ray: str | None, database: str | None = None) -> None:
+        given = Settings(ray_address=ray, database_url=database)
+        monkeypatch.setattr(preflight, "settings", lambda: given)
+
+    return put
+
+
+@pytest.mark.parametrize("address", [None, "", "auto", "local"])
+def test_no_head_is_named(place_of: Callable[..., None], address: str | None) -> None:
+    place_of(address)
+    preflight.check_ray()
+
+
+def test_a_head_that_answers(place_of: Callable[..., None]) -> None:
+    for prefix in ("", "ray://"):
+        with answering(SETTINGS) as address:
+            place_of(prefix + address)
+            preflight.check_ray()
+
+
+def test_a_head_that_is_not_there(place_of: Callable[..., None]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        place_of(address)
+        with pytest.raises(RayAddressError, match=rf"at {address} \(Connection refused\)"):
+            preflight.check_ray()
+
+
+def test_a_head_that_is_silent(place_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "RAY_SECONDS", 0.2)
+    with answering(b"") as address:
+        place_of(address)
+        with pytest.raises(RayAddressError, match=rf"no Ray head answers at {address} \(timed out\)"):
+            preflight.check_ray()
+
+
+def test_another_server(place_of: Callable[..., None]) -> None:
+    with answering(b"SSH-2.0-OpenSSH_9.6\r\n") as address:
+        place_of(address)
+        with pytest.raises(RayAddressError, match=f"{address} is not a Ray head"):
+            preflight.check_ray()
+
+
+@pytest.mark.parametrize("address", ["host", "host:", ":6379", "host:port", "host:70000", "ray://host"])
+def test_an_address_that_is_none(place_of: Callable[..., None], address: str) -> None:
+    place_of(address)
+    with pytest.raises(RayAddressError, match=rf"Ray head {address}: expected host:port"):
+        preflight.check_ray()
+
+
+def test_a_host_that_is_not_known(place_of: Callable[..., None]) -> None:
+    place_of("no-such-host.invalid:6379")
+    with pytest.raises(RayAddressError, match=r"host no-such-host\.invalid is not known"):
+        preflight.check_ray()
+
+
+def test_another_host_needs_a_database_that_it_reaches(
+    place_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """192.0.2.0/24 is no machine's: kept for documents."""
+    place_of("192.0.2.7:6379")
+    with pytest.raises(RayAddressError, match=r"192\.0\.2\.7:6379 is on another host.*MADE_DATABASE_URL"):
+        preflight.check_ray()
+    place_of("192.0.2.7:6379", "postgresql://db/made")
+    monkeypatch.setattr(preflight, "RAY_SECONDS", 0.01)
+    with pytest.raises(RayAddressError, match="no Ray head answers"):
+        preflight.check_ray()
+
+
+def test_own_addresses() -> None:
+    assert preflight._is_own(socket.AF_INET, "127.0.0.1")
+    assert preflight._is_own(socket.AF_INET, "127.0.1.1")
+    assert not preflight._is_own(socket.AF_INET, "192.0.2.7")
+    name = socket.getaddrinfo(socket.gethostname(), 0, type=socket.SOCK_STREAM)
+    assert any(preflight._is_own(family, at[0]) for family, _, _, _, at in name)
+
+
+def test_places_that_can_be_written(place: str, tmp_path: Path) -> None:
+    """And nothing is left in them, nor are they made."""
+    there = tmp_path / "there"
+    there.mkdir()
+    for name in (f"{place}/new", str(there), str(tmp_path / "a" / "b" / "c")):
+        probe.writable("output", name)
+    assert os.listdir(tmp_path) == ["there"] and os.listdir(there) == []
+    assert not files.exists(f"{place}/new")
+
+
+def test_places_that_cannot(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for name, reason in [
+        ("/proc/x", "no folder can be made there"),
+        ("/proc/x/y/z", "no folder can be made there"),
+        (str(tmp_path / "file"), "it is not a folder"),
+        (str(tmp_path / "file" / "x"), "not a directory"),
+        (str(tmp_path / ("x" * 300)), "file name too long"),
+        ("s33://bucket/x", "unknown protocol s33"),
+    ]:
+        with pytest.raises(OutputError, match=rf"^store {name} cannot be written: .*{reason}"):
+            probe.writable("store", name)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_bucket_that_is_not_there(s3: str) -> None:
+    with pytest.raises(OutputError, match=f"output s3://no-such-{BUCKET}/x cannot be written: "):
+        probe.writable("output", f"s3://no-such-{BUCKET}/x")
+
+
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    """Root may write anywhere: another user tries."""
+    tmp_path.chmod(0o755)
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    code = f"from made_core.io import probe; probe.writable('output', {str(locked / 'x')!r})"
+    if os.geteuid() == 0:
+        folders = [folder for folder in locked.parents if not folder.stat().st_mode & 0o001]
+        if folders:  # the test's own: of pytest
+            for folder in folders:
+                folder.chmod(folder.stat().st_mode | 0o001)
+        code = f"import os, made_core.io.probe; os.setuid(65534); {code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"output {locked / 'x'} cannot be written: permission denied" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": "ViT-B-23", "pretrained": "openai"}, "has no model ViT-B-23; did you mean ViT-B-32"),
+        ({"model": "ViT-B-32", "pretrained": "opnai"}, "ViT-B-32 has no tag opnai.*its tags: openai, "),
+        ({"model": "ViT-B-32", "pretrained": "/none.pt"}, "no such file: /none.pt"),
+        ({"model": "hf-hub:x/y", "pretrained": "z"}, "name a model"),
+    ],
+)  # fmt: skip
+def test_encoders_that_are_none(fields: dict[str, str], said: str) -> None:
+    with pytest.raises(EncoderError, match=said):
+        models.check(Encoder.model_validate(fields))
+
+
+@pytest.mark.parametrize("tag", ["openai", "laion2b_s34b_b79k", "laion2b-s34b-b79k"])
+def test_encoders_that_are_known(tag: str) -> None:
+    models.check(Encoder(model="ViT-B-32", pretrained=tag))
+    models.check(Encoder())
+
+
+def test_the_tags_are_open_clips_own() -> None:
+    """Told in a process that never imports torch, they are the same."""
+    import open_clip
+
+    code = (
+        "import sys; from made_core.embed import models; "
+        "tags = models._tags().list_pretrained(); assert 'torch' not in sys.modules; print(tags)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(open_clip.list_pretrained())
+
+
+def test_a_source_is_never_written_to(place_of: Callable[..., None], tmp_path: Path) -> None:
+    place_of(None)
+    recipe = Recipe(sources=(str(tmp_path),), output=str(tmp_path / "out"), store=None)
+    before = tmp_path.stat().st_mtime_ns
+    with pytest.raises(OutputError, match="lies in the source"):
+        preflight.check(recipe, [str(tmp_path / "0.tar")], None)
+    assert tmp_path.stat().st_mtime_ns == before
