@@ -1,6 +1,6 @@
 # Two commands do all set-up on a machine with Python 3.10 to 3.12, make and git.
 
-.PHONY: demo test acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -20,6 +20,8 @@ STAMP := .venv/.installed
 help:
 	@echo "make demo    a sample of 400 pictures, curated; prints precision and recall"
 	@echo "make test    all tests"
+	@echo "make test-unit      those that start no server: a minute"
+	@echo "make test-pythons   unit tests and the demo under each of Python 3.10, 3.11 and 3.12 found here"
 	@echo "make acceptance REAL=folder   curate real photographs and check the output"
 	@echo "make chaos   runs while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
 	@echo "make bench-dedup    one cluster against a full matrix; k-means' rate; a million rows in 4 GiB"
@@ -52,6 +54,13 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-unit: setup
+	$(BIN)/python -m pytest tests/unit -m unit
+
+# An environment of 7 GB for each other version, in build/pythons.
+test-pythons: setup
+	$(BIN)/python -m tests.pythons
 
 # Real photographs and a real encoder, where they stand: make acceptance REAL=folder
 acceptance: setup

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -21,7 +20,7 @@ from made_core.ledger.ledger import Ledger
 from made_core.ledger.postgres import embedded
 from made_core.stages import EMBED, EmbedOutput
 from made_core.types import FileRef, RunState, Shard
-from tests.support.runs import MADE
+from tests.support.runs import MADE, made_here
 
 
 def environment(url: str) -> dict[str, str]:
@@ -75,7 +74,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(url: str, args: list[str], words: str) -> None:
-    done = made(url, *args)
+    done = made_here(*args, MADE_DATABASE_URL=url)
     assert done.returncode == 2, done.stderr
     assert re.search(words, done.stderr), done.stderr
     assert done.stderr.startswith("made:") and done.stderr.count("\n") == 1 and done.stdout == ""
@@ -106,11 +105,12 @@ def test_ctrl_c_ends_the_watching_with_0(url: str) -> None:
     )
     assert watching.stdout is not None
     seen = ""
-    while "stages" not in seen:
-        seen += watching.stdout.readline()
-    time.sleep(1)  # it shows the rest, and waits
+    while seen.count("stages") < 2:  # shown, and shown again: it watches
+        line = watching.stdout.readline()
+        assert line, "it ended by itself"
+        seen += line
     watching.send_signal(signal.SIGINT)
-    said, wrong = watching.communicate(timeout=60)
+    said, wrong = watching.communicate(timeout=500)
     assert watching.returncode == 0 and "Traceback" not in wrong, wrong
     assert "live" in seen + said
 
