@@ -29,7 +29,7 @@ help:
 	@echo "make bench-recall   what borders between clusters lose, and whether the interval says so"
 	@echo "make fuzz    10,000 damaged tars and pictures, embedded in limited memory"
 	@echo "make docs    write the generated parts of the documents anew"
-	@echo "make lint    ruff, mypy, and whether the documents are up to date"
+	@echo "make lint    ruff, mypy, the layers of imports, and whether the documents are up to date"
 	@echo "make lock    resolve requirements.lock anew"
 
 setup: $(STAMP)
@@ -89,6 +89,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/generate.py --check
 
 # The annotated recipe, and what stands between "generated" and "end" in the documents.

@@ -173,7 +173,10 @@ def load(descriptor: int, entry: Entry, url: str) -> Sample:
 
 
 def write(path: Path, samples: Iterable[Sample]) -> None:
-    """A tar of `samples`, their members adjacent and byte for byte; equal input, equal file."""
+    """A tar of `samples`, their members adjacent and byte for byte; equal input, equal file.
+
+    Not by webdataset's TarWriter, which sorts a sample's members and gives them an owner.
+    """
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for sample in samples:
             for suffix, data in sample.members.items():
