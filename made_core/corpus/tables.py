@@ -36,8 +36,6 @@ def read(part: Part, columns: Sequence[str]) -> pa.Table:
             values = pq.read_table(path, columns=[column])[column]
         if len(values) != part.samples:
             ref = part.tables[table]
-            raise DamagedFile(
-                f"{ref.path} has {len(values)} rows, shard {part.shard.id} {part.samples} samples"
-            )
+            raise DamagedFile(f"{ref.path} has {len(values)} rows, shard {part.shard.id} has {part.samples}")
         found = found.append_column(name, values)
     return found
