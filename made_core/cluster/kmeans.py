@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import faiss
 import numpy as np
@@ -25,6 +26,7 @@ GROWN = 4.0  # images, against then: sqrt(images) has doubled, and comparing cos
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+FloatT = TypeVar("FloatT", np.float32, np.float64)
 Centroids = npt.NDArray[np.float32]
 
 
@@ -129,7 +131,7 @@ def _nearest(index: faiss.IndexFlatIP, exact: Floats, rows: npt.NDArray[np.float
     width = min(p + 1, k)
     score, found = index.search(rows, width)
     nearest: Ints = found[:, :p]
-    slack = 2 * MARGIN * np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    slack = 2 * MARGIN * np.sqrt(_products(rows, rows))
     close = np.flatnonzero((score[:, :-1] - score[:, 1:] <= slack[:, None]).any(axis=1))
     while len(close):
         width = min(WIDER * width, k)
@@ -166,10 +168,16 @@ def _distance(rows: Rows, exact: Floats, home: npt.NDArray[np.int32]) -> Floats:
         n = len(home[some])
         wide[:n] = _widened(rows[some], narrow)
         np.take(exact, home[some], axis=0, out=mean[:n], mode="clip")  # "raise" copies once more
-        length = np.sqrt(np.einsum("ij,ij->i", wide[:n], wide[:n]))
-        distance[some] = 1 - np.einsum("ij,ij->i", wide[:n], mean[:n]) / length
+        length = np.sqrt(_products(wide[:n], wide[:n]))
+        distance[some] = 1 - _products(wide[:n], mean[:n]) / length
     # Twelve decimals: equal rows are ties, whatever the last bits of their sums.
     return np.round(distance, 12)
+
+
+def _products(left: npt.NDArray[FloatT], right: npt.NDArray[FloatT]) -> npt.NDArray[FloatT]:
+    """(n,) products <left[i], right[i]>. By BLAS, row by row: up to twice as fast as einsum."""
+    result: npt.NDArray[FloatT] = np.matmul(left[:, None, :], right[:, :, None])[:, 0, 0]
+    return result
 
 
 def _widened(rows: Rows, out: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
