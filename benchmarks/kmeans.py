@@ -1,11 +1,11 @@
-"""Does k-means run at the speed of the matrix unit, and as well as FAISS?
+"""The speed of k-means relative to float32 matrix products, and its quality relative to FAISS.
 
     python -m benchmarks.kmeans --rows 200000 --dim 512 --clusters 1000 --seed 0
 
-Training and assignment as 2 n k d operations an iteration, against the best float32 product of this
-process, all in CPU seconds of one thread, interleaved, medians. Then the mean cosine to the centroids
-against FAISS's, on clustered and on random rows. Prints a table and one JSON line; exits 0 only where
-the rates are 0.9 of the product's or more, and the cosines no lower than FAISS's by 0.001.
+Compares training and assignment, at 2 n k d operations per iteration, with the fastest float32 product of
+this process: medians of CPU time of one thread, interleaved. Then compares the mean cosine to the centroids
+with FAISS's, on clustered and on random rows. Prints a table and one JSON line; exits 0 only if the rates
+are at least 0.9 of the product's and the cosines at most 0.001 below FAISS's.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from made_core.dedup import candidates
 
 SHARE, WORSE = 0.9, 1e-3  # goals
 RUNS = 3
-SHAPES = ((4096, 512, 4096), (2048, 2048, 2048), (4096, 512, 1000))  # of float32 products: the best counts
+SHAPES = ((4096, 512, 4096), (2048, 2048, 2048), (4096, 512, 1000))  # of float32 products; the fastest counts
 
 Rows = np.ndarray[Any, np.dtype[np.float16]]
 
 
 def rows_of(n: int, dim: int, clumps: int, seed: int) -> Rows:
-    """(n, dim) stored rows around `clumps` centres; 0: random ones."""
+    """(n, dim) stored rows around `clumps` centres; 0: random rows."""
     generator = np.random.default_rng(seed)
     rows = generator.standard_normal((n, dim), np.float32)
     if clumps:
@@ -50,7 +50,7 @@ def seconds(do: Callable[[], object]) -> float:
 
 
 def gemm() -> float:
-    """GFLOP/s of the best float32 product."""
+    """GFLOP/s of the fastest float32 product."""
     best = 0.0
     for m, inner, n in SHAPES:
         left, right = torch.randn(m, inner), torch.randn(inner, n)
@@ -61,12 +61,12 @@ def gemm() -> float:
 
 
 def cosine(rows: Rows, means: kmeans.Centroids) -> float:
-    """Of rows to their centroids, the mean."""
+    """The mean cosine of rows to their centroids."""
     return float(1 - kmeans.assign(rows, means, 1).distance.mean())
 
 
 def main() -> int:
-    """0 where the goals hold."""
+    """Returns 0 if the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=512)
