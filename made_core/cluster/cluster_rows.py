@@ -71,7 +71,7 @@ def gathered(batches: Sequence[AssignOutput], start: int, stop: int) -> Iterator
     given; of remote ones they are copied, to disk.
 
     Raises:
-        DamagedFile: a stored file is gone or not what was written.
+        DamagedFile: a stored file is missing or damaged.
     """
     with ExitStack() as stack:
 

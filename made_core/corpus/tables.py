@@ -20,7 +20,7 @@ def read(part: Part, columns: Sequence[str]) -> pa.Table:
         columns: names of the metadata's (embed.metadata.SCHEMA), or `<table>.<column>` of a further table.
 
     Raises:
-        DamagedFile: a stored file is gone, not what was written, or has another number of rows.
+        DamagedFile: a stored file is missing, damaged or has another number of rows.
         RecipeError: the part has no such table.
     """
     own = [name for name in columns if "." not in name]
