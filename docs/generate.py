@@ -7,17 +7,21 @@ its own; REGIONS has the function of each name. FILES are generated from the fir
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+from pydantic import BaseModel
 
 from made_core.filters import REASONS
+from made_core.output.summary import Summary
 from made_core.recipe import Recipe
+from made_core.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 REGION = re.compile(r"(<!-- generated: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -34,6 +38,39 @@ def reasons() -> str:
     """A table of the reasons."""
     rows = [f"| `{r.name}` | {r.code} | {r.meaning} |" for r in REASONS]
     return "\n".join(["| reason | code | when |", "| --- | --- | --- |", *rows])
+
+
+def summary() -> str:
+    """A table of the summary's fields."""
+    rows = []
+    for name, field in Summary.model_fields.items():
+        rows.append(f"| `{name}` | {field.description} |")
+        for inner, of in _fields(field.annotation).items():
+            if of.description:
+                rows.append(f"| `{name}.{of.alias or inner}` | {of.description} |")
+    return "\n".join(["| field | what |", "| --- | --- |", *rows])
+
+
+def _fields(annotation: Any) -> dict[str, Any]:
+    """The fields of a model, or of the model in `Model | None`; none for other types."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return dict(kind.model_fields)
+    return {}
+
+
+def summary_schema() -> str:
+    """The JSON schema of summary.json."""
+    return json.dumps(Summary.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+def stages() -> str:
+    """A table of the stages."""
+    rows = [
+        f"| `{s.name}` | {s.key} | {'output' if s.in_output else 'store'}, `{s.folder}/` | {s.version} |"
+        for s in STAGES
+    ]
+    return "\n".join(["| stage | key of a unit | files | version |", "| --- | --- | --- | --- |", *rows])
 
 
 def annotated_recipe() -> str:
@@ -93,8 +130,11 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
-REGIONS: dict[str, Callable[[], str]] = {"reasons": reasons}
-FILES: dict[str, Callable[[], str]] = {"deployments/recipes/annotated.yaml": annotated_recipe}
+REGIONS: dict[str, Callable[[], str]] = {"reasons": reasons, "summary": summary, "stages": stages}
+FILES: dict[str, Callable[[], str]] = {
+    "deployments/recipes/annotated.yaml": annotated_recipe,
+    "docs/summary.schema.json": summary_schema,
+}
 
 
 def generated(root: Path = ROOT) -> dict[Path, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,14 @@ from hypothesis import settings
 os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 os.environ["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+# A quarter of a small run's CPU; the command-line tests, whose servers are their own, keep it.
+os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 for name in [n for n in os.environ if n.startswith("MADE_")]:
     del os.environ[name]
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("made", deadline=None, max_examples=50)
 settings.load_profile("made")

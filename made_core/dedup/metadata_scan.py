@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from made_core import filters
+from made_core.corpus import tables
 from made_core.corpus.corpus import Corpus, Gids
 from made_core.dedup import order
-from made_core.embed import metadata
 from made_core.errors import RecipeError
 from made_core.reasons import KEPT, PLACEHOLDER, Codes
 from made_core.recipe import Recipe
@@ -32,19 +32,19 @@ class MetadataScan:
 
 
 def scan(corpus: Corpus, first: Gids, recipe: Recipe) -> MetadataScan:
-    """Reads the metadata of all shards once. `first`: (n,) the catalog's.
+    """Reads the metadata of all shards once. `first`: (n,) the gid of each sample's canonical image.
 
     Raises:
-        DamagedFile: a stored file is gone or not what was written.
-        RecipeError: the keep rule reads a field that no sample has.
+        DamagedFile: a stored file is missing or damaged.
+        RecipeError: the keep rule reads a field that no sample has, or a filter a table that is not there.
     """
     extra = order.columns(recipe.dedup)
-    wanted = list(dict.fromkeys((*filters.COLUMNS, "caption", *extra)))
+    wanted = list(dict.fromkeys((*filters.columns(recipe.filters), "caption", *extra)))
     most = recipe.dedup.placeholder_captions
     common = _common(first, most) if most else np.zeros(len(first), bool)
     codes, values, seen = [np.zeros(0, np.int8)], [np.zeros(0)], [np.zeros((0, 2), np.int64)]
     for part in corpus.parts:
-        table = metadata.read_table(part.metadata, wanted)
+        table = tables.read(part, wanted)
         codes.append(filters.apply(table, recipe.filters))
         fields = {name: table[name].to_pylist() for name in extra}
         values.append(order.of_metadata(recipe.dedup, fields, part.samples))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from made_core.errors import DamagedFile
 from made_core.io import files, paths
 from made_core.output import summary
+from made_core.stages import STAGES
 from made_core.types import FileRef
 
 
@@ -40,7 +41,7 @@ def publish(output: str, refs: Sequence[FileRef]) -> None:
     """
     unmark(output)
     wanted = {paths.published(output, ref.path) for ref in refs}
-    for folder in ("decisions", "shards"):
+    for folder in sorted({stage.folder for stage in STAGES if stage.in_output}):
         url = files.join(output, folder)
         for name in files.names(url) if files.exists(url) else ():
             if files.join(url, name) not in wanted:

@@ -61,7 +61,7 @@ def test_a_run_sweeps(
     capsys.readouterr()
     assert curate(tmp_path / "in", output=out, quiet=False, **parts) == summary
     assert {p for p in out.rglob("*") if p.is_file()} == before
-    assert "swept 42 files (168 bytes)" in capsys.readouterr().err
+    assert "removed 42 files (168 bytes)" in capsys.readouterr().err
 
 
 def test_a_sweep_that_fails_costs_nothing(

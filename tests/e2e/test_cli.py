@@ -8,12 +8,15 @@ import re
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from made_core.ledger import postgres
 from made_core.ledger.ledger import Ledger
+from made_core.types import RunState
 from tests.support import checks
 from tests.support.factories import make_shard, members
 from tests.support.runs import MADE
@@ -41,6 +44,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port on which nobody listens, nor will."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -55,15 +66,31 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--source", "{shards}", "--set", "encoder.model=ViT-B-32"], "needs `pretrained`"),
         (["--source", "{shards}", "--output", "{shards}/out"], "lies in the source"),
         (["--source", "{shards}", "--log-folder", "{shards}/logs"], "log folder .* lies in the source"),
+        (["--source", "s33://bucket/x"], r"made: s33://bucket/x: unknown protocol s33; did you mean s3\?"),
+        (["--source", "{shards}", "--output", "/proc/x"], "output /proc/x cannot be written"),
+        (["--source", "{shards}", "--store", "/proc/x"], "store /proc/x cannot be written"),
+        (["--source", "{shards}", "--output", "{taken}"], "taken belongs to run other of another recipe"),
+        (["--source", "{shards}", "--output", "{empty}/../bare"], "bare holds 00000.parquet and is no run's"),
+        (["--source", "{shards}", "--ray-address", "127.0.0.1:{port}"], "no Ray head answers at"),
+        (["--source", "{shards}", "--ray-address", "192.0.2.7:6379"], "on another host.*MADE_DATABASE_URL"),
+        (
+            ["--source", "{shards}", "--set", "encoder.model=ViT-B-23", "--set", "encoder.pretrained=openai"],
+            "did you mean ViT-B-32",
+        ),
         ([], "sources: missing"),
         (["--surce", "{shards}"], "No such option"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(tmp_path: Path, shards: Path, args: list[str], words: str) -> None:
+def test_mistakes_are_one_line_and_exit_2(
+    tmp_path: Path, shards: Path, taken_port: int, args: list[str], words: str
+) -> None:
+    """Told before anything is started: no server's folder is made."""
     (tmp_path / "empty").mkdir()
     make_shard(tmp_path / "bare", "00000", [("0", members(0))], finished=False)
-    places = {"missing": tmp_path / "missing", "empty": tmp_path / "empty", "bare": tmp_path / "bare"}
-    filled = [a.format(**places, shards=shards) for a in args]
+    places = {name: tmp_path / name for name in ("missing", "empty", "bare", "taken")}
+    places["taken"].mkdir()
+    (places["taken"] / "run.json").write_text('{"run": "other", "identity": "other"}')
+    filled = [a.format(**places, shards=shards, port=taken_port) for a in args]
     if "--output" not in filled:
         filled += ["--output", str(tmp_path / "out")]
     before = sorted(p.name for p in shards.iterdir())
@@ -74,6 +101,22 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path: Path, shards: Path, args: li
     if done.stderr.startswith("made:"):
         assert done.stderr.count("\n") == 1
     assert sorted(p.name for p in shards.iterdir()) == before and not (tmp_path / "out").exists()
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_output_that_the_ledger_gives_to_another_run(tmp_path: Path, shards: Path) -> None:
+    """Its mark is gone, and the ledger knows it all the same, before Prefect or Ray are started."""
+    home, out = tmp_path / "home", tmp_path / "out"
+    with postgres.embedded(home) as url, closing(Ledger.open(url)) as ledger:
+        ledger.runs.begin("r1", "one", {}, str(out), "/store", "host:1", 3600, False)
+        held = made(home, "curate", "--source", shards, "--output", out, "--replace")
+        ledger.runs.end("r1", "host:1", RunState.FAILED, None, "it failed")
+        done = made(home, "curate", "--source", shards, "--output", out)
+    assert (held.returncode, held.stderr.count("\n")) == (2, 1), held.stderr
+    assert "is being written by run r1, held by host:1 until" in held.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert re.search("belongs to run r1 of another recipe since .*; --replace takes it over", done.stderr)
+    assert not out.exists()
 
 
 def test_database_that_cannot_be_reached(tmp_path: Path, shards: Path) -> None:
@@ -122,6 +165,12 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     said = made(home, "why", dropped["uid"], "--output", out)
     assert said.returncode == 0 and dropped["represented_by"] in said.stdout
     assert "exact_copy" in said.stdout and "1.000000" in said.stdout and "00000.tar" in said.stdout
+    caption = f"caption {int(dropped['key'])}"
+    assert f'"{caption}"' in said.stdout, said.stdout
+    stands = made(home, "why", dropped["represented_by"], "--output", out)
+    assert stands.returncode == 0 and "1 removed sample:" in stands.stdout, stands.stdout
+    assert f"{dropped['uid']}  exact_copy  1.000000" in stands.stdout
+    assert made(home, "why", dropped["uid"][:8], "--output", out).returncode == 2  # others begin so
     assert made(home, "why", "f" * 32, "--output", out).returncode == 2
     assert made(home, "why", dropped["uid"], "--output", home).returncode == 2
 

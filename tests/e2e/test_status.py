@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -21,7 +20,8 @@ from made_core.ledger.ledger import Ledger
 from made_core.ledger.postgres import embedded
 from made_core.stages import EMBED, EmbedOutput
 from made_core.types import FileRef, RunState, Shard
-from tests.support.runs import MADE
+from tests.support.runs import MADE, made_here
+from tests.support.summaries import summary_of
 
 
 def environment(url: str) -> dict[str, str]:
@@ -36,7 +36,7 @@ def made(url: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-REF = FileRef("/store/x", 1, "0" * 32, "0" * 8)
+SUMMARY = summary_of(run="whole", state="completed")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A ledger: `whole` is completed, `partly` has a failed shard, `live` is held by another process."""
     place = tmp_path_factory.mktemp("outputs")
     (place / "whole").mkdir()
-    (place / "whole" / "summary.json").write_text('{"decisions_digest": "p"}')
+    (place / "x").write_bytes(b"x")
+    ref = FileRef(str(place / "x"), 1, "0" * 32, "0" * 8)
+    (place / "whole" / "summary.json").write_text(SUMMARY.json_text())
     with embedded(tmp_path_factory.mktemp("home")) as url:
         ledger = Ledger.open(url)
         for run in ("whole", "partly", "live"):
@@ -54,9 +56,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (unit,) = ledger.units.claim(EMBED, "partly", ["partly"], 1, 60, "elsewhere:7")
         ledger.units.fail(unit, CorruptShard("/in/00001.tar ends early"), 0)
         (unit,) = ledger.units.claim(EMBED, "whole", ["whole"], 1, 60, "elsewhere:7")
-        ledger.units.finish(unit, EmbedOutput(5, REF, REF, 0, 0, 0))
+        ledger.units.finish(unit, EmbedOutput(5, ref, ref, 0, 0, 0))
         ledger.runs.end("partly", "elsewhere:7", RunState.COMPLETED_WITH_FAILURES, {}, None)
-        ledger.runs.end("whole", "elsewhere:7", RunState.COMPLETED, {"decisions_digest": "p"}, None)
+        ledger.runs.end("whole", "elsewhere:7", RunState.COMPLETED, SUMMARY.document(), None)
         ledger.close()
         yield url
 
@@ -75,7 +77,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(url: str, args: list[str], words: str) -> None:
-    done = made(url, *args)
+    done = made_here(*args, MADE_DATABASE_URL=url)
     assert done.returncode == 2, done.stderr
     assert re.search(words, done.stderr), done.stderr
     assert done.stderr.startswith("made:") and done.stderr.count("\n") == 1 and done.stdout == ""
@@ -106,11 +108,12 @@ def test_ctrl_c_ends_the_watching_with_0(url: str) -> None:
     )
     assert watching.stdout is not None
     seen = ""
-    while "stages" not in seen:
-        seen += watching.stdout.readline()
-    time.sleep(1)  # it shows the rest, and waits
+    while seen.count("stages") < 2:  # shown, and shown again: it watches
+        line = watching.stdout.readline()
+        assert line, "it ended by itself"
+        seen += line
     watching.send_signal(signal.SIGINT)
-    said, wrong = watching.communicate(timeout=60)
+    said, wrong = watching.communicate(timeout=500)
     assert watching.returncode == 0 and "Traceback" not in wrong, wrong
     assert "live" in seen + said
 

@@ -69,7 +69,7 @@ def start(
 
 def wait(until: Callable[[], Run | None], rivals: list[subprocess.Popen[str]]) -> Run:
     """What holds at last, unless all processes have ended before."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 500
     while (found := until()) is None:
         assert any(made.poll() is None for made in rivals) and time.monotonic() < deadline
         time.sleep(0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import partial
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -119,6 +120,25 @@ def test_words_of_one_run(ledger: Ledger, capsys: pytest.CaptureFixture[str]) ->
     assert "[bold]half[/bold]" in said and "error: all is lost" in said
     assert "slowest units" in said and "host2" in said
     assert ledger.progress.of("r1")[0].tally.units[UnitState.FAILED] == 12
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_paths_are_whole_in_a_narrow_terminal(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    output = "/a/folder-with-a-long-name/and [another]/" + "deep/" * 30 + "out"
+    ledger.runs.begin("r1", "one", {}, output, "/store", "host:1", 60, False)
+    ledger.runs.end("r1", "host:1", RunState.COMPLETED, {}, None)
+    for look in (partial(status.show, ledger, None), partial(status.show, ledger, "r1"),
+                 partial(status.watch, ledger, "r1")):  # fmt: skip
+        look()
+        assert f"  output: {output}\n" in capsys.readouterr().out
+
+
+def test_no_run(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    status.show(ledger, None)
+    assert capsys.readouterr().out == "no runs in the ledger\n"
 
 
 def test_watch_ends_with_the_run(

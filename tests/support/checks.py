@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +150,17 @@ def keep_lists(output: Path) -> None:
 
 def readers_read(output: Path, samples: int) -> None:
     """webdataset, Ray Data and open_clip's own reader, each in a process of its own, read all."""
-    for script, place in (("webdataset", None), ("ray_data", None), ("open_clip_train", OLD_WEBDATASET)):
-        path = {"PYTHONPATH": str(place)} if place else {}
-        assert place is None or place.is_dir(), f"{place} is missing: run make setup"
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("readers.py")), script, str(output / "shards")],
-            env={**os.environ, **path}, capture_output=True, text=True, timeout=300,
+    assert OLD_WEBDATASET.is_dir(), f"{OLD_WEBDATASET} is missing: run make setup"
+    places = {"webdataset": None, "ray_data": None, "open_clip_train": OLD_WEBDATASET}
+
+    def read(reader: str) -> subprocess.CompletedProcess[str]:
+        path = {"PYTHONPATH": str(places[reader])} if places[reader] else {}
+        return subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("readers.py")), reader, str(output / "shards")],
+            env={**os.environ, **path}, capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, f"{script}: {done.stderr[-3000:]}"
-        assert int(done.stdout.split()[-1]) == samples, (script, done.stdout[-500:])
+
+    with ThreadPoolExecutor(len(places)) as pool:
+        for reader, done in zip(places, pool.map(read, places), strict=True):
+            assert done.returncode == 0, f"{reader}: {done.stderr[-3000:]}"
+            assert int(done.stdout.split()[-1]) == samples, (reader, done.stdout[-500:])

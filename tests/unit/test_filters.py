@@ -18,8 +18,9 @@ from made_core.recipe import Filters
 
 def names(records: list[dict[str, Any]], **bounds: Any) -> list[str | None]:
     """The reasons, of metadata as `embed` stores it."""
-    table = pa.Table.from_pylist(records, schema=metadata.SCHEMA).select(list(filters.COLUMNS))
-    codes = filters.apply(table, Filters(**bounds))
+    settings = Filters(**bounds)
+    table = pa.Table.from_pylist(records, schema=metadata.SCHEMA).select(filters.columns(settings))
+    codes = filters.apply(table, settings)
     assert len(codes) == len(records) and codes.dtype == np.int8
     return filters.names(codes)
 
@@ -146,7 +147,9 @@ def test_a_filter_is_complete() -> None:
     """Its recipe field is its own, and the metadata has its columns."""
     fields = [f.field for f in filters.FILTERS]
     assert list(Filters.model_fields) == fields and len(set(fields)) == len(fields)
-    assert set(filters.COLUMNS) <= set(metadata.SCHEMA.names)
+    every = Filters(**{f.field: f.example for f in filters.FILTERS})
+    assert set(filters.columns(every)) <= set(metadata.SCHEMA.names)
+    assert filters.columns(Filters()) == ["error"]
     for f in filters.FILTERS:
         assert f"filters.{f.field}" in f.reason.meaning
         assert getattr(Filters(**{f.field: f.example}), f.field) == f.example

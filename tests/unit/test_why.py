@@ -1,43 +1,115 @@
-"""`made why` on outputs written by hand: every reason is explained, an unknown one is named."""
+"""What became of a sample, in words: what it is, whom it represents, and which uid is meant."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.why import explain
-from made_core import filters
+from flows import why
+from made_core.errors import UserError
 from made_core.output.decision_tables import SCHEMA
-from made_core.reasons import Reason
+from tests.support.factories import make_shard, members
+
+KEPT = "aaaaaaaa00000000"
 
 
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal that breaks no line."""
-    monkeypatch.setenv("COLUMNS", "300")
+def decision(row: int, **fields: Any) -> dict[str, Any]:
+    plain = dict.fromkeys(SCHEMA.names)
+    return {**plain, "uid": f"bbbbbbbb{row:08x}", "shard": "00000", "key": f"{row:08d}", "row": row,
+            "kept": False, "cluster": 0, **fields}  # fmt: skip
 
 
-def told(folder: Path, reason: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What is said of a sample that was dropped for `reason`."""
-    (folder / "decisions").mkdir()
-    row = {"uid": "u", "shard": "00000", "key": "k", "row": 0, "kept": False, "reason": reason}
-    pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), folder / "decisions" / "00000.parquet")
-    pq.write_table(pa.table({"shard": ["00000"], "url": ["in/00000.tar"]}), folder / "accounts.parquet")
-    (folder / "summary.json").write_text(json.dumps({"extends": None}))
-    explain(str(folder), "u")
-    return capsys.readouterr().out
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A kept sample that represents 12 others, and one that represents nobody."""
+    sources = [(f"{n:08d}", members(n, f"caption [b]{n}[/b]\n", url=f"https://x/{n}")) for n in range(14)]
+    shard = make_shard(tmp_path / "in", "00000", sources)
+    rows = [decision(0, uid=KEPT, kept=True, output_shard="0", output_key="000")]
+    rows += [
+        decision(n, reason="near_duplicate", represented_by=KEPT, similarity=1 - n / 100)
+        for n in range(1, 13)
+    ]
+    rows += [decision(13, uid="aaaaaaaa00000001", kept=True, output_shard="0", output_key="001")]
+    out = tmp_path / "out"
+    for folder in ("decisions", "shards"):
+        (out / folder).mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), out / "decisions" / "00000.parquet")
+    listing = [
+        {"uid": "", "key": f"00{n}", "caption": caption, "url": f"https://kept/{n}"}
+        for n, caption in enumerate(["the [i]kept[/i] one", None])
+    ]
+    pq.write_table(pa.Table.from_pylist(listing), out / "shards" / "0.parquet")
+    pq.write_table(pa.table({"shard": ["00000"], "url": [str(shard)]}), out / "accounts.parquet")
+    (out / "summary.json").write_text(json.dumps({"extends": None}))
+    return out
 
 
-@pytest.mark.parametrize("reason", filters.REASONS, ids=lambda r: r.name)
-def test_every_reason_is_explained(
-    reason: Reason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert f"dropped: {reason.name}, {reason.meaning} " in told(tmp_path, reason.name, capsys)
+@pytest.fixture
+def said(output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def explain(uid: str) -> str:
+        why.explain(str(output), uid)
+        return capsys.readouterr().out
+
+    return explain
 
 
-def test_a_reason_of_another_version_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "dropped: own_filter " in told(tmp_path, "own_filter", capsys)
+def test_a_kept_sample_and_whom_it_represents(said: Any) -> None:
+    text = said(KEPT)
+    assert '"the [i]kept[/i] one"' in text and '"https://kept/0"' in text
+    assert "12 removed samples, the 10 most similar:" in text
+    lines = [line.split("│")[2].split() for line in text.splitlines() if "near_duplicate" in line]
+    assert lines == [[f"bbbbbbbb{n:08x}", "near_duplicate", f"{1 - n / 100:.6f}"] for n in range(1, 11)]
+
+
+def test_a_kept_sample_that_represents_nobody(said: Any) -> None:
+    text = said("aaaaaaaa00000001")
+    assert "no removed sample" in text and "│ caption    │ none " in text
+
+
+def test_a_removed_sample(said: Any) -> None:
+    text = said("bbbbbbbb00000003")
+    assert '"caption [b]3[/b]\\n"' in text and '"https://x/3"' in text
+    assert "near_duplicate" in text and KEPT in text and "0.970000" in text
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "changed", "shorter", "remote"])
+def test_an_input_that_is_not_there_any_more(said: Any, output: Path, how: str) -> None:
+    tar = output.parent / "in" / "00000.tar"
+    if how == "gone":
+        tar.unlink()
+    elif how == "cut":
+        tar.write_bytes(tar.read_bytes()[:3000])
+    elif how == "remote":
+        pq.write_table(pa.table({"shard": ["00000"], "url": ["s3://b/0.tar"]}), output / "accounts.parquet")
+    else:
+        names = {"changed": [f"new{n}" for n in range(14)], "shorter": ["00000000"]}[how]
+        make_shard(tar.parent, "00000", [(name, members(1)) for name in names])
+    text = said("bbbbbbbb00000003")
+    assert "│ caption        │ not available " in text and "│ url            │ not available " in text
+    assert "near_duplicate" in text
+
+
+def test_the_first_characters_of_a_uid(said: Any, output: Path) -> None:
+    table = output / "decisions" / "00000.parquet"
+    rows = pq.read_table(table).to_pylist()
+    rows[13]["uid"] = "dddddddd00000001"
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), table)
+    for start in ("dddddddd", "dddddddd0000000"):
+        assert "sample dddddddd00000001" in said(start)
+
+
+def test_a_beginning_that_will_not_do(output: Path) -> None:
+    for start, words in [
+        ("aaaaaaaa", rf"2 uids begin with aaaaaaaa, such as {KEPT}, aaaaaaaa00000001: give more of it"),
+        ("aaaaaaa", r"no sample with uid aaaaaaa in .*its first 8 or more"),
+        ("cccccccc", r"^no sample with uid cccccccc in \S*$"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            why.explain(str(output), start)

@@ -1,0 +1,43 @@
+"""`made why` on outputs written by hand: every reason is explained, an unknown one is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.why import explain
+from made_core import filters
+from made_core.output.decision_tables import SCHEMA
+from made_core.reasons import Reason
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that breaks no line."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+def told(folder: Path, reason: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said of a sample that was dropped for `reason`."""
+    (folder / "decisions").mkdir()
+    row = {"uid": "u", "shard": "00000", "key": "k", "row": 0, "kept": False, "reason": reason}
+    pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), folder / "decisions" / "00000.parquet")
+    pq.write_table(pa.table({"shard": ["00000"], "url": ["in/00000.tar"]}), folder / "accounts.parquet")
+    (folder / "summary.json").write_text(json.dumps({"extends": None}))
+    explain(str(folder), "u")
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reason", filters.REASONS, ids=lambda r: r.name)
+def test_every_reason_is_explained(
+    reason: Reason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"dropped: {reason.name}, {reason.meaning} " in told(tmp_path, reason.name, capsys)
+
+
+def test_a_reason_of_another_version_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "dropped: own_filter " in told(tmp_path, "own_filter", capsys)
