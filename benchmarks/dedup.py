@@ -1,10 +1,10 @@
-"""`make bench-dedup`: one cluster's pairs and decisions, against a full-matrix reading of the formulas.
+"""`make bench-dedup`: pairs and decisions of one cluster, compared with a full-matrix implementation.
 
     python -m benchmarks.dedup --rows 20000 --dim 512 --seed 0
 
-Both see the same seeded rows (clumps of near-duplicates among random ones) and must keep the same
-samples. Each runs in processes of its own, one thread; medians of CPU time, peak memory above the
-process's before. Prints a table and one JSON line; exits 0 only where the goals hold.
+Both get the same seeded rows (clumps of near-duplicates among random rows) and must keep the same
+samples. Each runs in its own processes with one thread; reports the median CPU time and the peak memory
+above the baseline of the process. Prints a table and one JSON line; exits 0 only if the goals are met.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RUNS = 3
 
 
 def rows_of(n: int, dim: int, seed: int) -> Rows:
-    """(n, dim) float16: two of three rows alone, the others in clumps of four within eps."""
+    """(n, dim) float16: two of three rows have no neighbour, the others are in clumps of four within eps."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(n, dim)).astype(np.float32)
     clumped = n // 3 // 4 * 4
@@ -43,7 +43,7 @@ def rows_of(n: int, dim: int, seed: int) -> Rows:
 
 
 def full_matrix(rows: np.ndarray) -> np.ndarray:
-    """(n,) who is kept by the reference rule in row order, from all products at once, float32."""
+    """(n,) whether a row is kept by the reference rule in row order, from the full float32 matrix."""
     unit = torch.from_numpy(rows.astype(np.float32))
     unit = unit / unit.norm(dim=1, keepdim=True)
     nearest = torch.triu(unit @ unit.T, diagonal=1).max(dim=0).values
@@ -51,7 +51,7 @@ def full_matrix(rows: np.ndarray) -> np.ndarray:
 
 
 def ours(rows: np.ndarray) -> np.ndarray:
-    """(n,) the same by made: blocks, candidates, float64."""
+    """(n,) the same computed by made: blocks, candidates, float64."""
     found = list(near_pairs.near(rows, 1 - EPS, 2048))
     i, j, value = (np.concatenate(side) for side in zip(*found, strict=True))
     n = len(rows)
@@ -59,11 +59,11 @@ def ours(rows: np.ndarray) -> np.ndarray:
 
 
 def measure(name: str, n: int, dim: int, seed: int) -> None:
-    """One run of one of them, in this process; prints a JSON line."""
+    """Runs one implementation in this process; prints a JSON line."""
     torch.set_num_threads(1)
     rows = rows_of(n, dim, seed)
     int8 = candidates.int8_is_faster()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _memory("VmRSS")
     started = time.process_time()
     kept = {"full": full_matrix, "ours": ours}[name](rows)
@@ -74,13 +74,13 @@ def measure(name: str, n: int, dim: int, seed: int) -> None:
 
 
 def _memory(name: str) -> float:
-    """MiB, by the kernel's account of this process."""
+    """A memory counter of this process in MiB, from /proc."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def main() -> int:
-    """Runs both and compares; 0 where the goals hold."""
+    """Runs both and compares; returns 0 if the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=512)
@@ -92,7 +92,7 @@ def main() -> int:
         return 0
     runs: dict[str, list[dict[str, float]]] = {"full": [], "ours": []}
     for _ in range(RUNS):
-        for name in runs:  # interleaved: a noisy spell hits both
+        for name in runs:  # interleaved, so that noise affects both
             command = [sys.executable, "-m", "benchmarks.dedup", "--only", name, "--rows", str(args.rows)]
             command += ["--dim", str(args.dim), "--seed", str(args.seed)]
             env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

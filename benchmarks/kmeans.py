@@ -35,7 +35,7 @@ SHAPES = ((4096, 512, 4096), (2048, 2048, 2048), (4096, 512, 1000))  # of float3
 
 
 def rows_of(n: int, dim: int, clumps: int, seed: int) -> Rows:
-    """(n, dim) stored rows around `clumps` centres; 0: random ones."""
+    """(n, dim) stored rows around `clumps` centres; 0: random rows."""
     generator = np.random.default_rng(seed)
     rows = generator.standard_normal((n, dim), np.float32)
     if clumps:
@@ -52,7 +52,7 @@ def seconds(do: Callable[[], object]) -> float:
 
 
 def gemm() -> float:
-    """GFLOP/s of the best float32 product."""
+    """GFLOP/s of the fastest float32 product."""
     best = 0.0
     for m, inner, n in SHAPES:
         left, right = torch.randn(m, inner), torch.randn(inner, n)

@@ -1,10 +1,10 @@
-"""Does a transition cost the same at 100,000 units as at 1,000? And how long do questions take?
+"""The cost of a ledger transition at 1,000 to 100,000 units, and the latency of status queries.
 
     python benchmarks/ledger.py --units 100000 --workers 64 --seed 0
 
-On a PostgreSQL of its own: registers the units, claims them in batches by concurrent workers,
-renews and finishes (1 in 100 fails for good), then asks what a status page asks. Prints a table
-and one line of JSON; exit code 0 only if both goals hold.
+On its own PostgreSQL: registers the units, claims them in batches from concurrent workers, renews and
+finishes them (1 in 100 fails permanently), then runs the queries of a status page. Prints a table and one
+JSON line; exits 0 only if both goals are met.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from made_core.stages import EMBED, EmbedOutput
 from made_core.types import FileRef, RunState, Shard
 
 SIZES = (1_000, 10_000, 100_000)
-BATCH = 50  # units of a task
-CLAIM = 25  # units of a claim
+BATCH = 50  # units per task
+CLAIM = 25  # units per claim
 GOAL_RATIO = 2  # cost of a transition at the most units / at the fewest
-GOAL_STATUS = 1  # seconds, each question
+GOAL_STATUS = 1  # seconds per query
 
 
 def work(ledger: Ledger, scope: str, keys: list[str], seed: int) -> int:
-    """What a task does with its batch; returns the transitions it took."""
+    """The ledger calls of a task for its batch; returns the number of transitions."""
     dice, left, transitions = random.Random(seed), len(keys), 0
     while left:
         units = ledger.units.claim(EMBED, scope, keys, CLAIM, 600, "bench")
@@ -57,7 +57,7 @@ def work(ledger: Ledger, scope: str, keys: list[str], seed: int) -> int:
 
 
 def measure(ledger: Ledger, units: int, workers: int, seed: int) -> dict[str, Any]:
-    """One size: registration, transitions, questions; seconds unless named otherwise."""
+    """Measures registration, transitions and queries at one size, in seconds unless named otherwise."""
     scope = f"{seed}-{units}"
     keys = [f"{scope}-{number:032d}"[-32:] for number in range(units)]
     random.Random(seed).shuffle(keys)
@@ -72,7 +72,7 @@ def measure(ledger: Ledger, units: int, workers: int, seed: int) -> dict[str, An
         seconds, counts = clock(
             lambda: list(pool.map(lambda n: work(ledger, scope, batches[n], seed + n), range(len(batches))))
         )
-    questions: dict[str, Callable[[], object]] = {
+    queries: dict[str, Callable[[], object]] = {
         "stages": lambda: ledger.progress.of(run),
         "tally": lambda: ledger.units.tally(EMBED, scope, None),
         "tally of keys": lambda: ledger.units.tally(EMBED, scope, keys),
@@ -81,7 +81,7 @@ def measure(ledger: Ledger, units: int, workers: int, seed: int) -> dict[str, An
         "slowest": lambda: ledger.progress.slowest(run, 20),
         "runs": ledger.runs.all,
     }
-    status = {name: min(clock(ask)[0] for _ in range(3)) for name, ask in questions.items()}
+    status = {name: min(clock(ask)[0] for _ in range(3)) for name, ask in queries.items()}
     ledger.runs.end(run, "bench", RunState.COMPLETED, {}, None)
     return {
         "units": units,
@@ -116,7 +116,7 @@ def main() -> int:
         print(f"{'units':>8} {'register s':>10} {'transitions/s':>13} {'ms each':>8}  status s")
         for size in sizes:
             row = measure(ledger, size, args.workers, args.seed)
-            if size <= 1_000:  # a second of work: the middle of three
+            if size <= 1_000:  # takes about a second: use the median of three
                 more = [measure(ledger, size, args.workers, args.seed + n) for n in (1, 2)]
                 row["ms_each"] = statistics.median(r["ms_each"] for r in (row, *more))
                 row["per_s"] = round(1000 / row["ms_each"], 1)
@@ -129,7 +129,7 @@ def main() -> int:
     slowest = max(max(row["status_s"].values()) for row in rows)
     passed = ratio <= GOAL_RATIO and slowest < GOAL_STATUS
     print(f"cost of a transition, {sizes[-1]} units / {sizes[0]}: {ratio:.2f} (goal <= {GOAL_RATIO})")
-    print(f"slowest question: {slowest:.3f} s (goal < {GOAL_STATUS})")
+    print(f"slowest query: {slowest:.3f} s (goal < {GOAL_STATUS})")
     print(json.dumps({"benchmark": "ledger", "workers": args.workers, "seed": args.seed,
                       "rows": rows, "ratio": round(ratio, 3), "status_s": slowest,
                       "passed": passed}))  # fmt: skip

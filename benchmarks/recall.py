@@ -1,12 +1,12 @@
-"""What do borders between clusters cost, and is the estimate of that cost honest?
+"""The recall lost at borders between clusters, and the coverage of its estimated interval.
 
     python -m benchmarks.recall --rows 20000 --dim 128 --clusters 64 --queries 1000 --seed 0
     python -m benchmarks.recall --store FOLDER --eps 0.05
 
-Seeded rows in clumps with near-duplicates planted across borders, or the embeddings of a store.
+Uses seeded rows in clumps with near-duplicates planted across borders, or the embeddings of a store.
 For p = 1, 2, 4 probes: the true recall of all near pairs, the estimate of one draw, how many of 100
-draws' intervals hold the truth, and what p costs. Prints a table and one line of JSON; exit code 0
-only if that are at least 93 at each p.
+intervals contain the true recall, and the cost. Prints a table and one JSON line; exits 0 only if at
+least 93 intervals contain it for every p.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from made_core.dedup import pair_recall
 
 PROBES = (1, 2, 4)
 DRAWS = 100
-GOAL = 93  # of them
+GOAL = 93  # intervals of 100 draws that contain the true recall
 BLOCK = 2048
-TRAINING = 64  # rows a centroid
+TRAINING = 64  # rows per centroid
 
 Rows = npt.NDArray[np.float16]
 
 
 def planted(rows: int, dim: int, seed: int) -> Rows:
-    """(rows, dim) stored rows: clumps that touch, and groups of near-duplicates of Pareto sizes."""
+    """(rows, dim) stored rows: overlapping clumps and groups of near-duplicates, sizes Pareto-distributed."""
     generator = np.random.default_rng(seed)
     centres = generator.normal(size=(rows // 100, dim))
     data = 0.5 * centres[generator.integers(0, len(centres), rows)] + generator.normal(size=(rows, dim))
@@ -51,7 +51,7 @@ def planted(rows: int, dim: int, seed: int) -> Rows:
 
 
 def stored(store: Path) -> Rows:
-    """(n, dim) the rows of a store's images, each image once."""
+    """(n, dim) the rows of the images in a store, each image once."""
     rows, seen = [], set()
     for table in sorted((store / "embeddings").glob("*/*.parquet")):
         facts = pq.read_table(table, columns=["error", "image_digest"]).to_pylist()
@@ -63,28 +63,28 @@ def stored(store: Path) -> Rows:
 
 
 def measure(rows: Rows, fitted: kmeans.Centroids, probes: int, eps: float, queries: int) -> dict[str, Any]:
-    """One p: the truth, one estimate, how often the interval holds, and the cost."""
+    """For one p: the true recall, one estimate, how often the interval contains the truth, and the cost."""
     assigned = kmeans.assign(rows, fitted, probes).probes
     every = pair_recall.Images(np.arange(len(rows)), rows, assigned)
     truth = pair_recall.count(every, every, 1 - eps, BLOCK)
     true = float(truth[:, 1].sum() / truth[:, 0].sum())
     inside, widths = 0, []
     for draw in range(DRAWS):
-        told = pair_recall.estimate(truth[_drawn(len(rows), queries, draw)], len(rows))
-        low, high = (told.low, told.high) if told.estimate is not None else (0.0, 1.0)
+        found = pair_recall.estimate(truth[_drawn(len(rows), queries, draw)], len(rows))
+        low, high = (found.low, found.high) if found.estimate is not None else (0.0, 1.0)
         inside += low is not None and high is not None and low <= true <= high
         widths.append((high or 0) - (low or 0))
     start, drawn = time.monotonic(), _drawn(len(rows), queries, 0)
     sample = pair_recall.Images(drawn, rows[drawn], assigned[drawn])
-    told = pair_recall.estimate(pair_recall.count(sample, every, 1 - eps, BLOCK), len(rows))
+    found = pair_recall.estimate(pair_recall.count(sample, every, 1 - eps, BLOCK), len(rows))
     sizes = np.bincount(assigned.ravel(), minlength=len(fitted))
     return {
         "probes": assigned.shape[1],
         "recall": round(true, 6),
         "pairs": int(truth[:, 0].sum()) // 2,
-        "estimate": told.estimate and round(told.estimate, 6),
-        "low": told.low and round(told.low, 6),
-        "high": told.high and round(told.high, 6),
+        "estimate": found.estimate and round(found.estimate, 6),
+        "low": found.low and round(found.low, 6),
+        "high": found.high and round(found.high, 6),
         "width": round(float(np.mean(widths)), 6),
         "inside": inside,
         "rows_written": int(sizes.sum()),
@@ -100,7 +100,7 @@ def _drawn(rows: int, queries: int, draw: int) -> npt.NDArray[np.int64]:
 
 
 def main() -> int:
-    """0 where the interval holds as often as it must."""
+    """Returns 0 if the interval contains the true recall often enough."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=128)
@@ -108,7 +108,9 @@ def main() -> int:
     parser.add_argument("--queries", type=int, default=1000, help="at most a third of the rows")
     parser.add_argument("--eps", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", type=Path, help="folder with a run's embeddings, instead")
+    parser.add_argument(
+        "--store", type=Path, help="use the embeddings of this store instead of synthetic rows"
+    )
     given = parser.parse_args()
     rows = stored(given.store) if given.store else planted(given.rows, given.dim, given.seed)
     queries = min(given.queries, len(rows) // 3)
@@ -116,15 +118,15 @@ def main() -> int:
     fitted = kmeans.fit(rows[sample], given.clusters, 20, given.seed)
     results = []
     table = Table(title=f"{len(rows):,} rows x {rows.shape[1]}, k = {given.clusters}, {queries:,} queries")
-    for name in ("p", "recall", "estimate", "95 % interval", "mean width", "held", "rows written",
+    for name in ("p", "recall", "estimate", "95 % interval", "mean width", "coverage", "rows written",
                  "products", "audit: products", "seconds"):  # fmt: skip
         table.add_column(name, justify="right")
     for probes in PROBES:
         r = measure(rows, fitted, probes, given.eps, queries)
         results.append(r)
-        told = r["estimate"] is not None
-        shown = f"{r['estimate']:.4f}" if told else "-"
-        between = f"{r['low']:.4f} to {r['high']:.4f}" if told else "-"
+        known = r["estimate"] is not None
+        shown = f"{r['estimate']:.4f}" if known else "-"
+        between = f"{r['low']:.4f} to {r['high']:.4f}" if known else "-"
         table.add_row(
             str(r["probes"]), f"{r['recall']:.4f}", shown, between, f"{r['width']:.4f}",
             f"{r['inside']}/{DRAWS}",

@@ -1,13 +1,13 @@
-"""What does a sample cost as the corpus grows, and does a million fit into 4 GiB?
+"""The cost per sample as the corpus grows, and whether a million samples fit into 4 GiB.
 
     python -m benchmarks.scale --sizes 50000 200000 1000000 --dim 512 --seed 0
     python -m benchmarks.scale --sizes 5000 20000 --curve 20000 --dim 64
 
-Seeded clustered rows with planted near-duplicates are put in a store; a process of its own, whose
-memory is limited, takes them through catalog, fit, assign, pairs and resolve as the tasks do, two
-units at a time. The last size again with a crowd: one cluster holds a tenth of all rows,
-most of them no near-duplicates of each other. Prints tables and one JSON line; exits 0 only where
-everything ran within the limit, in the time, and with the exponent of the goals.
+Stores seeded clustered rows with planted near-duplicates. A separate process with limited memory then
+runs identify, fit, assign, pairs and resolve as the tasks do, two units at a time. The last size is
+repeated with a crowd: one cluster contains a tenth of all rows, most of which are not near-duplicates of
+each other. Prints tables and one JSON line; exits 0 only if every run stays within the memory limit and
+the goals for time and exponent are met.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from rich.table import Table
 from benchmarks import scale_run
 from made_core.embed import metadata
 
-STEEPEST, MINUTES = 1.6, 5.0  # goals: the exponent; the largest ordinary corpus
-PART = 10_000  # rows of a shard
-COPIES = 0.1  # of the rows are near-duplicates of an earlier one
+STEEPEST, MINUTES = 1.6, 5.0  # goals: the exponent; minutes for the largest corpus
+PART = 10_000  # rows per shard
+COPIES = 0.1  # share of rows that are near-duplicates of another
 PAPER = (12_800_000, 128_000_000, 1_280_000_000)
-GPU = 989e12 * 0.4  # products' operations a second: one H100's published dense bf16, at 40 %
+GPU = 989e12 * 0.4  # operations per second: 40 % of an H100's published dense bf16 rate
 FIELDS = metadata.SCHEMA.names
 
 
 def store(folder: Path, n: int, dim: int, seed: int, crowd: bool, part: int = PART) -> None:
-    """Puts n rows as embedded shards of `part` rows; with a crowd, a tenth lie near the first axis."""
+    """Stores n rows as embedded shards of `part` rows; with `crowd`, a tenth are near the first axis."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((max(2, n // 200), dim), np.float32)
     for number, start in enumerate(range(0, n, part)):
@@ -61,7 +61,7 @@ def store(folder: Path, n: int, dim: int, seed: int, crowd: bool, part: int = PA
             "key": [f"{start + i:09d}" for i in range(m)],
             "uid": [r.hex() for r in raw],
             "image_digest": pa.array(raw, pa.binary(16)),
-            "caption": ["a synthetic row of no image"] * m,
+            "caption": ["a synthetic row without an image"] * m,
         }
         table = pa.table(
             {name: given.get(name, pa.nulls(m, metadata.SCHEMA.field(name).type)) for name in FIELDS},
@@ -71,7 +71,7 @@ def store(folder: Path, n: int, dim: int, seed: int, crowd: bool, part: int = PA
 
 
 def measure(n: int, dim: int, seed: int, crowd: bool, more: list[str]) -> dict[str, Any]:
-    """One run in a process of its own."""
+    """Runs `benchmarks.scale_run` in its own process."""
     with tempfile.TemporaryDirectory(prefix="made-scale-", dir=os.environ.get("MADE_SCRATCH")) as folder:
         store(Path(folder), n, dim, seed, crowd)
         command = [
@@ -91,7 +91,7 @@ def measure(n: int, dim: int, seed: int, crowd: bool, more: list[str]) -> dict[s
 
 
 def paper(largest: dict[str, Any], dim: int) -> list[dict[str, float]]:
-    """Operations of the products, and their seconds at the rates measured here and on a GPU."""
+    """Operations of the products, and the time they take at the rates measured here and on a GPU."""
     rate = {s: largest["flop"][s] / largest["seconds"][s] for s in ("fit", "assign", "pairs")}
     rows = []
     for n in PAPER:
@@ -109,10 +109,12 @@ def paper(largest: dict[str, Any], dim: int) -> list[dict[str, float]]:
 
 
 def main() -> int:
-    """0 where the goals hold."""
+    """Returns 0 if the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 200_000, 1_000_000])
-    parser.add_argument("--curve", type=int, default=200_000, help="rows of the table of k; 0: none")
+    parser.add_argument(
+        "--curve", type=int, default=200_000, help="rows of the table of cost against k; 0: no table"
+    )
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -121,7 +123,7 @@ def main() -> int:
     runs.append(measure(args.sizes[-1], args.dim, args.seed, True, []))
     table = Table(title=f"{args.dim} dimensions, {scale_run.THREADS} workers, memory limited to 4 GiB")
     stages = ("identify", "fit", "assign", "pairs", "resolve")
-    for name in ("rows", "k", "largest", *stages, "seconds", "us a sample", "kept", "peak MiB"):
+    for name in ("rows", "k", "largest", *stages, "seconds", "us/sample", "kept", "peak MiB"):
         table.add_column(name, justify="right")
     for r in runs:
         if "error" in r:
@@ -157,8 +159,10 @@ def main() -> int:
 
 
 def _print_paper(console: Console, rows: list[dict[str, float]]) -> None:
-    table = Table(title="on paper: k = sqrt(rows); this CPU at the rates above; a GPU at 40 % of 989 TFLOP/s")
-    for name in ("rows", "k", "TFLOP", "core hours here", "GPU seconds", "GB of rows"):
+    table = Table(
+        title="extrapolated: k = sqrt(rows); this CPU at the rates above; a GPU at 40 % of 989 TFLOP/s"
+    )
+    for name in ("rows", "k", "TFLOP", "core hours (this CPU)", "GPU seconds", "GB of rows"):
         table.add_column(name, justify="right")
     for r in rows:
         table.add_row(*(f"{value:,}" for value in r.values()))

@@ -1,4 +1,4 @@
-"""One run of `benchmarks.scale`: a store's rows through the core, as the tasks do it, in 4 GiB.
+"""One run of `benchmarks.scale`: the stages on the rows of a store, as the tasks run them, in 4 GiB.
 
 python -m benchmarks.scale_run FOLDER [--crowd] [--curve]
 """
@@ -35,31 +35,31 @@ from made_core.types import FileRef, Shard
 LIMIT = 4 << 30  # bytes of data
 THREADS = 2  # workers
 EPS, EPS_MAX = 0.05, 0.1
-PARTS = 16  # shards of a batch
-PAIRS_COST = 4e9  # as flows.steps has it
+PARTS = 16  # shards per batch
+PAIRS_COST = 4e9  # as in flows.steps
 QUERIES = 1000
 
 Seconds = dict[str, float]
 
 
 def operations(n: int, k: int, dim: int, squares: float) -> Seconds:
-    """Of the products, a multiplication and an addition each; `squares`: sum of the clusters' rows^2."""
+    """Operations of the products, two per multiply-add; `squares`: sum of the squared cluster sizes."""
     sample = min(n, 256 * k)
     return {"fit": 2.0 * 21 * sample * k * dim, "assign": 2.0 * n * k * dim, "pairs": 1.0 * squares * dim}
 
 
 def limit() -> None:
-    """Has the kernel refuse memory beyond LIMIT, and sees that it does."""
+    """Limits the memory of this process to LIMIT and checks that the limit is enforced."""
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     try:
         np.ones(LIMIT // 8 + 1)
     except MemoryError:
         return
-    raise SystemExit("the limit on memory does not hold here")
+    raise SystemExit("the memory limit (RLIMIT_DATA) is not enforced on this system")
 
 
 def corpus_of(folder: Path) -> corpora.Corpus:
-    """The store's shards."""
+    """The corpus of the shards in a store."""
     found = []
     for path in sorted((folder / "embeddings").glob("*.parquet")):
         samples = pq.read_metadata(path).num_rows
@@ -70,7 +70,7 @@ def corpus_of(folder: Path) -> corpora.Corpus:
 
 
 def crowded(means: kmeans.Centroids) -> kmeans.Centroids:
-    """One centroid for all that are near the first axis: k-means would cut the crowd, this is the worst."""
+    """Replaces the centroids near the first axis by one: the worst case, as k-means would split the crowd."""
     away = means[:, 0] < 0.5
     return np.concatenate([means[away], np.eye(1, means.shape[1], dtype=np.float32)])
 
@@ -100,18 +100,18 @@ def assign(
 
 
 def pair(folder: Path, batches: list[AssignOutput], cost: float = PAIRS_COST) -> list[FileRef]:
-    """As tasks/pairs, the units that flows/steps would make."""
+    """As tasks/pairs, with the pair tasks of flows/steps."""
     sizes = cluster_rows.sizes(batches)
 
-    def one(span: PairTask) -> FileRef:
+    def one(task: PairTask) -> FileRef:
         def write(path: Path) -> None:
-            with open(path, "wb") as file, cluster_rows.gathered(batches, span.start, span.stop) as clusters:
+            with open(path, "wb") as file, cluster_rows.gathered(batches, task.start, task.stop) as clusters:
                 for c in clusters:
-                    some = span.rows(len(c.members))
+                    some = task.rows(len(c.members))
                     for found in near_pairs.of_cluster(c.id, c.rows, c.members, 1 - EPS_MAX, 2048, some):
                         file.write(found.tobytes())
 
-        return files.put(str(folder / "pairs" / f"{len(sizes)}-{span.key}.pairs"), write)
+        return files.put(str(folder / "pairs" / f"{len(sizes)}-{task.key}.pairs"), write)
 
     with ThreadPoolExecutor(THREADS) as pool:
         units = pack(sizes, max(1, round(float((sizes.astype(float) ** 2).sum()) / cost)))
@@ -124,7 +124,7 @@ def resolve(corpus: corpora.Corpus, sources: inputs.ResolveFiles) -> decide.Deci
 
 
 def whole(folder: Path, crowd: bool, shards: int = PARTS, cost: float = PAIRS_COST) -> dict[str, Any]:
-    """Every stage once, in batches of `shards` shards and pair tasks of about `cost` row pairs."""
+    """Runs every stage once, with batches of `shards` shards and pair tasks of about `cost` row pairs."""
     seconds: Seconds = {}
 
     @contextmanager
@@ -136,7 +136,7 @@ def whole(folder: Path, crowd: bool, shards: int = PARTS, cost: float = PAIRS_CO
     corpus = corpus_of(folder)
     n, dim = corpus.samples, corpus.gather(np.zeros(1, np.int64)).shape[1]
     k = kmeans.choose_k("auto", n)
-    candidates.int8_is_faster()  # its trial is of no stage
+    candidates.int8_is_faster()  # its trial belongs to no stage
     with timed("identify"):
         built = identity.build(corpus)
         identities = identity.put(str(folder / "identities" / "corpus"), built)
@@ -201,13 +201,13 @@ def curve(folder: Path) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    """Prints one line of JSON."""
+    """Prints one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--crowd", action="store_true")
     parser.add_argument("--curve", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # as a worker has; two work at a time
+    torch.set_num_threads(1)  # as in a worker; two run at a time
     limit()
     print(json.dumps({"curve": curve(args.folder)} if args.curve else whole(args.folder, args.crowd)))
 

@@ -1,1 +1,1 @@
-"""The outcomes: the order of steps, the engine and the command line."""
+"""The flows: the order of the steps, the engine and the command line."""

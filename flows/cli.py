@@ -1,4 +1,4 @@
-"""The command line. A user's mistake is one line and exit code 2, never a traceback."""
+"""The command line. A user error is one line and exit code 2, never a traceback."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ RayAddress = Annotated[
     str | None,
     typer.Option("--ray-address", "--ray_address",
                  help="host:port of a running Ray head. Default: MADE_RAY_ADDRESS, "
-                 "else Ray on this machine."),
+                 "or a local Ray."),
 ]  # fmt: skip
 LogFolder = Annotated[
     str | None,
     typer.Option("--log-folder", "--log_folder",
-                 help="Folder for the run's log and each worker's."),
+                 help="Folder for the log files of the run and its workers."),
 ]  # fmt: skip
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     try:
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # so typer tells of Ctrl-C
+        if code == INTERRUPTED:  # how typer reports Ctrl-C
             raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)  # click returns what a typer.Exit holds
+        sys.exit(code if isinstance(code, int) else 0)  # click returns the code of a typer.Exit
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted; a run goes on with the same command", INTERRUPTED)
+        _fail("interrupted: re-run to resume", INTERRUPTED)
     except UserError as error:
         _fail(str(error), MISTAKE)
     except MadeError as error:
         _fail(str(error), FAILED)
     except Exception as error:
         show: Callable[[], None] | None = getattr(error, "show", None)
-        if show is None:  # not click's own: a defect, to be reported with its traceback
+        if show is None:  # not one of click's: a bug, reported with its traceback
             raise
         show()
         sys.exit(getattr(error, "exit_code", MISTAKE))
@@ -84,7 +84,7 @@ def curate(
         str | None,
         typer.Option(
             "--recipe", "--config-path", "--config_path",
-            help="YAML file with the knobs of the run; every field has a default. "
+            help="YAML file with the settings of the run; every field has a default. "
             "Examples: deployments/recipes/.",
         ),
     ] = None,
@@ -92,40 +92,40 @@ def curate(
         list[str] | None,
         typer.Option(
             "--source", "--shards_path", "--shards-path",
-            help="Where shards lie: a folder, a tar, a glob, a brace pattern "
-            "({00000..01279}.tar) or a URL (s3://...). May be given several times.",
+            help="Input shards: a folder, a tar, a glob, a brace pattern "
+            "({00000..01279}.tar) or a URL (s3://...). Can be repeated.",
         ),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "--output-folder", "--output_folder",
-                     help="Folder or URL of the result. Belongs to one run."),
+                     help="Folder or URL of the result. Each output belongs to one run."),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="Folder or URL of embeddings, clusters and pairs, which runs may share. "
+        typer.Option(help="Folder or URL of embeddings, clusters and pairs; runs can share it. "
                      "Default: <output>/store."),
     ] = None,
     extends: Annotated[
         str | None,
-        typer.Option(help="Id of a completed run, to whose corpus the new shards of --source are added: "
-                     "its recipe holds where nothing else is said, and what it kept stays."),
+        typer.Option(help="Id of a completed run. Adds the new shards of --source to its corpus: the "
+                     "recipe defaults to that run's, and the samples that it kept stay."),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Take over an output of another recipe's run.")
+        bool, typer.Option("--replace", help="Take over an output that belongs to a run of another recipe.")
     ] = False,
     ray_address: RayAddress = None,
     log_folder: LogFolder = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a field of the recipe: dedup.eps=0.05. "
-                     "May be given several times."),
+                     "Can be repeated."),
     ] = None,
 ) -> None:  # fmt: skip
-    """Curate a data set: shards in, a smaller set of shards out.
+    """Curate a data set: read shards, write a smaller set of shards.
 
-    Exit codes: 0 done; 1 the run failed; 2 a mistake in what was asked; 3 done, but some shards
-    failed (they are named, and in the ledger). Run it again to go on where it stopped.
+    Exit codes: 0 completed; 1 the run failed; 2 invalid arguments, recipe or environment; 3 completed,
+    but some shards failed (listed in the output and in the ledger). Re-run to resume.
     """
     terminal.prepare(ray_address)
     from flows import preflight
@@ -143,7 +143,7 @@ def curate(
     at = paths.located(wanted)
     found = discovery.expand(at.sources, at.admission.require_stats)
     preflight.check(at, (*found.admitted, *found.refused), log_folder)
-    is_first = at.extends is None  # else what it takes from that run decides whose the output is
+    is_first = at.extends is None  # otherwise the owner depends on the recipe of the extended run
     if is_first:
         check_claim(at, replace, log_folder)
     with database() as url:
@@ -156,20 +156,20 @@ def curate(
 
 @app.command()
 def retry(
-    run: Annotated[str, typer.Argument(help="The run's id: see made status.")],
+    run: Annotated[str, typer.Argument(help="Run id: see made status.")],
     shard: Annotated[
         list[str] | None,
-        typer.Option("--shard", help="A failed shard to try again; default: all that failed. "
-                     "May be given several times."),
+        typer.Option("--shard", help="A failed shard to retry. Default: all failed shards. "
+                     "Can be repeated."),
     ] = None,
     ray_address: RayAddress = None,
     log_folder: LogFolder = None,
 ) -> None:  # fmt: skip
-    """Go on with a run after the cause of its failures is mended.
+    """Retry the failed shards of a run after the cause is fixed.
 
-    Only the failed shards are embedded again, with the run's own recipe, and what depends on them
-    is done again. A shard whose file changed is a new one: it is embedded whether named or not.
-    Exit codes: those of curate; 0 too where nothing is to be retried.
+    Embeds the failed shards again with the run's own recipe and recomputes what depends on them.
+    A shard whose file changed counts as a new shard and is always embedded.
+    Exit codes: as for curate; also 0 if there is nothing to retry.
     """
     terminal.prepare(ray_address)
     from flows import preflight
@@ -191,29 +191,29 @@ def retry(
 
 @app.command()
 def status(
-    run: Annotated[str | None, typer.Argument(help="A run's id; without it, all runs.")] = None,
+    run: Annotated[str | None, typer.Argument(help="Run id. Default: list all runs.")] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Look again every 2 seconds, until RUN runs no more or Ctrl-C.")
+        bool, typer.Option("--watch", help="Refresh every 2 seconds until RUN ends or Ctrl-C.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout, times in ISO 8601.")
+        bool, typer.Option("--json", help="Print one JSON document; times are ISO 8601.")
     ] = False,
 ) -> None:
-    """Show the runs of the ledger; or one run by stage, its slowest units and its failed shards.
+    """List the runs of the ledger, or show the stages, slowest units and failures of one run.
 
-    As JSON: {"runs": [...]} with id, state, output, store, holder, replaced, created_at,
-    updated_at and error; for one RUN {"run": {...}, "stages": [...], "slowest": [...],
-    "failures": [...]}. run has identity, recipe and summary too. A stage has stage, scope,
-    planned, units (by state), samples, rate (samples a second), eta (seconds), started_at and
+    JSON: {"runs": [...]} with id, state, output, store, holder, replaced, created_at, updated_at
+    and error; for one RUN {"run": {...}, "stages": [...], "slowest": [...], "failures": [...]},
+    where run also has recipe_digest, recipe and summary. A stage has stage, scope, version,
+    planned, units (by state), samples, rate (samples per second), eta (seconds), started_at and
     finished_at. A unit has stage, key, shard, state, attempts, samples, host, seconds, error and
-    traceback. A state `interrupted` is of a run whose process is gone.
+    traceback. The state `interrupted` means that the process of the run has died.
     """
     from flows import status as view
     from flows.servers import database
     from made_core.ledger.ledger import Ledger
 
     if watch and (run is None or as_json):
-        raise UserError("--watch: it takes a RUN, and goes without --json")
+        raise UserError("--watch needs a RUN and cannot be combined with --json")
     with database() as url, closing(Ledger.open(url)) as ledger:
         if as_json:
             print(view.document(ledger, run))
@@ -225,17 +225,17 @@ def status(
 
 @app.command()
 def sweep(
-    run: Annotated[str, typer.Argument(help="The run's id: see made status.")],
+    run: Annotated[str, typer.Argument(help="Run id: see made status.")],
     eps: Annotated[
         str | None,
-        typer.Option(help="The eps to try, as in 0.01,0.02,0.05, up to the run's dedup.eps_max. "
-                     "Default: eight even steps up to that."),
+        typer.Option(help="Comma-separated eps to try, such as 0.01,0.02, up to the run's dedup.eps_max. "
+                     "Default: eight even steps up to dedup.eps_max."),
     ] = None,
 ) -> None:  # fmt: skip
-    """Show what other eps would keep: a table here, a plot and examples in the output's sweep.html.
+    """Show how many samples other eps would keep: a table, and sweep.html in the output.
 
-    From the pairs that the run stored: nothing is embedded, clustered or compared again. To have the
-    output of another eps: made curate with --set dedup.eps=... and another --output, the same --store.
+    Uses the pairs stored by the run: nothing is embedded or clustered again. To write the output for
+    another eps: made curate with --set dedup.eps=..., another --output and the same --store.
     """
     from flows.servers import database
     from flows.sweep import sweep as look
@@ -244,17 +244,19 @@ def sweep(
     try:
         every = [float(text) for text in (eps or "").split(",") if text.strip()]
     except ValueError as error:
-        raise UserError(f"--eps {eps}: expected numbers, as in 0.01,0.02 ({error})") from None
+        raise UserError(
+            f"--eps {eps}: expected comma-separated numbers, such as 0.01,0.02 ({error})"
+        ) from None
     with database() as url, closing(Ledger.open(url)) as ledger:
         look(ledger, run, every)
 
 
 @app.command()
 def why(
-    uid: Annotated[str, typer.Argument(help="The sample's uid.")],
+    uid: Annotated[str, typer.Argument(help="Uid of the sample, or at least its first 8 characters.")],
     output: Annotated[str, typer.Option("--output", "--output-folder", help="The run's output folder.")],
 ) -> None:
-    """Say what became of a sample, which kept one stands for it, and where both lie."""
+    """Show why a sample was kept or dropped, and which kept sample represents it."""
     from flows.why import explain
 
     explain(output, uid)
@@ -262,12 +264,12 @@ def why(
 
 @app.command()
 def sample(
-    folder: Annotated[Path, typer.Argument(help="Folder to make; must not exist or be empty.")],
-    samples: Annotated[int, typer.Option(min=20, help="Images to draw.")] = 400,
-    shards: Annotated[int, typer.Option(min=1, help="Shards to put them in.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other images.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Folder to create; if it exists, it must be empty.")],
+    samples: Annotated[int, typer.Option(min=20, help="Number of samples.")] = 400,
+    shards: Annotated[int, typer.Option(min=1, help="Number of shards.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
-    """Write shards as img2dataset does, with planted duplicates, and the truth about them."""
+    """Write synthetic shards in img2dataset's format, with planted duplicates and the ground truth."""
     from made_core.errors import OutputError
     from made_core.sample.write import write_sample
 
@@ -275,4 +277,4 @@ def sample(
         raise OutputError(f"{folder} is not empty")
     write_sample(folder, samples=samples, shards=shards, seed=seed)
     print(f"{samples} samples in {shards} shards: {folder / 'shards'}")
-    print(f"the truth about them: {folder / 'truth.json'}")
+    print(f"ground truth: {folder / 'truth.json'}")

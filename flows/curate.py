@@ -1,4 +1,4 @@
-"""The flow `made`: shards in, a smaller set of shards out, every sample accounted for."""
+"""The flow `made`: reads shards, writes a smaller set of shards and accounts for every sample."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ logger = logging.getLogger("prefect.made")
 def curate(
     recipe: Recipe, replace: bool = False, log_folder: str | None = None, quiet: bool = True
 ) -> Summary:
-    """Curates a data set. Returns its summary.
+    """Curates a data set and returns the summary of the run.
 
     Args:
-        recipe: what to do, from where, to where.
+        recipe: sources, output and every setting of the run.
         replace: take over an output that belongs to another recipe's run.
-        log_folder: where workers put their logs.
+        log_folder: folder for the log files of the run and its workers.
         quiet: show no progress on the terminal.
 
     Raises:
-        UserError: something in the recipe, the sources, the encoder or the output does not fit.
-        MadeError: the run could not go on.
+        UserError: the recipe, the sources, the encoder or the output is not valid.
+        MadeError: the run failed.
     """
     started = time.time()
     with Display(quiet) as display, servers.database() as url:
@@ -66,8 +66,8 @@ def curate(
             display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
             ledger.runs.put_shards(run, found.shards)
             display.say(f"loading the encoder {recipe.encoder.model}{_source(recipe)}")
-            patiently = retrying(recipe.work.attempts)
-            prepared = patiently(run_task, prepare, recipe)
+            with_retries = retrying(recipe.work.attempts)
+            prepared = with_retries(run_task, prepare, recipe)
             recipe = prepared.recipe
             context = RunContext(run, url, recipe, prepared.encoding, log_folder)
             if earlier:
@@ -100,14 +100,14 @@ def curate(
                     _still_ours(ledger, run, recipe)
                     run_task(publish, context, given)
 
-                patiently(publish_ours)
+                with_retries(publish_ours)
             _clean_up(engine)
             _end(ledger, run, result.state, result, None)
             return result
 
 
 def _forget_outdated(engine: Engine) -> None:
-    """Says which results of the run another version of made left, and forgets them."""
+    """Reports which results of the run are from another version of made, and forgets them."""
     progress, run = engine.ledger.progress, engine.context.run
     if outdated := progress.outdated(run):
         engine.display.say(f"made by another version of made, recomputing: {', '.join(outdated)}")
@@ -115,7 +115,7 @@ def _forget_outdated(engine: Engine) -> None:
 
 
 def _extended(url: str, recipe: Recipe) -> tuple[Recipe, Generation | None]:
-    """The recipe and the generation that it extends, what it does not say taken from there."""
+    """The recipe, with unset fields taken from the generation that it extends, and that generation."""
     if recipe.extends is None:
         return recipe, None
     with closing(Ledger.open(url)) as ledger:
@@ -125,7 +125,7 @@ def _extended(url: str, recipe: Recipe) -> tuple[Recipe, Generation | None]:
 
 @contextmanager
 def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> Iterator[tuple[Ledger, str]]:
-    """The ledger and the run's id, the run held by this process until it ends, however it does."""
+    """The ledger and the run's id. This process holds the run's lease inside the context."""
     ledger = Ledger.open(url)
     seconds = recipe.work.lease_seconds
     stop = threading.Event()
@@ -139,11 +139,11 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
         while not stop.wait(seconds / 3):
             try:
                 _still_ours(ledger, run, recipe)
-            except LeaseLost as error:  # the flow meets it too, before it publishes or ends
+            except LeaseLost as error:  # the flow also raises it before it publishes or ends
                 logger.error("%s", error)
                 return
             except Exception:
-                logger.warning("run %s: its lease is not renewed, another try follows", run, exc_info=True)
+                logger.warning("run %s: lease not renewed, retrying", run, exc_info=True)
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -155,7 +155,7 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
         text = str(error) if isinstance(error, MadeError) else repr(error)
         if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
             text = "interrupted: re-run to resume"
-        with suppress(LeaseLost):  # the run is another's: it says itself how it ends
+        with suppress(LeaseLost):  # another process holds the run and records how it ends
             _end(ledger, run, RunState.FAILED, None, text)
         raise
     finally:
@@ -165,32 +165,34 @@ def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> It
 
 
 def _still_ours(ledger: Ledger, run: str, recipe: Recipe) -> None:
-    """Renews the run's lease; raises LeaseLost where this process, suspended perhaps, has it no longer."""
+    """Renews the run's lease. Raises LeaseLost if another process took it, for example after a suspend."""
     if not ledger.runs.renew(run, _holder(), recipe.work.lease_seconds):
-        raise LeaseLost(f"run {run} is no longer held by {_holder()}, nor is its output {recipe.output}")
+        raise LeaseLost(f"run {run} and its output {recipe.output} are no longer held by {_holder()}")
 
 
 def _source(recipe: Recipe) -> str:
-    """Where its weights come from, where that may take a while."""
+    """A note on the encoder's weights if they may have to be downloaded, else empty."""
     weights = recipe.encoder.pretrained
     if weights is None or files.exists(weights):
         return ""
-    return f", weights {weights!r}: downloaded where the worker does not have them"
+    return f", weights {weights!r}: downloaded if the worker does not have them"
 
 
 def _clean_up(engine: Engine) -> None:
-    """Removes what dead attempts left, and says so; where that fails, the run is what it was."""
+    """Removes files of dead attempts. A failed cleanup is reported and does not fail the run."""
     ledger, context, removed = engine.ledger, engine.context, cleanup.Removed()
     try:
         scopes = {status.stage: status.scope for status in ledger.progress.of(context.run)}
         for stage in STAGES:
             if stage.name in scopes:
                 removed += cleanup.clean_stage(ledger, context.recipe.store_url, stage, scopes[stage.name])
-        if ledger.runs.renew(context.run, _holder(), context.recipe.work.lease_seconds):  # the output is ours
+        if ledger.runs.renew(
+            context.run, _holder(), context.recipe.work.lease_seconds
+        ):  # we still own the output
             removed += cleanup.clean_output(context.recipe.output)
     except Exception as error:
-        logger.warning("run %s: not all files of dead attempts are removed", context.run, exc_info=True)
-        engine.display.say(f"not all files of dead attempts are removed: {error}")
+        logger.warning("run %s: cleanup of dead attempts failed", context.run, exc_info=True)
+        engine.display.say(f"cleanup of dead attempts failed: {error}")
     if removed.files:
         engine.display.say(f"removed {removed.files:,} files ({removed.bytes:,} bytes) of dead attempts")
 

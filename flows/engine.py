@@ -1,7 +1,7 @@
-"""The engine: units of a stage become Prefect tasks on Ray, in a bounded window, until none is open.
+"""The engine: submits the units of a stage as Prefect tasks on Ray until none is open.
 
-The ledger decides what is done; a task that crashed, was lost or ended early only means that its
-units are still open, and are handed out again.
+The number of tasks in flight is bounded. The ledger decides what is done: if a task crashes, is lost or
+ends early, its units are still open and are submitted again.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from made_core.types import UnitState
 from tasks.run_units import RunContext
 
 ResultT = TypeVar("ResultT")
-TICK = 0.25  # seconds between two looks at the tasks
-LOOKERS = 16  # threads that look whether files are there: the wait is for storage
-CRASHES = 8  # tasks in a row that end with an error of their own before the run gives up
+TICK = 0.25  # seconds between two polls of the tasks
+STAT_THREADS = 16  # threads that check whether files exist; they wait for storage
+CRASHES = 8  # consecutive lost tasks before the run fails
 
 
 def runner() -> RayTaskRunner[Any]:
@@ -46,16 +46,16 @@ def runner() -> RayTaskRunner[Any]:
 
 
 def run_task(task: Task[..., ResultT], *args: object) -> ResultT:
-    """What a task returns that is no unit of the ledger. Raises WorkerLost, and what it raises."""
+    """Runs a task that is not a unit of the ledger. Raises WorkerLost and the task's own errors."""
     try:
         result: ResultT = task.submit(*args).result()
-    except RayError as error:  # Ray has tried it again, and lost that worker too
+    except RayError as error:  # after Ray's own retries
         raise WorkerLost(f"{task.name}: {error}") from error
     return result
 
 
 def present(output: UnitOutput) -> bool:
-    """Whether a unit's files are there, in their size."""
+    """Whether all files of a unit exist and have the recorded size."""
     try:
         return all(files.size(ref.path) == ref.size for ref in output.refs)
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def present(output: UnitOutput) -> bool:
 
 @dataclass
 class Engine:
-    """Hands the units of a run's stages to the cluster."""
+    """Runs the units of a run's stages on the cluster."""
 
     ledger: Ledger
     context: RunContext
@@ -82,23 +82,23 @@ class Engine:
         missing: Callable[[], None] = lambda: None,
         fail_fast: bool = False,
     ) -> dict[str, Result[OutputT]]:
-        """Does what is open among `keys` and returns every unit's result, by key.
+        """Runs the open units among `keys` and returns the result of every unit by key.
 
         Args:
-            submit: hands a batch of keys to a Prefect task.
-            expect: samples that all of them will come to, where that is known: for the ETA.
-            present: whether a done unit's files are still there; default: all of them, in size.
-            missing: called where some are not.
+            submit: submits a Prefect task for a batch of keys.
+            expect: total number of samples, if known; for the ETA.
+            present: whether the files of a done unit still exist; default: all, with the right size.
+            missing: called if some files are missing.
             fail_fast: stop at the first unit that fails.
 
         Raises:
-            TooManyFailures: with `fail_fast`, one failed.
-            MadeError: tasks crash before they reach a unit.
+            TooManyFailures: `fail_fast` is set and a unit failed.
+            MadeError: too many consecutive tasks were lost.
         """
         work, units = self.context.recipe.work, self.ledger.units
         units.put(self.context.run, stage, scope, keys, work.attempts)
         known = [r for r in units.results(stage, scope, keys).values() if r.output is not None]
-        with ThreadPoolExecutor(LOOKERS) as pool:
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
             there = pool.map(lambda r: present(r.output), known)
             gone = [r.key for r, is_there in zip(known, there, strict=True) if not is_there]
         if gone:
@@ -121,10 +121,10 @@ class Engine:
         present: Callable[[UnitOutput], bool] = present,
         missing: Callable[[], None] = lambda: None,
     ) -> dict[str, OutputT]:
-        """The outputs of all units, in the order of their keys; see `units`.
+        """The outputs of all units in the order of `keys`; see `units`.
 
         Raises:
-            Permanent: one failed.
+            Permanent: a unit failed.
         """
         results = self.units(stage, scope, keys, submit, expect=expect, present=present, missing=missing)
         outputs: dict[str, OutputT] = {}
@@ -137,7 +137,7 @@ class Engine:
     def one(
         self, stage: Stage[OutputT], scope: str, key: str, submit: Callable[[], PrefectRayFuture]
     ) -> OutputT:
-        """The output of a stage of one unit. Raises Permanent: it failed."""
+        """The output of a stage with a single unit. Raises Permanent if it failed."""
         return self.every(stage, scope, [key], lambda _: submit())[key]
 
     def _drive(
@@ -162,33 +162,33 @@ class Engine:
             while ready and len(flying) < self.context.recipe.work.tasks_in_flight:
                 batch, ready = ready[:size], ready[size:]
                 flying[submit(batch)] = batch
-            # A question about 100,000 units takes a while: ask for a tenth of the time at most.
+            # A query over 100,000 units takes a while: spend at most a tenth of the time on queries.
             pause = max(TICK, 9 * (time.monotonic() - asked))
             for future in self._landed(list(flying), pause):
                 del flying[future]
                 error = _error_of(future)
                 if error is not None:
                     crashes += 1
-                    self.display.say(f"{stage.name}: a task was lost: {error}")
+                    self.display.say(f"{stage.name}: task lost: {error}")
             tally = self.ledger.units.tally(stage, scope, keys)
             self.display.update(stage.name, tally, expect)
             if fail_fast and tally.units[UnitState.FAILED]:
                 known = self.ledger.units.results(stage, scope, keys).values()
                 error = next(r.error for r in known if r.state is UnitState.FAILED)
-                raise TooManyFailures(f"work.fail_fast, and one failed: {error}")
+                raise TooManyFailures(f"work.fail_fast is set and a unit failed: {error}")
             if (now := ended(tally)) > before:
                 crashes, before = 0, now
             if crashes >= CRASHES:
-                raise MadeError(f"{stage.name}: {crashes} tasks in a row were lost, see above")
+                raise MadeError(f"{stage.name}: {crashes} consecutive tasks were lost, see the errors above")
 
     def _batch_size(self, stage: Stage[Any], ready: int) -> int:
-        """Units a task: few enough that every worker has some, many enough to amortise a model."""
+        """Units per task: few enough to use every worker, many enough to amortise loading a model."""
         slots = max(1, int(ray.cluster_resources().get("CPU", 1) / self.context.recipe.work.cpus_per_task))
         most = self.context.recipe.work.shards_per_task if stage is EMBED else 4
         return max(1, min(most, -(-ready // (2 * slots))))
 
     def _landed(self, futures: list[PrefectRayFuture], pause: float) -> list[PrefectRayFuture]:
-        """Those that have ended: as soon as one has, after `pause` seconds at most."""
+        """The futures that have ended; waits for the first one, at most `pause` seconds."""
         if not futures:
             time.sleep(pause)
             return []

@@ -1,4 +1,4 @@
-"""What a finished run left in the store, for a run that extends its corpus, or for a sweep of eps."""
+"""The results of a finished run in the store, for a run that extends its corpus or for a sweep of eps."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from made_core.stages import (
 )
 from made_core.types import Encoding, FileRef, RunState
 
-LOOKERS = 16  # threads that look whether files are there
+STAT_THREADS = 16  # threads that check whether files exist
 ENDED = (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES)
 OutputT = TypeVar("OutputT", bound=UnitOutput)
 
 
 @dataclass(frozen=True)
 class OwnPairs:
-    """The near pairs that one run found: those with an end among its new samples."""
+    """The near pairs that one run found: pairs with at least one of its new samples."""
 
     scope: str
     found: FoundPairs
@@ -57,20 +57,20 @@ class OwnPairs:
 
 @dataclass(frozen=True)
 class Generation:
-    """A corpus as of one run; its parts include those of the generations before."""
+    """The corpus after one run, including the parts of earlier generations."""
 
     run: Run
-    number: int  # 1 for a corpus' first
+    number: int  # 1 for the first generation
     recipe: Recipe
     summary: Summary
     corpus: Corpus
     identities: IdentifyOutput
     fit: FitOutput  # the first generation's: all share its centroids
     fit_scope: str
-    scope: str  # of its assignment
+    scope: str  # of the assign stage
     batches: Mapping[str, AssignOutput]  # by the range of parts
     assigned: tuple[AssignOutput, ...]  # of its own parts
-    pairs: tuple[OwnPairs, ...]  # by each generation
+    pairs: tuple[OwnPairs, ...]  # one per generation
     resolved: ResolveOutput
     before: Generation | None
 
@@ -81,33 +81,33 @@ class Generation:
 
     @property
     def resolve_files(self) -> ResolveFiles:
-        """The files that decided who stays."""
+        """The files that the decisions were computed from."""
         return resolve_files(self.identities, self.batches, self.pairs, self.before)
 
     @property
     def mark(self) -> str:
-        """A digest of what later generations build on: the corpus, its identities and its decisions."""
+        """A digest of the corpus, its identities and its decisions: what later generations build on."""
         return digest([self.corpus.key, [f.digest for f in (*self.identities.refs, *self.resolved.refs)]])
 
     @property
     def line(self) -> list[Generation]:
-        """This one and those before it, the latest first."""
+        """This generation and all earlier ones, latest first."""
         return [self, *(self.before.line if self.before else ())]
 
     @property
     def own_refs(self) -> list[FileRef]:
-        """The files that this run itself put into the store, embeddings apart."""
+        """The files that this run itself wrote to the store, except embeddings."""
         units = (self.identities, self.fit, *self.assigned, *self.pairs[-1].outputs, self.resolved)
         return [ref for unit in units for ref in unit.refs]
 
 
 def of(ledger: Ledger, run_id: str) -> Generation:
-    """The generation that a run made.
+    """The generation that a run produced.
 
     Raises:
-        UserError: no such run, or one that did not end well, or whose output another run has taken, or
-            that extends a run which was changed since, or that another version of made did.
-        DamagedFile: its corpus is not in the store any more.
+        UserError: no such run; or it did not complete, its output belongs to another run, it extends a
+            run that has changed since, or its results are from another version of made.
+        DamagedFile: its corpus is no longer in the store.
     """
     run = ledger.runs.get(run_id)
     if run is None:
@@ -115,7 +115,9 @@ def of(ledger: Ledger, run_id: str) -> Generation:
         raise UserError(f"no run {run_id} in the ledger; the latest are: {latest}")
     if run.state not in ENDED or run.replaced or run.summary is None or run.corpus is None:
         state = "replaced" if run.replaced else run.state.value
-        raise UserError(f"run {run_id} is {state}: only a completed run that holds its output can be used")
+        raise UserError(
+            f"run {run_id} is {state}: only a completed run that still owns its output can be used"
+        )
     if outdated := ledger.progress.outdated(run_id):
         raise OutdatedRun(f"run {run_id}, made by another version of made ({', '.join(outdated)}); {REMEDY}")
     recipe = validate(run.recipe, f"run {run_id}")
@@ -125,7 +127,7 @@ def of(ledger: Ledger, run_id: str) -> Generation:
         results = ledger.units.of_run(run_id, stage)
         done = {key: r.output for key, r in results.items() if r.output is not None}
         if len(done) < len(results) or not results:
-            raise UserError(f"run {run_id}: its stage {stage.name} is no longer done; run it again")
+            raise UserError(f"run {run_id}: stage {stage.name} is no longer complete; re-run it")
         return {key: done[key] for key in sorted(done, key=_number)}
 
     (identities,) = outputs(IDENTIFY).values()
@@ -139,7 +141,7 @@ def of(ledger: Ledger, run_id: str) -> Generation:
     own_pairs = OwnPairs(scopes[PAIRS.name], pair_tasks.together(pairs, most), tuple(pairs.values()))
     found = summary.parsed(run.summary, run_id)
     if before and (found.extends is None or found.extends.mark != before.mark):
-        raise UserError(f"run {before.run.id} was changed since run {run_id} extended it: run that again")
+        raise UserError(f"run {before.run.id} has changed since run {run_id} extended it; re-run {run_id}")
     return Generation(
         run=run,
         number=before.number + 1 if before else 1,
@@ -159,20 +161,20 @@ def of(ledger: Ledger, run_id: str) -> Generation:
 
 
 def _corpus(ledger: Ledger, run_id: str, ref: FileRef, before: Generation | None) -> Corpus:
-    """The run's corpus, with the ledger's pointers: a file that was lost and made again has another name."""
+    """The run's corpus with the ledger's current file names: a recomputed file has a new name."""
     corpus = corpora.read(ref)
     embedded = ledger.units.of_run(run_id, EMBED)
 
-    def as_now(part: Part) -> Part:
+    def current(part: Part) -> Part:
         result = embedded.get(part.shard.fingerprint)
-        return part if result is None or result.output is None else _as_now(part, result.output)
+        return part if result is None or result.output is None else _current(part, result.output)
 
     parts = before.corpus.parts if before else ()
-    return Corpus((*parts, *map(as_now, corpus.new)), corpus.known)
+    return Corpus((*parts, *map(current, corpus.new)), corpus.known)
 
 
-def _as_now(part: Part, output: EmbedOutput) -> Part:
-    """The part with the output's pointers, if they are to the same content."""
+def _current(part: Part, output: EmbedOutput) -> Part:
+    """The part with the files of `output`, if their content is the same."""
     if [f.digest for f in output.refs] != [part.rows.digest, part.metadata.digest]:
         return part
     return replace(part, rows=output.rows, metadata=output.metadata)
@@ -184,7 +186,7 @@ def resolve_files(
     pairs: Sequence[OwnPairs],
     earlier: Generation | None,
 ) -> ResolveFiles:
-    """The files that decide who stays in a corpus that extends `earlier`'s."""
+    """The files that the decisions on a corpus that extends `earlier` are computed from."""
     return ResolveFiles(
         identities,
         tuple(batches.values()),
@@ -195,74 +197,78 @@ def resolve_files(
 
 
 def merged(recipe: Recipe, earlier: Generation) -> Recipe:
-    """`recipe`, what it does not say being as in the run that it extends.
+    """`recipe`, with unset fields taken from the run that it extends.
 
     Raises:
-        RecipeError: it asks for other clusters.
-        OutputError: it asks for that run's output.
+        RecipeError: it sets other clusters.
+        OutputError: its output is that of an extended run.
     """
     for one in earlier.line:
         if files.absolute(recipe.output) == one.run.output:
-            raise OutputError(f"{recipe.output} is that of run {one.run.id}, which stays: name another")
-    values = _laid_over(earlier.recipe.model_dump(), recipe.model_dump(exclude_unset=True))
+            raise OutputError(
+                f"{recipe.output} is the output of run {one.run.id}, which is extended: choose another output"
+            )
+    values = _merged(earlier.recipe.model_dump(), recipe.model_dump(exclude_unset=True))
     values |= {"sources": recipe.sources, "output": recipe.output, "extends": recipe.extends}
     result = validate(values, f"a run that extends {earlier.run.id}")
     if result.clusters != earlier.recipe.clusters:
-        raise RecipeError(f"clusters are those of run {earlier.run.id}, which is extended: leave them out")
+        raise RecipeError(
+            f"clusters cannot be changed when extending run {earlier.run.id}: remove them from the recipe"
+        )
     return result
 
 
 def _number(key: str) -> int:
-    """What a range's key begins with: ledgers sort keys as text."""
+    """The number at the start of a range key, to sort by: the ledger sorts keys as text."""
     digits = "".join(takewhile(str.isdigit, key))
     return int(digits or 0)
 
 
-def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     result = dict(below)
     for name, value in above.items():
         if isinstance(value, dict) and isinstance(inner := result.get(name), dict):
-            value = _laid_over(inner, value)
+            value = _merged(inner, value)
         result[name] = value
     return result
 
 
 def new(found: Discovery, earlier: Generation) -> Discovery:
-    """What was discovered and the earlier corpus does not have, by content.
+    """The discovered shards that the earlier corpus does not contain, by fingerprint.
 
     Raises:
-        SourceError: nothing.
+        SourceError: there are none.
     """
     have = {part.shard.fingerprint for part in earlier.corpus.parts}
     shards = tuple(s for s in found.shards if s.fingerprint not in have)
     if not shards:
-        raise SourceError(f"run {earlier.run.id} has all of the {len(found.shards)} shards already")
+        raise SourceError(f"run {earlier.run.id} already contains all {len(found.shards)} shards")
     return replace(found, shards=shards)
 
 
 def check(earlier: Generation, encoding: Encoding, bound: float) -> None:
-    """Checks that new rows and pairs can be used beside the earlier ones.
+    """Checks that new rows and pairs are comparable with the earlier ones.
 
     Raises:
-        RecipeError: another encoder, or pairs stored down to another similarity.
-        OutputError: an earlier output or a file in the store is not as it was made.
+        RecipeError: another encoder or another eps_max.
+        OutputError: an earlier output or a file in the store is missing or changed.
     """
-    name = f"run {earlier.run.id}, which is extended,"
+    name = f"extended run {earlier.run.id}"
     if encoding.key != (key := earlier.summary.encoder.key):
-        raise RecipeError(f"{name} has the encoder {key}, this worker's is {encoding.key}: {encoding}")
+        raise RecipeError(f"{name} has the encoder {key}, this worker has {encoding.key}: {encoding}")
     if abs(bound - earlier.bound) > 1e-12:
         raise RecipeError(
-            f"{name} stored pairs down to eps_max {1 - earlier.bound:g}, this recipe asks for {1 - bound:g}"
+            f"{name} stored pairs up to eps_max {1 - earlier.bound:g}, this recipe sets {1 - bound:g}"
         )
     for one in earlier.line:
         if publish.decisions_of(one.run.output) != one.summary.decisions_digest:
-            raise OutputError(f"run {one.run.id} has no finished output in {one.run.output} any more")
+            raise OutputError(f"run {one.run.id} no longer has a finished output in {one.run.output}")
         if lost := missing(one.own_refs):
-            raise OutputError(f"{lost[0]} is missing: `made retry {one.run.id}` makes it again")
+            raise OutputError(f"{lost[0]} is missing: recompute it with `made retry {one.run.id}`")
 
 
 def missing(refs: Sequence[FileRef]) -> list[str]:
-    """The files that are not there, or not in their size. Raises StorageFailed."""
+    """The files that do not exist or have the wrong size. Raises StorageFailed."""
 
     def there(ref: FileRef) -> bool:
         try:
@@ -271,5 +277,5 @@ def missing(refs: Sequence[FileRef]) -> list[str]:
             return False
         return True
 
-    with ThreadPoolExecutor(LOOKERS) as pool:  # the wait is for storage
-        return [r.path for r, stands in zip(refs, pool.map(there, refs), strict=True) if not stands]
+    with ThreadPoolExecutor(STAT_THREADS) as pool:  # they wait for storage
+        return [r.path for r, is_there in zip(refs, pool.map(there, refs), strict=True) if not is_there]

@@ -1,4 +1,4 @@
-"""What needs no worker, checked before anything is started: a mistake ends in one sentence, at once."""
+"""Checks that need no worker, made before anything starts, so that a user error is reported at once."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
 from made_core.settings import settings
 
-RAY_SECONDS = 5.0  # that a Ray head has to answer
+RAY_SECONDS = 5.0  # timeout for a Ray head
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # HTTP/2: preface, no settings
-REMEDY = "start one with `ray start --head`, or name none to run on this machine"
+REMEDY = "start one with `ray start --head`, or unset the address to run on this machine"
 
 
 def check(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> None:
-    """Sees that a run could begin: its Ray head, its encoder, the places that it writes to.
+    """Checks the Ray head, the encoder and the folders that a run writes to.
 
     Args:
-        recipe: a located one.
+        recipe: with absolute paths, see `paths.located`.
         tars: URLs of the source shards.
-        log_folder: where workers put their logs.
+        log_folder: folder for the log files of the run and its workers.
 
     Raises:
-        UserError: one of them cannot be used, and what to do.
-        StorageFailed: the storage of output or store did not answer.
+        UserError: one of them cannot be used; the message says what to do.
+        StorageFailed: the storage of output or store does not answer.
     """
     check_ray()
     paths.keep_apart(recipe, tars, log_folder)
@@ -41,10 +41,10 @@ def check(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> None:
 
 
 def check_owner(url: str, recipe: Recipe, replace: bool) -> None:
-    """Sees that the ledger at `url` lets a run have its output.
+    """Checks in the ledger at `url` that a run may write to its output.
 
     Raises:
-        OutputError: it belongs to another run, or a process drives its run now.
+        OutputError: it belongs to another run, or its run is live in another process.
         DatabaseError: the database cannot be reached.
     """
     with closing(Ledger.open(url)) as ledger:
@@ -58,17 +58,17 @@ def check_owner(url: str, recipe: Recipe, replace: bool) -> None:
         )
     if run.recipe_digest != recipe.recipe_digest and not replace:
         raise OutputError(
-            f"{recipe.output} belongs to run {run.id} of another recipe since "
-            f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}; --replace takes it over"
+            f"{recipe.output} belongs to run {run.id} of another recipe, created "
+            f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}; use --replace to take it over"
         )
 
 
 def check_ray() -> None:
-    """Sees that the Ray head that is named, if one is, answers, and that its workers reach the ledger.
+    """Checks that the configured Ray head, if any, answers and that its workers can reach the ledger.
 
     Raises:
-        RayAddressError: not host:port, nothing answers there, or it is another host and the ledger
-            is the private PostgreSQL of this one.
+        RayAddressError: the address is not host:port, no Ray head answers, or the head is on another host
+            while the ledger is the private PostgreSQL of this host.
     """
     address = settings().ray_address
     if address in (None, "", "auto", "local"):
@@ -77,18 +77,18 @@ def check_ray() -> None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise RayAddressError(f"Ray head {address}: host {host} is not known ({error.strerror})") from None
+        raise RayAddressError(f"Ray head {address}: unknown host {host} ({error.strerror})") from None
     if settings().database_url is None and not any(_is_own(family, at[0]) for family, _, _, _, at in found):
         raise RayAddressError(
-            f"Ray head {address} is on another host, whose workers cannot reach the private PostgreSQL "
-            "of this one: set MADE_DATABASE_URL to a PostgreSQL that all hosts reach"
+            f"Ray head {address} is on another host: its workers cannot reach the private PostgreSQL "
+            "of this host; set MADE_DATABASE_URL to a PostgreSQL that all hosts can reach"
         )
     try:
         with socket.create_connection((host, port), RAY_SECONDS) as connection:
             connection.settimeout(RAY_SECONDS)
             connection.sendall(HELLO)
-            if connection.recv(9)[3:4] != b"\x04":  # the settings with which every gRPC server begins
-                raise RayAddressError(f"what answers at {address} is not a Ray head: {REMEDY}")
+            if connection.recv(9)[3:4] != b"\x04":  # the SETTINGS frame that every gRPC server sends first
+                raise RayAddressError(f"the server at {address} is not a Ray head: {REMEDY}")
     except OSError as error:
         reason = error.strerror or str(error) or "no answer"
         raise RayAddressError(f"no Ray head answers at {address} ({reason}): {REMEDY}") from None
@@ -97,12 +97,12 @@ def check_ray() -> None:
 def _parts(address: str) -> tuple[str, int]:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise RayAddressError(f"Ray head {address}: expected host:port, as in 10.0.0.5:6379")
+        raise RayAddressError(f"Ray head {address}: expected host:port, such as 10.0.0.5:6379")
     return host.strip("[]"), int(port)
 
 
 def _is_own(family: int, host: str | int) -> bool:
-    """Whether an address is this machine's: only then a socket can be bound to it."""
+    """Whether an address belongs to this machine: a socket can be bound only to its own addresses."""
     with socket.socket(family, socket.SOCK_DGRAM) as probing:
         try:
             probing.bind((host, 0))

@@ -1,4 +1,4 @@
-"""Live progress by stage: bars on a terminal, a line every few seconds elsewhere."""
+"""Live progress by stage: bars on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rich.text import Text
 from made_core.ledger.records import Tally
 from made_core.types import UnitState
 
-QUIET_SECONDS = 10.0  # between two lines where no bars can be drawn
+QUIET_SECONDS = 10.0  # between two lines without a terminal
 
 
 class _Rate(ProgressColumn):
-    """Samples a second since this process began with the stage, as the ledger counts them."""
+    """Samples per second since this process started the stage, as counted by the ledger."""
 
     def render(self, task: Task) -> Text:
         samples = task.fields["samples"] - task.fields["before"]
@@ -34,7 +34,7 @@ class _Rate(ProgressColumn):
 
 
 class Display:
-    """What a person sees of a run while it goes on. `quiet` shows nothing."""
+    """The progress of a live run on stderr. `quiet` shows nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
@@ -50,7 +50,7 @@ class Display:
             disable=not self.console.is_terminal,
         )
         self._rows: dict[str, TaskID] = {}
-        self._said = 0.0
+        self._printed = 0.0
 
     def __enter__(self) -> Display:
         self._bars.start()
@@ -62,18 +62,17 @@ class Display:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """A line above the bars."""
+        """Prints a line above the bars."""
         self._bars.console.print(text, highlight=False, markup=False)
 
     def update(self, stage: str, tally: Tally, expect: int | None, done: bool = False) -> None:
-        """Shows where a stage stands; `done` ends it.
+        """Shows the progress of a stage; `done` completes its bar.
 
         Args:
-            expect: samples that the stage will have done, for the bar and the time left; None: the
-                bar goes by units.
+            expect: total samples of the stage, for the bar and the ETA; None: the bar counts units.
         """
-        finished, lost = ended(tally), tally.units[UnitState.FAILED]
-        failed = f" ({lost} failed)" if lost else ""
+        finished, failures = ended(tally), tally.units[UnitState.FAILED]
+        failed = f" ({failures} failed)" if failures else ""
         units = f"{finished:,} of {tally.total:,}{failed}"
         if stage not in self._rows:
             self._rows[stage] = self._bars.add_task(
@@ -85,8 +84,8 @@ class Display:
             self._rows[stage], completed=progress, total=total, units=units, samples=tally.samples
         )
         now = time.monotonic()
-        if not self.console.is_terminal and (done or now - self._said > QUIET_SECONDS):
-            self._said = now
+        if not self.console.is_terminal and (done or now - self._printed > QUIET_SECONDS):
+            self._printed = now
             self.say(f"{stage}: {units}, {tally.samples:,} samples")
 
 

@@ -1,4 +1,4 @@
-"""The flow of `made/retry`: what failed in a run is done again, and what depends on it; nothing else is."""
+"""The flow of `made/retry`: recomputes what failed in a run and what depends on it."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from made_core.types import FileRef, RunState, Shard, UnitState
 def retry(
     run_id: str, names: Sequence[str] = (), log_folder: str | None = None, quiet: bool = True
 ) -> Summary:
-    """Resumes a run whose failures were fixed. Returns its summary.
+    """Retries the failed shards of a run and returns its summary.
 
-    A shard whose file is another now is a new one, embedded in any case; the failure of the old
-    one stays in the ledger as history.
+    A shard whose file has changed is a new shard and is always embedded; the failure of the old one stays
+    in the ledger as history.
 
     Args:
-        run_id: the run, which no process may drive at the time.
-        names: ids of the failed shards to try again; none: all that failed.
-        log_folder: where workers put their logs.
+        run_id: the run; no process may be running it.
+        names: ids of the failed shards to retry; empty: all failed shards.
+        log_folder: folder for the log files of the run and its workers.
         quiet: show no progress on the terminal.
 
     Raises:
-        UserError: no such run, a live or a replaced one, or a shard that did not fail.
-        MadeError: the run could not go on.
+        UserError: no such run, a live or replaced run, or a shard that did not fail.
+        MadeError: the run failed.
     """
     with servers.database() as url, closing(Ledger.open(url)) as ledger:
         run = known(ledger, run_id)
@@ -52,31 +52,33 @@ def retry(
 
 
 def wanted(ledger: Ledger, run: Run, names: Sequence[str]) -> Recipe | None:
-    """The recipe to go on with; None where nothing failed and no file is gone. It changes nothing.
+    """The recipe to resume with; None if nothing failed and no file is missing. Changes nothing.
 
     Raises:
-        UserError: a live or a replaced run, or a shard that did not fail.
+        UserError: a live or replaced run, or a shard that did not fail.
     """
     if state_of(run) == RunState.RUNNING.value:
         raise UserError(
             f"run {run.id} is held by {run.holder} until {run.lease_until:%Y-%m-%d %H:%M:%S %Z} "
-            "unless renewed: wait for its end"
+            "unless renewed: wait until it ends"
         )
     if run.replaced:
         owner = ledger.runs.of_output(run.output)
-        raise UserError(f"run {run.id}: its output {run.output} belongs to run {owner.id if owner else '?'}")
+        raise UserError(
+            f"run {run.id} is replaced: its output {run.output} belongs to run {owner.id if owner else '?'}"
+        )
     failed = {shard.id for shard in _failed(ledger, run)}
     for name in names:
         if name not in failed:
             some = ", ".join(sorted(failed)[:5]) or "none"
-            raise UserError(f"shard {name} is none that failed in run {run.id} ({len(failed)}: {some})")
+            raise UserError(f"shard {name} did not fail in run {run.id}; failed ({len(failed)}): {some}")
     if run.state is RunState.COMPLETED and _whole(ledger, run):
         return None
     return validate(run.recipe, f"run {run.id}")
 
 
 def _whole(ledger: Ledger, run: Run) -> bool:
-    """Whether a completed run's output is there, and its files in the store, made by this version."""
+    """Whether a completed run's output and its files in the store exist and are of this version."""
     if run.summary is None or publish.decisions_of(run.output) != run.summary.get("decisions_digest"):
         return False
     refs: list[FileRef] = []
@@ -91,7 +93,7 @@ def _whole(ledger: Ledger, run: Run) -> bool:
 
 
 def _failed(ledger: Ledger, run: Run) -> list[Shard]:
-    """The run's shards that were not embedded: failed, or opened again since."""
+    """The run's shards that are not embedded: failed, or reopened since."""
     listed = ledger.runs.shards(run.id)
     status = next((s for s in ledger.progress.of(run.id) if s.stage == EMBED.name), None)
     if status is None or status.version != EMBED.version:
@@ -102,15 +104,15 @@ def _failed(ledger: Ledger, run: Run) -> list[Shard]:
 
 
 def _reopen(ledger: Ledger, run: Run, names: Sequence[str]) -> None:
-    """Opens the failed units of the shards that are still what they were, and of all later stages."""
+    """Reopens the failed units of unchanged shards and of all later stages."""
     tried = [s for s in _failed(ledger, run) if not names or s.id in names]
     there = [s.url for s in tried if files.exists(s.url)]
     found = discovery.discover(there, require_stats=False).shards if there else ()
-    marks = {shard.fingerprint for shard in found}
+    unchanged = {shard.fingerprint for shard in found}
     failed: dict[tuple[str, str], list[str]] = {}
     for unit in ledger.progress.failures(run.id, None):
-        if unit.stage != EMBED.name or unit.key in marks:
+        if unit.stage != EMBED.name or unit.key in unchanged:
             failed.setdefault((unit.stage, unit.scope), []).append(unit.key)
     for (name, scope), keys in failed.items():
-        if name in BY_NAME:  # else of an earlier version of made, whose results are not used
+        if name in BY_NAME:  # otherwise of an earlier version of made, whose results are not used
             ledger.units.reopen(BY_NAME[name], scope, keys)

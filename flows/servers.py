@@ -1,4 +1,4 @@
-"""The servers that a run needs and nobody gave: a private PostgreSQL, one Prefect server."""
+"""The servers that a run starts if none is configured: a private PostgreSQL and a Prefect server."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from made_core.io import files
 from made_core.ledger import postgres
 from made_core.settings import settings
 
-START_SECONDS = 120  # for Prefect's server: it imports for tens of seconds on a busy machine
+START_SECONDS = 120  # for Prefect's server: imports take tens of seconds on a busy machine
 
 
 @contextmanager
 def database() -> Iterator[str]:
-    """The ledger's URL: MADE_DATABASE_URL, or a private server's for as long as this lasts."""
+    """The ledger's URL: MADE_DATABASE_URL, or that of a private server that runs inside the context."""
     url = settings().database_url
     if url is not None:
         yield url
@@ -27,11 +27,11 @@ def database() -> Iterator[str]:
 
 @contextmanager
 def prefect() -> Iterator[None]:
-    """A Prefect API: the configured one, or a server for as long as this lasts.
+    """A Prefect API: the configured one, or a server that runs inside the context.
 
-    Without it each process that runs a task would start a server of its own.
+    Without it, each process that runs a task would start its own server.
     """
-    # Here: they take seconds, and the ledger's URL is asked for before anything is started.
+    # Imported here: they take seconds, and the ledger's URL is checked before anything starts.
     from prefect.logging.handlers import APILogHandler
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
@@ -43,7 +43,7 @@ def prefect() -> Iterator[None]:
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{folder}/prefect.db"
         server = SubprocessASGIServer()
-        # Ctrl-C is for us alone: without the server, each line of our log would wait for it in vain.
+        # Ctrl-C must not reach the server: log handlers would wait for a server that is gone.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             server.start(timeout=START_SECONDS)
@@ -53,6 +53,6 @@ def prefect() -> Iterator[None]:
             with temporary_settings({PREFECT_API_URL: server.api_url}):
                 yield
         finally:
-            APILogHandler().flush()  # while there is somebody to take the last lines
+            APILogHandler().flush()  # while the server still accepts the last lines
             server.stop()
             del os.environ["PREFECT_API_DATABASE_CONNECTION_URL"]

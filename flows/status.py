@@ -1,4 +1,4 @@
-"""`made status`: the ledger in words, in JSON, or as it changes."""
+"""`made status`: the ledger as text, as JSON, or live."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run, UnitStatus
 from made_core.types import RunState, UnitState
 
-SHOWN = 10  # failed units named
+SHOWN = 10  # failed units listed
 SLOWEST = 5  # units shown
-WATCH_SECONDS = 2.0  # between two looks
+WATCH_SECONDS = 2.0  # between two refreshes
 SHORT_RUN = ("id", "state", "output", "store", "holder", "replaced", "created_at", "updated_at", "error")
-INTERRUPTED = "interrupted"  # a run that says it is running, and that no process holds
+INTERRUPTED = "interrupted"  # recorded as running, but no process holds it
 STATES = (UnitState.DONE, UnitState.RUNNING, UnitState.OPEN, UnitState.FAILED)
 
 
 def show(ledger: Ledger, run_id: str | None) -> None:
-    """Prints all runs, or one by stage. Raises UserError where there is no such run."""
+    """Prints all runs, or the stages of one. Raises UserError if there is no such run."""
     console = Console()
     runs = ledger.runs.all() if run_id is None else [known(ledger, run_id)]
     for run in runs:
@@ -40,7 +40,7 @@ def show(ledger: Ledger, run_id: str | None) -> None:
 
 
 def watch(ledger: Ledger, run_id: str, seconds: float = WATCH_SECONDS) -> None:
-    """Shows a run until no process drives it any more, or Ctrl-C. Raises UserError as `show` does."""
+    """Shows a run until it ends or Ctrl-C. Raises UserError if there is no such run."""
     run = known(ledger, run_id)
     console = Console()
     _print_output(console, run)
@@ -51,12 +51,12 @@ def watch(ledger: Ledger, run_id: str, seconds: float = WATCH_SECONDS) -> None:
                 run = known(ledger, run_id)
                 live.update(_watched(ledger, run), refresh=True)
         except KeyboardInterrupt:
-            return  # who has seen enough made no mistake
+            return  # Ctrl-C is the normal way to stop watching
 
 
 def document(ledger: Ledger, run_id: str | None) -> str:
-    """What `show` tells, as one JSON document: {"runs": [...]}, or of one run
-    {"run": {...}, "stages": [...], "slowest": [...], "failures": [...]}, all failures in it.
+    """What `show` prints, as JSON: {"runs": [...]}, or for one run
+    {"run": {...}, "stages": [...], "slowest": [...], "failures": [...]} with all failures.
 
     Raises:
         UserError: there is no such run.
@@ -82,7 +82,7 @@ def document(ledger: Ledger, run_id: str | None) -> str:
 
 
 def known(ledger: Ledger, run_id: str) -> Run:
-    """The run of that id. Raises UserError where there is none, which names the latest."""
+    """The run with this id. Raises UserError, which lists the latest runs, if there is none."""
     run = ledger.runs.get(run_id)
     if run is None:
         latest = ", ".join(r.id for r in ledger.runs.all()[:5]) or "none"
@@ -91,7 +91,7 @@ def known(ledger: Ledger, run_id: str) -> Run:
 
 
 def state_of(run: Run) -> str:
-    """The run's state, or `interrupted` where its process is gone."""
+    """The run's state, or `interrupted` if its process has died."""
     return INTERRUPTED if run.state is RunState.RUNNING and not run.held else run.state.value
 
 
@@ -103,7 +103,7 @@ def _json(value: dict[str, Any]) -> str:
     def other(found: object) -> str:
         if isinstance(found, datetime):
             return found.isoformat()
-        raise TypeError(f"{type(found).__name__} has no form in JSON: {found!r}")
+        raise TypeError(f"{type(found).__name__} is not JSON serializable: {found!r}")
 
     return json.dumps(value, indent=2, default=other)
 
@@ -123,7 +123,7 @@ def _view(ledger: Ledger, run: Run) -> RenderableType:
     for unit in failures[:SHOWN]:
         parts.append(Text(f"failed: {unit.stage} {_name(unit)}: {unit.error}"))
     if len(failures) > SHOWN:
-        parts.append(Text("failed: and more (--json names all)"))
+        parts.append(Text("failed: more units, --json lists all"))
     return Group(*parts)
 
 
@@ -137,7 +137,7 @@ def _run(run: Run) -> Text:
 
 
 def _print_output(console: Console, run: Run) -> None:
-    """On a line of its own, however narrow the terminal is: to be copied, or found by a program."""
+    """Prints the output on one unwrapped line, so that it can be copied or parsed."""
     console.print(f"  output: {run.output}", soft_wrap=True, markup=False, highlight=False)
 
 

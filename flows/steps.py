@@ -1,4 +1,4 @@
-"""The steps of a run. Each names what its result depends on (the scope), and has the engine do it."""
+"""The steps of a run. Each computes the scope, what its result depends on, and runs its units."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ from tasks.resolve import resolve as resolve_task
 from tasks.tabulate import tabulate as tabulate_task
 from tasks.write import write as write_task
 
-PAIRS_COST = 4e9  # row products of a pair task, about: seconds on a core
+PAIRS_COST = 4e9  # approximate row products per pair task: seconds on one core
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The corpus, what it extends, and what it lost."""
+    """The corpus, the generation that it extends, and the failed shards."""
 
     corpus: Corpus
     ref: FileRef
@@ -74,7 +74,7 @@ class Clustered:
     identities: IdentifyOutput
     fit: FitOutput
     scope: str
-    batches: Mapping[str, AssignOutput]  # by the range of parts, those of earlier generations first
+    batches: Mapping[str, AssignOutput]  # by range of parts, earlier generations first
     own: tuple[AssignOutput, ...]  # this run's
 
 
@@ -82,17 +82,17 @@ class Clustered:
 class Decided:
     """The decisions, over the whole corpus and by input shard."""
 
-    digest: str  # of all that they depend on
+    digest: str  # of everything that they depend on
     resolved: ResolveOutput
     tables: tuple[TabulateOutput, ...]
 
 
 def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = None) -> Embedded:
-    """Every shard's embeddings, and the corpus of those that could be read, behind the `earlier` one.
+    """Embeds the shards and builds the corpus: the parts of `earlier`, then the embedded shards.
 
     Raises:
-        TooManyFailures: more than the recipe's share of the shards failed, or all, or one where it
-            says fail_fast.
+        TooManyFailures: more than work.max_failed_share of the shards failed, all failed, or one failed
+            and work.fail_fast is set.
     """
     recipe, encoding = engine.context.recipe, engine.context.encoding
     scope = EMBED.scope(files.absolute(recipe.store_url), encoding.key, recipe.reading.model_dump())
@@ -120,12 +120,12 @@ def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = 
         earlier.corpus if earlier else None,
     )
     if not corpus.new:
-        raise Permanent(f"{len(shards)} shards hold no sample")
+        raise Permanent(f"the {len(shards)} shards contain no samples")
     return Embedded(corpus, put_corpus(engine, corpus), earlier, results, failed)
 
 
 def cluster(engine: Engine, embedded: Embedded) -> Clustered:
-    """Identities, centroids, and the rows in cluster order."""
+    """Computes identities, centroids and the cluster rows."""
     context, corpus, ref, earlier = engine.context, embedded.corpus, embedded.ref, embedded.earlier
     part, work = context.recipe.clusters, context.recipe.work
     known = earlier.identities if earlier else None
@@ -153,7 +153,7 @@ def cluster(engine: Engine, embedded: Embedded) -> Clustered:
 
 
 def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> OwnPairs:
-    """The near pairs of every cluster: facts, whatever eps, filters and keep rule are."""
+    """Finds the near pairs of every cluster. They do not depend on eps, filters or the keep rule."""
     context, begin = engine.context, embedded.corpus.begin
     batches = tuple(clustered.batches.values())
     scope = PAIRS.scope(clustered.scope, context.bound)
@@ -169,14 +169,14 @@ def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> OwnPairs:
 
 
 def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> pair_recall.Recall | None:
-    """The share of the near pairs at eps that was compared; None: the recipe does not ask."""
+    """The estimated share of the near pairs at eps that was compared; None: not requested."""
     context, ref, identities = engine.context, embedded.ref, clustered.identities
     part = context.recipe.audit
     if not part.queries:
         return None
     if context.recipe.clusters.probes >= clustered.fit.k:
         return pair_recall.WHOLE
-    batches = clustered.batches  # a batch counted is a batch assigned
+    batches = clustered.batches  # audit uses the batches of assign
     draw_scope = DRAW.scope(clustered.scope, part.model_dump())
     drawn = engine.one(
         DRAW, draw_scope, CORPUS_KEY,
@@ -192,7 +192,7 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> pair_reca
 
 
 def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: OwnPairs) -> Decided:
-    """Who stays, over the whole corpus; then the decision tables, by input shard."""
+    """Decides over the whole corpus, then writes the decision tables by input shard."""
     context, corpus, earlier = engine.context, embedded.corpus, embedded.earlier
     recipe, ref, identities = context.recipe, embedded.ref, clustered.identities
     read = resolve_files(identities, clustered.batches, (*(earlier.pairs if earlier else ()), pairs), earlier)
@@ -206,7 +206,7 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
         RESOLVE, resolve_scope, CORPUS_KEY,
         lambda: resolve_task.submit(context, resolve_scope, ref, read),
     )  # fmt: skip
-    urls = [part.shard.url for part in corpus.new]  # they are in what is written
+    urls = [part.shard.url for part in corpus.new]  # the output contains them
     scope = TABULATE.scope(resolve_scope, recipe.output, recipe.writing.model_dump(), urls)
     tables = engine.every(
         TABULATE,
@@ -219,12 +219,12 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
     )
     broken = sum(output.broken for output in tables.values())
     if broken and recipe.dedup.rule == "cover":
-        raise Permanent(f"{broken} removed samples have no kept one within eps: a defect of made")
+        raise Permanent(f"{broken} removed samples have no kept sample within eps: this is a bug in made")
     return Decided(scope, resolved, tuple(tables.values()))
 
 
 def write(engine: Engine, embedded: Embedded, decided: Decided) -> tuple[WriteOutput, ...]:
-    """The output shards, numbered from 0 without gaps."""
+    """Writes the output shards, numbered from 0 without gaps."""
     context, scope = engine.context, WRITE.scope(decided.digest)
     plan = Plan(decided.resolved.kept_samples, context.recipe.writing.samples_per_shard)
     outputs = engine.every(
@@ -249,13 +249,13 @@ def put_corpus(engine: Engine, corpus: Corpus) -> FileRef:
 
 
 def _published(engine: Engine, digest: str) -> Callable[[UnitOutput], bool]:
-    """Whether a unit's files are in the output of these decisions, or where its attempt put them."""
+    """Whether a unit's files are in the published output of these decisions or where its attempt put them."""
     output = engine.context.recipe.output
     finished = publish.decisions_of(output) == digest
     return lambda unit: publish.present(output, unit.refs, finished)
 
 
 def _expected(shards: Iterable[Shard]) -> int | None:
-    """Samples by the shards' stats; None where one has none."""
+    """Total samples according to the shards' stats; None if a shard has no stats."""
     counts = [s.expected for s in shards]
     return None if None in counts else sum(c for c in counts if c is not None)

@@ -1,4 +1,4 @@
-"""The account of a run: per input shard, and in all."""
+"""The summary of a run and the accounts of its input shards."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from made_core.output.summary import (
 from made_core.stages import WriteOutput
 from made_core.types import Account, RunState, Shard
 
-NAMED = 3  # failed shards in the warnings; status and report name all
-NO_KEEP_NPY = "not written: some uid is not a 128-bit hex number"
+NAMED = 3  # failed shards in the warnings; status and report list all
+NO_KEEP_NPY = "not written: some uids are not 128-bit hex numbers"
 
 
 def accounts(shards: Sequence[Shard], embedded: Embedded, decided: Decided) -> tuple[ShardAccount, ...]:
-    """What became of each input shard."""
+    """The account of each input shard."""
     known = {shard: account for output in decided.tables for shard, account in output.accounts.items()}
     return tuple(
         ShardAccount(s.id, s.url, embedded.failed.get(s.id), s.expected, known.get(s.id, Account()))
@@ -149,7 +149,7 @@ def _rows_of(clustered: Clustered, clusters: Sequence[int]) -> int:
 
 
 def _seconds(engine: Engine) -> dict[str, float]:
-    """Wall time from a stage's first start to its last finish, of the work as it was done."""
+    """Wall time from the first start of a stage's units to the last finish."""
     return {
         s.stage: round((s.finished_at - s.started_at).total_seconds(), 2)
         for s in engine.ledger.progress.of(engine.context.run)
@@ -158,7 +158,7 @@ def _seconds(engine: Engine) -> dict[str, float]:
 
 
 def _extends(embedded: Embedded, clustered: Clustered, kept: int, represents: int) -> Extends | None:
-    """What the run added to; None: it began a corpus."""
+    """The generation that the run extends; None: it starts a corpus."""
     earlier = embedded.earlier
     if earlier is None:
         return None
@@ -190,13 +190,13 @@ def _warnings(
     texts = []
     if embedded.earlier and (drift := _drift(clustered)).train_anew:
         texts.append(
-            f"the centroids no longer fit: new images are {drift.distance:.2f} times as far from them, and "
-            f"there are {drift.growth:.1f} times as many images, as when they were trained; a run over all "
-            "sources without extends trains new ones"
+            f"the centroids no longer fit: new images are {drift.distance:.2f} times as far from them as in "
+            f"training, and there are {drift.growth:.1f} times as many images; to train new centroids, run "
+            "over all sources without extends"
         )
     if found.refused:
         texts.append(
-            f"{len(found.refused)} tars have no _stats.json and were not admitted, such as {found.refused[0]}"
+            f"{len(found.refused)} tars without _stats.json were skipped, such as {found.refused[0]}"
         )
     for row in [r for r in rows if r.error][:NAMED]:
         texts.append(f"shard {row.shard} failed: {row.error}")
@@ -205,11 +205,11 @@ def _warnings(
     if short := [r for r in rows if r.shortfall]:
         missing = sum(r.shortfall for r in short)
         texts.append(
-            f"{len(short)} shards hold {missing} fewer samples than their stats say, such as {short[0].shard}"
+            f"{len(short)} shards have {missing} fewer samples than their stats say, such as {short[0].shard}"
         )
     outputs = [r.output for r in embedded.results.values() if r.output is not None]
     if unclear := sum(output.warnings for output in outputs):
-        texts.append(f"{unclear} samples have json or txt that could not be read")
+        texts.append(f"{unclear} samples have a json or txt that cannot be read")
     if stray := sum(output.stray for output in outputs):
-        texts.append(f"{stray} members of the tars belong to no sample")
+        texts.append(f"{stray} tar members belong to no sample")
     return texts

@@ -1,4 +1,4 @@
-"""`made sweep`: what other eps would keep, from what a finished run left in the store."""
+"""`made sweep`: what other eps would keep, from the stored pairs of a finished run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from made_core.report.eps_sweep import Sweep
 
 
 def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> Sweep:
-    """Decides a run again at each eps, in this process; puts `sweep.json` and `sweep.html` into its output.
+    """Repeats the decisions of a run for each eps, in this process; writes `sweep.json` and `sweep.html`.
 
     Args:
-        eps: to try; none: even steps up to the run's eps_max.
+        eps: values to try; empty: even steps up to the run's eps_max.
 
     Returns:
-        What sweep.json holds.
+        The content of sweep.json.
 
     Raises:
-        UserError: no such run, one that holds no output any more, or an eps that its pairs do not reach.
-        DamagedFile: a stored file is gone or not what was written.
+        UserError: no such run, a run that no longer owns its output, or an eps above its eps_max.
+        DamagedFile: a stored file is missing or damaged.
     """
     found = generation.of(ledger, run_id)
     every = eps_sweep.every(eps, round(1 - found.bound, 12))
@@ -52,4 +52,4 @@ def _show(result: Sweep, summary: Summary, page: str) -> None:
             f"{step.eps:g}{mark}", f"{step.kept:,}", f"{step.share:.2%}", f"{step.near_duplicates:,}"
         )
     console.print(table)
-    console.print(f"with images: {page}", highlight=False, soft_wrap=True)
+    console.print(f"plot and examples: {page}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the commands that run a flow share: its surroundings, and its summary for a person to read."""
+"""What the commands that run a flow share: its environment and the printed summary."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:  # it imports pydantic models and storage, which `made --help` does not need
+if TYPE_CHECKING:  # it imports pydantic and storage, which `made --help` does not need
     from made_core.output.summary import Summary
 
 WITH_FAILURES = 3  # exit code
 
 
 def prepare(ray_address: str | None) -> None:
-    """Sets what Prefect and Ray read when they are imported: call it before a flow is."""
+    """Sets what Prefect and Ray read at import time: call it before a flow is imported."""
     if ray_address:
         os.environ["MADE_RAY_ADDRESS"] = ray_address
-    # Its own console lines would tear the progress bars.
+    # Prefect's console lines would break the progress bars.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_CLI_WRAP_LINES", "false")
 
 
 def run(flow: Callable[[], Summary], log_folder: str | None) -> None:
-    """Runs a flow and shows its summary; the exit code says whether shards failed."""
+    """Runs a flow and prints its summary. Exits with `WITH_FAILURES` if shards failed."""
     from flows import servers
     from tasks.run_units import open_log
 
     open_log(log_folder, "run")
-    print("made: starting (Prefect and Ray take half a minute)", file=sys.stderr)
+    print("made: starting Prefect and Ray (about 30 seconds)", file=sys.stderr)
     with servers.prefect():
         summary = flow()
     table(summary)
@@ -42,7 +42,7 @@ def run(flow: Callable[[], Summary], log_folder: str | None) -> None:
 
 
 def table(summary: Summary) -> None:
-    """Prints what became of the samples, and where the output is."""
+    """Prints the counts of samples and the location of the output."""
     console = Console()
     samples, total = summary.samples, max(1, summary.samples.in_)
     shown = Table(title=f"run {summary.run}: {summary.state.value.replace('_', ' ')}")
@@ -63,7 +63,7 @@ def table(summary: Summary) -> None:
     )
     if extends := summary.extends:
         console.print(
-            f"extends run {extends.run}, whose {extends.kept:,} kept samples stay and represent "
+            f"extends run {extends.run}: its {extends.kept:,} kept samples stay and represent "
             f"{extends.represents:,} of the new ones: {extends.output}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip

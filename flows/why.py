@@ -1,10 +1,10 @@
-"""`made why`: what became of a sample, in words."""
+"""`made why`: the decision on a sample."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -16,137 +16,163 @@ from made_core.errors import OutputError, UserError
 from made_core.filters import by_name
 from made_core.io import files
 from made_core.output import sample_facts
+from made_core.output.decision import Decision
 from made_core.output.sample_facts import SampleFacts
 
-SHOWN = 10  # removed samples that a kept one represents
-PREFIX = 8  # characters of a uid, at least, that may stand for the whole
+SHOWN = 10  # represented samples listed
+PREFIX = 8  # least characters of an abbreviated uid
+
+Urls = Mapping[str, str]  # input shard's id -> URL
+
+
+@dataclass(frozen=True)
+class Represented:
+    """A removed sample that a kept one represents."""
+
+    uid: str
+    reason: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Representative:
+    """A kept sample, and the output that contains it: this one or one that it extends."""
+
+    decision: Decision
+    output: str
 
 
 def explain(output: str, uid: str) -> None:
-    """Prints the decisions on `uid` in the output of a run, and where its representative is.
+    """Prints the decisions on `uid` in the output of a run, with its representative.
 
     Args:
-        uid: of a sample, or its first `PREFIX` characters or more where no other has them.
+        uid: of a sample, or a unique prefix of at least `PREFIX` characters.
 
     Raises:
         OutputError: no finished run's output there.
-        UserError: no sample of that uid, or several.
+        UserError: no sample with that uid, or several.
     """
     output = files.absolute(output)
     decisions = _decisions(output)
     found = _found(decisions, uid)
     if not found:
-        uid = _whole(decisions, uid, output)
+        uid = _completed(decisions, uid, output)
         found = _found(decisions, uid)
-    kept = _kept(output, {r["represented_by"] for r in found} - {None})
+    kept = _kept(output, {d.represented_by for d in found if d.represented_by is not None})
     urls = _urls(output)
     console = Console()
-    for record in found:
-        represented = _represented(decisions, uid) if record["kept"] else None
-        shown = _table(record, kept.get(record["represented_by"]), output, represented, urls)
-        console.print(shown)
+    for decision in found:
+        if decision.kept:
+            console.print(_kept_table(decision, output, _represented(decisions, uid), urls))
+        else:
+            representative = kept.get(decision.represented_by) if decision.represented_by else None
+            console.print(_dropped_table(decision, representative, urls))
 
 
-def _found(decisions: ds.Dataset, uid: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = decisions.to_table(filter=ds.field("uid") == uid).to_pylist()
-    return rows
+def _found(decisions: ds.Dataset, uid: str) -> list[Decision]:
+    rows = decisions.to_table(filter=ds.field("uid") == uid).to_pylist()
+    return [Decision.from_row(row) for row in rows]
 
 
-def _whole(decisions: ds.Dataset, start: str, output: str) -> str:
-    """The one uid that begins so. Raises UserError."""
-    if len(start) < PREFIX:
+def _completed(decisions: ds.Dataset, prefix: str, output: str) -> str:
+    """The only uid with this prefix. Raises UserError."""
+    if len(prefix) < PREFIX:
         raise UserError(
-            f"no sample with uid {start} in {output}; for a part of one, its first {PREFIX} or more will do"
+            f"no sample with uid {prefix} in {output}; a prefix needs at least {PREFIX} characters"
         )
-    wanted = pc.starts_with(ds.field("uid"), start)
+    wanted = pc.starts_with(ds.field("uid"), prefix)
     uids = pc.unique(decisions.to_table(["uid"], filter=wanted)["uid"]).to_pylist()
     if not uids:
-        raise UserError(f"no sample with uid {start} in {output}")
+        raise UserError(f"no sample with uid {prefix} in {output}")
     if len(uids) > 1:
         some = ", ".join(sorted(uids)[:3])
-        raise UserError(f"{len(uids)} uids begin with {start}, such as {some}: give more of it")
+        raise UserError(f"{len(uids)} uids start with {prefix}, such as {some}: use a longer prefix")
     return str(uids[0])
 
 
-def _represented(decisions: ds.Dataset, uid: str) -> list[dict[str, Any]]:
-    """The removed samples that the kept one of `uid` represents."""
+def _represented(decisions: ds.Dataset, uid: str) -> list[Represented]:
+    """The removed samples that the kept sample `uid` represents, most similar first."""
     wanted = ds.field("represented_by") == uid
     rows = decisions.to_table(["uid", "reason", "similarity"], filter=wanted).to_pylist()
-    return sorted(rows, key=lambda r: (-(r["similarity"] or 0.0), r["uid"]))
+    found = [Represented(row["uid"], row["reason"], row["similarity"]) for row in rows]
+    return sorted(found, key=lambda r: (-r.similarity, r.uid))
 
 
 def _decisions(output: str) -> ds.Dataset:
     folder = files.join(output, "decisions")
     if not files.exists(folder) or not files.exists(files.join(output, "summary.json")):
-        raise OutputError(f"{output} holds no finished run (no summary.json, no decisions)")
+        raise OutputError(f"{output} is not the output of a finished run: summary.json or decisions missing")
     fs, path = files.filesystem(folder)
     return ds.dataset(path, filesystem=fs, format="parquet")
 
 
-def _kept(output: str, uids: set[str]) -> dict[str, tuple[dict[str, Any], str]]:
-    """The kept samples of these uids and whose output has each: this one, or one that it extends."""
-    place: str | None = output
-    result: dict[str, tuple[dict[str, Any], str]] = {}
-    while place and (missing := uids - result.keys()):
+def _kept(output: str, uids: set[str]) -> dict[str, Representative]:
+    """The kept samples with these uids, in this output or one that it extends."""
+    at: str | None = output
+    result: dict[str, Representative] = {}
+    while at and (missing := uids - result.keys()):
         wanted = ds.field("uid").isin(list(missing)) & ds.field("kept")
-        for row in _decisions(place).to_table(filter=wanted).to_pylist():
-            result[row["uid"]] = (row, place)
-        extends = json.loads(files.read(files.join(place, "summary.json"))).get("extends")
-        place = extends["output"] if extends else None
+        for row in _decisions(at).to_table(filter=wanted).to_pylist():
+            result[row["uid"]] = Representative(Decision.from_row(row), at)
+        extends = json.loads(files.read(files.join(at, "summary.json"))).get("extends")
+        at = extends["output"] if extends else None
     return result
 
 
-def _urls(output: str) -> dict[str, str]:
+def _urls(output: str) -> Urls:
     fs, path = files.filesystem(files.join(output, "accounts.parquet"))
     table = ds.dataset(path, filesystem=fs, format="parquet").to_table(["shard", "url"])
     return dict(zip(table["shard"].to_pylist(), table["url"].to_pylist(), strict=True))
 
 
-def _table(
-    record: dict[str, Any],
-    standing: tuple[dict[str, Any], str] | None,
-    output: str,
-    represented: list[dict[str, Any]] | None,
-    urls: dict[str, str],
-) -> Table:
-    table = Table(show_header=False, title=Text(f"sample {record['uid']}"))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-
-    def row(name: str, value: str) -> None:
-        table.add_row(name, Text(value))  # what is in brackets is no markup
-
-    row("lies in", _place(record, urls))
-    if record["kept"]:
-        facts: SampleFacts | None = sample_facts.of_kept(output, record)
-    else:
-        facts = sample_facts.of_input(urls[record["shard"]], record)
-    for name in ("caption", "url"):
-        row(name, "not available" if facts is None else _quoted(getattr(facts, name)))
-    if record["kept"]:
-        row("outcome", "kept")
-        row("output", _output(record, output))
-        for name, value in _standing(represented or []):
-            row(name, value)
-        return table
-    reason = by_name(record["reason"])
-    meaning = f", {reason.meaning}" if reason else ""  # None: of an output of another version
-    row("outcome", f"dropped: {record['reason']}{meaning}")
-    if record["error"]:
-        row("error", _quoted(record["error"]))
-    if standing is None:
-        row("represented by", "nobody")
-        return table
-    kept, place = standing
-    row("represented by", kept["uid"])
-    row("similarity", f"{record['similarity']:.6f}")
-    row("which lies in", _place(kept, _urls(place)))
-    row("and output", _output(kept, place))
+def _kept_table(decision: Decision, output: str, represented: Sequence[Represented], urls: Urls) -> Table:
+    table = _table(decision, urls)
+    _add_facts(table, sample_facts.of_kept(output, asdict(decision)))
+    _add(table, "outcome", "kept")
+    _add(table, "output", _output(decision, output))
+    for name, value in _represents(represented):
+        _add(table, name, value)
     return table
 
 
-def _standing(represented: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """What a kept sample represents: how many, and the most similar."""
+def _dropped_table(decision: Decision, representative: Representative | None, urls: Urls) -> Table:
+    table = _table(decision, urls)
+    _add_facts(table, sample_facts.of_input(urls[decision.shard], asdict(decision)))
+    reason = by_name(str(decision.reason))
+    meaning = f", {reason.meaning}" if reason else ""  # None: a reason of another version
+    _add(table, "outcome", f"dropped: {decision.reason}{meaning}")
+    if decision.error:
+        _add(table, "error", _quoted(decision.error))
+    if representative is None:
+        _add(table, "represented by", "no sample")
+        return table
+    kept, output = representative.decision, representative.output
+    _add(table, "represented by", kept.uid)
+    _add(table, "similarity", f"{decision.similarity:.6f}")
+    _add(table, "its input", _input(kept, _urls(output)))
+    _add(table, "its output", _output(kept, output))
+    return table
+
+
+def _table(decision: Decision, urls: Urls) -> Table:
+    table = Table(show_header=False, title=Text(f"sample {decision.uid}"))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    _add(table, "input", _input(decision, urls))
+    return table
+
+
+def _add(table: Table, name: str, value: str) -> None:
+    table.add_row(name, Text(value))  # brackets are not markup
+
+
+def _add_facts(table: Table, facts: SampleFacts | None) -> None:
+    _add(table, "caption", "not available" if facts is None else _quoted(facts.caption))
+    _add(table, "url", "not available" if facts is None else _quoted(facts.url))
+
+
+def _represents(represented: Sequence[Represented]) -> Iterator[tuple[str, str]]:
+    """How many samples a kept one represents, and the most similar of them."""
     if not represented:
         yield "represents", "no removed sample"
         return
@@ -154,16 +180,16 @@ def _standing(represented: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     count = len(represented)
     yield "represents", f"{count:,} removed sample{'s' if count > 1 else ''}{more}"
     for other in represented[:SHOWN]:
-        yield "", f"{other['uid']}  {other['reason']}  {other['similarity']:.6f}"
+        yield "", f"{other.uid}  {other.reason}  {other.similarity:.6f}"
 
 
 def _quoted(text: str | None) -> str:
     return "none" if text is None else json.dumps(text, ensure_ascii=False)
 
 
-def _place(record: dict[str, Any], urls: dict[str, str]) -> str:
-    return f"{urls[record['shard']]}, key {record['key']} (row {record['row']})"
+def _input(decision: Decision, urls: Urls) -> str:
+    return f"{urls[decision.shard]}, key {decision.key} (row {decision.row})"
 
 
-def _output(record: dict[str, Any], output: str) -> str:
-    return f"{output}/shards/{record['output_shard']}.tar, key {record['output_key']}"
+def _output(decision: Decision, output: str) -> str:
+    return f"{output}/shards/{decision.output_shard}.tar, key {decision.output_key}"

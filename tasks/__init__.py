@@ -1,1 +1,1 @@
-"""The verbs: one Prefect task a file; load, call made_core, save, mark."""
+"""The Prefect tasks, one per file: load, call made_core, save, record the result."""

@@ -1,4 +1,4 @@
-"""assign: a batch of shards -> its images' rows in cluster order."""
+"""assign: a batch of shards -> the cluster rows of its images."""
 
 from __future__ import annotations
 

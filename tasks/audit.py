@@ -1,4 +1,4 @@
-"""audit: the drawn images against a batch of shards -> near pairs, and how many were compared."""
+"""audit: the drawn images and a batch of shards -> counts of near pairs and of those compared."""
 
 from __future__ import annotations
 

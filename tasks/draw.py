@@ -1,4 +1,4 @@
-"""draw: the images whose near pairs are all counted, to measure the recall."""
+"""draw: the images whose near pairs are counted exhaustively to estimate the recall."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw(
     identities: IdentifyOutput,
     batches: Sequence[AssignOutput],
 ) -> None:
-    """Draws audit.queries images by a seeded hash of their uids."""
+    """Draws `audit.queries` images by a seeded hash of their uids."""
     part = context.recipe.audit
 
     def one(unit: Unit, progress: Progress) -> DrawOutput:

@@ -19,11 +19,11 @@ from tasks.run_units import Progress, RunContext, run_units
 
 @task(name="embed", cache_policy=NO_CACHE, persist_result=False)
 def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
-    """Embeds the shards; a unit's key is the fingerprint, so equal shards are embedded once."""
+    """Embeds the shards. A unit's key is the shard's fingerprint, so equal shards are embedded once."""
     recipe = context.recipe
     loaded = encoder.load(recipe.encoder)
     if loaded.encoding.key != context.encoding.key:
-        raise EncoderError(f"this worker's encoder is {loaded.encoding}, the run's {context.encoding}")
+        raise EncoderError(f"this worker's encoder is {loaded.encoding}, but the run's is {context.encoding}")
     by_key = {s.fingerprint: s for s in shards}
     threads = max(1, math.ceil(recipe.work.cpus_per_task))
 
@@ -33,7 +33,7 @@ def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
             with files.local(shard.url) as path:
                 embedded = embed_tar(path, shard, loaded, recipe.reading.max_pixels, threads, progress)
         except FileNotFoundError as error:
-            raise CorruptShard(f"{shard.url} is gone: {error}") from None
+            raise CorruptShard(f"{shard.url} is missing: {error}") from None
         url = paths.unit_url(recipe.store_url, EMBED, scope, unit)
         return metadata.put(url, embedded.rows, embedded.table, embedded.stray)
 

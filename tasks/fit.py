@@ -1,4 +1,4 @@
-"""fit: the seeded sample's rows -> centroids."""
+"""fit: the rows of a seeded training sample -> centroids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: Identi
     def one(unit: Unit, progress: Progress) -> FitOutput:
         corpus = corpora.read(corpus_ref)
         if not identities.images:
-            raise Permanent(f"none of {corpus.samples} samples has a readable image")
+            raise Permanent(f"none of the {corpus.samples} samples has a readable image")
         k = kmeans.choose_k(part.k, identities.images)
         gids = identity.training_sample(identity.read(identities), k * part.samples_per_centroid, part.seed)
         rows = corpus.gather(gids)

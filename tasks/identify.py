@@ -15,7 +15,7 @@ from tasks.run_units import Progress, RunContext, run_units
 
 @task(name="identify", cache_policy=NO_CACHE, persist_result=False)
 def identify(context: RunContext, scope: str, corpus_ref: FileRef, earlier: IdentifyOutput | None) -> None:
-    """Identifies the corpus' samples; `earlier` is of the corpus that this one extends."""
+    """Identifies the samples of the corpus; `earlier`: the identities of the corpus that it extends."""
 
     def one(unit: Unit, progress: Progress) -> IdentifyOutput:
         corpus = corpora.read(corpus_ref)

@@ -1,4 +1,4 @@
-"""pairs: a range of clusters, or a slice of a large one -> their near pairs."""
+"""pairs: a pair task, a range of clusters or a slice of a large one -> its near pairs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tasks.run_units import Progress, RunContext, run_units
 def pairs(
     context: RunContext, scope: str, batches: Sequence[AssignOutput], begin: int, keys: Sequence[str]
 ) -> None:
-    """Finds the pairs of pair tasks, given by their keys.
+    """Finds the near pairs of the pair tasks with these keys.
 
-    Pairs of two samples before the gid `begin` are left out: an earlier run has them.
+    Skips pairs of two samples with gids below `begin`: an earlier run found them.
     """
     work, bound = context.recipe.work, context.bound
 

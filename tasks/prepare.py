@@ -1,4 +1,4 @@
-"""prepare: settle the encoder on a worker, where it will run, before any shard is touched."""
+"""prepare: resolve the encoder on a worker, where it will run, before any shard is read."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from made_core.types import Encoding
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a worker settles before any shard is touched."""
+    """The resolved recipe and encoder of a run."""
 
-    recipe: Recipe  # with its encoder's device, precision and batch size settled
+    recipe: Recipe  # with the encoder's device, precision and batch size resolved
     encoding: Encoding
 
 
 @task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
 def prepare(recipe: Recipe) -> Prepared:
-    """Settles the encoder of a recipe.
+    """Resolves the encoder of a recipe.
 
     Raises:
-        EncoderError: the encoder does not fit.
-        RecipeError: pairs would be stored only above the similarity at which they count.
+        EncoderError: the encoder cannot be used.
+        RecipeError: dedup.eps_max is below the encoder's default eps.
     """
     resolved = encoder.resolve(recipe.encoder)
     encoding = encoder.with_eps(encoder.load(resolved).encoding, recipe.dedup.eps)
@@ -35,6 +35,6 @@ def prepare(recipe: Recipe) -> Prepared:
     if eps_max is not None and eps_max < encoding.eps:
         raise RecipeError(
             f"dedup.eps_max is {eps_max:g}, below eps, {encoding.eps:g} (the encoder's default): pairs "
-            "between them would be lost; allowed: eps or more"
+            "between them would not be stored; set eps_max to eps or more"
         )
     return Prepared(recipe.model_copy(update={"encoder": resolved}), encoding)

@@ -1,4 +1,4 @@
-"""publish: the attempts' files to their places, keep lists and report beside them, summary last."""
+"""publish: move the units' files to their final names, write keep lists and report, then the summary."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from made_core.stages import IdentifyOutput, ResolveOutput, TabulateOutput, Writ
 from made_core.types import FileRef
 from tasks.run_units import RunContext, open_log
 
-GROUPS, MEMBERS = 24, 9  # of the report's images
+GROUPS, MEMBERS = 24, 9  # of example images in the report
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What an output is published from."""
+    """Everything that publishing an output needs."""
 
     corpus: FileRef
     identities: IdentifyOutput
@@ -43,7 +43,7 @@ class Publication:
 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(context: RunContext, given: Publication) -> None:
-    """Makes the output whole; doing it twice does the same."""
+    """Publishes the output. Idempotent."""
     open_log(context.log_folder)
     output, summary = context.recipe.output, given.summary
     place = partial(files.join, output)

@@ -1,4 +1,4 @@
-"""resolve: pairs, filters and the keep rule -> every sample's decision."""
+"""resolve: pairs, filters and the keep rule -> the decision on every sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every task does: claim units within its batch, hold their leases, record how they ended."""
+"""What every task does: claim the units of its batch, hold their leases, record the results."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every task of a run is told."""
+    """What every task of a run needs."""
 
     run: str
     database_url: str
-    recipe: Recipe  # sources, output, store absolute; the encoder resolved
+    recipe: Recipe  # absolute sources, output and store; resolved encoder
     encoding: Encoding
     log_folder: str | None = None
 
@@ -44,7 +44,7 @@ class RunContext:
         return 1 - (max(2 * self.encoding.default_eps, self.encoding.eps) if eps_max is None else eps_max)
 
 
-Progress = Callable[[int], None]  # samples done so far; raises LeaseLost when another holds the unit
+Progress = Callable[[int], None]  # samples done so far; raises LeaseLost if another process has the unit
 
 
 def run_units(
@@ -54,9 +54,9 @@ def run_units(
     keys: Sequence[str],
     do: Callable[[Unit, Progress], OutputT],
 ) -> None:
-    """Does the units `keys` that nobody else does, one after the other.
+    """Runs the units among `keys` that can be claimed, one at a time.
 
-    An error is the unit's, not the task's: it goes to the ledger, which decides on a retry.
+    An error fails the unit, not the task: the ledger records it and decides on a retry.
     """
     open_log(context.log_folder)
     _clean_scratch()
@@ -88,19 +88,19 @@ def run_units(
 
 @cache
 def _clean_scratch() -> None:
-    """Once in a process: what workers that died on this machine left there."""
+    """Removes, once per process, scratch files of workers that died on this machine."""
     cleanup.clean_scratch()
 
 
 @cache
 def _open_files() -> None:
-    """Once in a process: as many open files as it may have; a cluster's rows lie in two of each batch."""
+    """Raises, once per process, the limit of open files: cluster rows are in two files per batch."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Lease:
-    """Renews a unit's lease from a thread while the work goes on."""
+    """Renews a unit's lease from a thread while the unit is running."""
 
     def __init__(self, ledger: Ledger, unit: Unit, seconds: float) -> None:
         self._ledger, self._unit, self._seconds = ledger, unit, seconds
@@ -118,17 +118,17 @@ class Lease:
         self._thread.join()
 
     def progress(self, samples: int) -> None:
-        """Takes note of the samples done; raises LeaseLost when the work is another's now."""
+        """Records the samples done. Raises LeaseLost if another process has the unit."""
         self._samples = samples
         if self._lost.is_set():
             raise LeaseLost(f"{self._unit.stage} {self._unit.key}")
 
     def _renew(self) -> None:
-        # Often enough for a live progress bar, and thrice in the lease at least.
+        # Often enough for a live progress bar, and at least three times per lease.
         while not self._stop.wait(min(self._seconds / 3, 5.0)):
             try:
                 held = self._ledger.units.renew([self._unit], self._seconds, [self._samples])
-            except Exception:  # of the database: the work goes on, and so do the renewals
+            except Exception:  # of the database: keep working and keep renewing
                 log.warning(
                     "%s %s: lease not renewed, retrying", self._unit.stage, self._unit.key, exc_info=True
                 )
@@ -139,7 +139,7 @@ class Lease:
 
 
 def open_log(folder: str | None, role: str = "worker") -> None:
-    """Has this process write its log to `folder`, once; None: nowhere but to Prefect."""
+    """Adds a log file in `folder` to this process, once; None: log to Prefect only."""
     logger = logging.getLogger("prefect")
     if folder is None or any(isinstance(h, logging.FileHandler) for h in logger.handlers):
         return

@@ -1,4 +1,4 @@
-"""tabulate: a batch of input shards -> their decision tables, a row for every sample."""
+"""tabulate: a batch of input shards -> their decision tables, one row per sample."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tabulate(
     resolved: ResolveOutput,
     keys: Sequence[str],
 ) -> None:
-    """Writes the decision tables of batches of parts and checks the promise; keys as in assign."""
+    """Writes the decision tables of batches of parts and checks every representative; keys as in assign."""
     recipe, corpus = context.recipe, corpora.read(corpus_ref)
 
     def one(unit: Unit, progress: Progress) -> TabulateOutput:

@@ -1,4 +1,4 @@
-"""write: an output shard's samples, copied byte for byte."""
+"""write: the samples of an output shard, copied byte for byte."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.run_units import Progress, RunContext, run_units
 def write(
     context: RunContext, scope: str, corpus_ref: FileRef, resolved: ResolveOutput, keys: Sequence[str]
 ) -> None:
-    """Writes output shards; a key is the shard's name, its number."""
+    """Writes output shards. A key is the shard's name, which is its number."""
     corpus = corpora.read(corpus_ref)
 
     def one(unit: Unit, progress: Progress) -> WriteOutput:

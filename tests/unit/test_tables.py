@@ -54,5 +54,5 @@ def test_a_table_that_is_not_there(part: corpora.Part) -> None:
 
 def test_a_table_of_another_length(part: corpora.Part, tmp_path: Path) -> None:
     short = replace(part, tables={"score": score(tmp_path, [1.0])})
-    with pytest.raises(DamagedFile, match="has 1 rows, shard 00000 has 3"):
+    with pytest.raises(DamagedFile, match="has 1 rows, but shard 00000 has 3 samples"):
         tables.read(short, ["score.value"])
