@@ -45,13 +45,13 @@ def table(seed: int, k: int, dim: int = 16) -> npt.NDArray[np.float32]:
     ],
 )
 def test_choose_k(k: int | str, images: int, expected: int) -> None:
-    """As given, at most one a image; auto: 1 per 1024, at most the square root."""
+    """As given, at most one per image; auto: 1 per 1024, at most the square root."""
     assert centroids.choose_k(k, images) == expected
 
 
 @pytest.mark.parametrize("k", [1, 4, 16])
 def test_fit_repeats(k: int) -> None:
-    """The same rows and seed: the same bits; unit rows; another seed: others."""
+    """Equal rows and seed give equal bits and unit rows; another seed gives other centroids."""
     rows = stored(3, 400)
     one = centroids.fit(rows, k, 5, 0)
     assert one.shape == (k, 16)
@@ -63,7 +63,7 @@ def test_fit_repeats(k: int) -> None:
 
 
 def test_fit_finds_clumps() -> None:
-    """Four tight clumps far apart: no cluster holds rows of two of them."""
+    """Four tight clumps far apart: no cluster has rows of two clumps."""
     clump = np.random.default_rng(0).integers(0, 4, 200)
     noise = 0.01 * np.random.default_rng(1).normal(size=(200, 16))
     rows = oracle.unit(np.eye(16)[clump] + noise).astype(np.float16)
@@ -72,7 +72,7 @@ def test_fit_finds_clumps() -> None:
 
 
 def test_threads_and_products_change_no_centroid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor the parts in which rows are summed, but for last bits."""
+    """Nor do the parts in which rows are summed, except for the last bits."""
     rows, found = stored(3, 3000), []
     for threads, int8 in ((1, True), (2, True), (2, False)):
         monkeypatch.setattr(centroids, "FIT_THREADS", threads)
@@ -102,7 +102,7 @@ def test_as_good_as_faiss(spread: float) -> None:
 
 
 def test_by_faiss() -> None:
-    """What a GPU would be asked for, on the CPU: it repeats, and every row has a near centroid."""
+    """The GPU code path on the CPU: it is deterministic, and every row has a near centroid."""
     rows = stored(3, 400)
     one = centroids.by_faiss(rows, 16, 5, 0, gpu=False)
     assert one.shape == (16, 16) and one.dtype == np.float32
@@ -112,7 +112,7 @@ def test_by_faiss() -> None:
 
 
 def test_no_cluster_stays_empty() -> None:
-    """Nine of ten rows are equal, so most of the first centroids are: they start again elsewhere."""
+    """Nine of ten rows are equal, so most initial centroids are equal: they are placed elsewhere."""
     rows = stored(6, 500)
     rows[50:] = rows[50]
     found = centroids.fit(rows, 40, 20, 0)
@@ -122,7 +122,7 @@ def test_no_cluster_stays_empty() -> None:
 
 
 def test_inhabited() -> None:
-    """Three different rows cannot fill eight clusters: the others are left out, and nobody moves."""
+    """Three different rows cannot fill eight clusters: the empty ones are removed, the others kept."""
     rows = np.repeat(stored(7, 3), 30, axis=0)
     found = centroids.fit(rows, 8, 5, 0)
     before = centroids.assign(rows, found, 1)
@@ -135,7 +135,7 @@ def test_inhabited() -> None:
 @pytest.mark.parametrize(
     "rows",
     [
-        np.array([[1, 0], [-1, 0]]),  # a image and its negative: their mean is nowhere
+        np.array([[1, 0], [-1, 0]]),  # a row and its negative: their mean is zero
         np.array([[1, 0], [-1, 0], [0, 1], [0, -1]]),
         np.ones((9, 2)),
     ],
@@ -191,7 +191,7 @@ def test_near_ties_are_decided_in_float64(p: int) -> None:
 
 @pytest.mark.parametrize("p", [1, 2, 4])
 def test_equal_centroids_go_to_the_lower_cluster(p: int) -> None:
-    """Duplicates tie exactly: clusters 0 and 1 hold everyone, 2 to 5 are copies of them."""
+    """Duplicates tie exactly: clusters 0 and 1 have all rows, 2 to 5 are copies of them."""
     means = np.tile(table(7, 2), (3, 1))
     rows = stored(8, 100)
     found = centroids.assign(rows, means, p).probes
@@ -222,7 +222,7 @@ def test_more_rows_than_a_block() -> None:
 
 
 def test_equal_rows_have_equal_distances() -> None:
-    """Wherever they stand in a batch: ties in the order are real ties."""
+    """At any position in a batch, so that ties in the order are exact."""
     rows = np.repeat(stored(13, 3, 48), 50, axis=0)
     distance = centroids.assign(rows, table(14, 5, 48), 1).distance
     assert len(set(distance.tolist())) == 3

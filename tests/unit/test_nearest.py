@@ -1,4 +1,4 @@
-"""The nearest of a table are those of the float64 products, whichever products find them."""
+"""The nearest rows of a table are those by float64 products, with any kind of products."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_float64_decides(
 
 @pytest.mark.parametrize("p", [1, 2, 4])
 @pytest.mark.parametrize("crowded", [0.0, 1.0])
-def test_int8_gives_what_float32_gives(p: int, crowded: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On rows like an encoder's, in several blocks, and not by falling back to float32."""
+def test_int8_equals_float32(p: int, crowded: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On rows like an encoder's, in several blocks, without falling back to float32."""
     monkeypatch.setattr(nearest, "CROWDED", crowded)
     rows = clumped(0, 600, 512, 0.7, 6.0).astype(np.float16)
     means = clumped(1, 600, 512, 0.7, 6.0)
