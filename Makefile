@@ -29,7 +29,7 @@ help:
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
 	@echo "make docs           regenerate the generated parts of the documents"
-	@echo "make lint           run ruff and mypy; check that the documents are up to date"
+	@echo "make lint           run ruff, mypy and import-linter; check that the documents are up to date"
 	@echo "make lock           update requirements.lock"
 
 setup: $(STAMP)
@@ -89,6 +89,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/generate.py --check
 
 # The annotated recipe and the generated regions of the documents.

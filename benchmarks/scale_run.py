@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--crowd", action="store_true")
     parser.add_argument("--curve", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # as in a worker; two run at a time
+    torch.set_num_threads(1)
     limit()
     print(json.dumps({"curve": curve(args.folder)} if args.curve else whole(args.folder, args.crowd)))
 

@@ -181,9 +181,11 @@ def retry(
     from made_core.ledger.ledger import Ledger
 
     with database() as url, closing(Ledger.open(url)) as ledger:
-        if again.wanted(ledger, known(ledger, run), shard or []) is None:
+        recipe = again.wanted(ledger, known(ledger, run), shard or [])
+        if recipe is None:
             print(f"run {run} is completed: nothing to retry")
             return
+        preflight.check(recipe, (), log_folder)
     terminal.run(lambda: again.retry(run, shard or [], log_folder, quiet=False), log_folder)
 
 

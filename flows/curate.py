@@ -29,7 +29,7 @@ from made_core.output.claim import claim_output
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 from made_core.retries import retrying
-from made_core.stages import BY_NAME, STAGES
+from made_core.stages import STAGES
 from made_core.types import RunState
 from tasks.prepare import prepare
 from tasks.publish import Publication, publish
@@ -73,7 +73,7 @@ def curate(
             if earlier:
                 generation.check(earlier, context.encoding, context.bound)
             engine = Engine(ledger, context, display)
-            _report_outdated(engine)
+            _forget_outdated(engine)
 
             embedded = steps.embed(engine, found.shards, earlier)
             clustered = steps.cluster(engine, embedded)
@@ -106,12 +106,12 @@ def curate(
             return result
 
 
-def _report_outdated(engine: Engine) -> None:
-    """Reports the stages whose results are from an earlier version of made: they are recomputed."""
-    for status in engine.ledger.progress.of(engine.context.run):
-        stage = BY_NAME.get(status.stage)
-        if stage is None or stage.version != status.version:
-            engine.display.say(f"{status.stage}: results are from an earlier version of made, recomputing")
+def _forget_outdated(engine: Engine) -> None:
+    """Reports which results of the run are from another version of made, and forgets them."""
+    progress, run = engine.ledger.progress, engine.context.run
+    if outdated := progress.outdated(run):
+        engine.display.say(f"made by another version of made, recomputing: {', '.join(outdated)}")
+        progress.forget_outdated(run)
 
 
 def _extended(url: str, recipe: Recipe) -> tuple[Recipe, Generation | None]:

@@ -14,11 +14,11 @@ from made_core.corpus import corpus as corpora
 from made_core.corpus.corpus import Corpus, Part
 from made_core.dedup.inputs import ResolveFiles
 from made_core.digests import digest
-from made_core.errors import DamagedFile, OutputError, RecipeError, SourceError, UserError
+from made_core.errors import DamagedFile, OutdatedRun, OutputError, RecipeError, SourceError, UserError
 from made_core.ingest.discovery import Discovery
 from made_core.io import files, stored
 from made_core.ledger.ledger import Ledger
-from made_core.ledger.records import Run
+from made_core.ledger.records import REMEDY, Run
 from made_core.output import publish, summary
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
@@ -118,6 +118,8 @@ def of(ledger: Ledger, run_id: str) -> Generation:
         raise UserError(
             f"run {run_id} is {state}: only a completed run that still owns its output can be used"
         )
+    if outdated := ledger.progress.outdated(run_id):
+        raise OutdatedRun(f"run {run_id}, made by another version of made ({', '.join(outdated)}); {REMEDY}")
     recipe = validate(run.recipe, f"run {run_id}")
     before = of(ledger, recipe.extends) if recipe.extends else None
 

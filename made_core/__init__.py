@@ -1,3 +1,3 @@
-"""The nouns of made: everything that would be true without Prefect and Ray."""
+"""The core of made: types and algorithms that need neither Prefect nor Ray."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Errors. A class's `head`, where it has one, begins its messages; `Transient` asks for a retry."""
+"""Errors. A class's `head`, if any, starts its messages; `Transient` errors are retried."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 class MadeError(Exception):
     """made cannot continue."""
 
-    head: ClassVar[str] = ""  # what stands before the detail, without a colon
+    head: ClassVar[str] = ""  # text before the detail, without a colon
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(": ".join(part for part in (self.head, detail) if part))
@@ -20,15 +20,15 @@ class MadeError(Exception):
 
 
 class Permanent(MadeError):
-    """Another attempt would not help."""
+    """A retry would fail too."""
 
 
 class Transient(MadeError):
-    """Another attempt may work."""
+    """A retry may succeed."""
 
 
 class UserError(Permanent):
-    """What was asked for cannot be done as asked: the message says what to change."""
+    """The request cannot be carried out; the message says what to change."""
 
 
 class RecipeError(UserError):
@@ -38,21 +38,21 @@ class RecipeError(UserError):
 
 
 class SourceError(UserError):
-    """A source is missing, unfinished or not made of shards."""
+    """A source is missing, unfinished or holds no shards."""
 
     head = "source"
 
 
 class EncoderError(UserError):
-    """No such encoder, or one that this machine cannot load."""
+    """The encoder does not exist or cannot be loaded on this machine."""
 
 
 class OutputError(UserError):
-    """The output or the store cannot be written, or the output is another run's."""
+    """The output or the store cannot be written, or the output belongs to another run."""
 
 
 class PathError(UserError):
-    """A path or URL that cannot be used: no permission, unknown protocol, missing library or credentials."""
+    """A path or URL cannot be used: no permission, unknown protocol, missing library or credentials."""
 
 
 class RayAddressError(UserError):
@@ -64,25 +64,25 @@ class DatabaseError(UserError):
 
 
 class OutdatedRun(UserError):
-    """the results are of another version of made"""
+    """The results were written by another version of made."""
 
 
 class CorruptShard(Permanent):
-    """A tar that cannot be read as a whole."""
+    """A tar cannot be read completely."""
 
-    head = "the shard cannot be read as a whole tar"
+    head = "the shard is not a complete tar"
 
 
 class ChangedInput(Permanent):
-    """The input differs from what was embedded."""
+    """The input has changed since it was embedded."""
 
-    head = "the input is not what was embedded"
+    head = "the input has changed since it was embedded"
 
 
 class DamagedFile(Permanent):
     """A stored file differs from what was written."""
 
-    head = "a stored file is not what was written"
+    head = "a stored file is missing or damaged"
 
 
 class TooManyFailures(Permanent):
@@ -104,12 +104,12 @@ class WorkerLost(Transient):
 
 
 class LeaseLost(Transient):
-    """Another worker or process holds the unit or run now."""
+    """Another worker or process now holds the unit or run."""
 
-    head = "another worker holds this unit now"
+    head = "another worker now holds this unit"
 
 
 class BadImage(Permanent):
-    """An image that cannot be read."""
+    """An image cannot be read."""
 
-    head = "the image cannot be read"  # stored in decisions: a change here changes outputs
+    head = "the image cannot be read"  # stored in decisions: changing it changes outputs

@@ -1,4 +1,4 @@
-"""Imports that would cost seconds, where a command is to answer at once."""
+"""Avoids imports that take seconds in commands that should answer at once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 @contextmanager
 def without(module: str) -> Iterator[None]:
-    """Lets a library be imported without an optional `module` of its own, such as torch.
+    """Hides `module`, such as torch, from libraries imported inside for which it is optional.
 
-    Where that is imported already, nothing changes. What is imported inside keeps to doing without it.
+    No effect if `module` is already imported. Libraries imported inside do without it from then on.
     """
     modules: dict[str, Any] = sys.modules
     is_loaded = module in modules

@@ -1,4 +1,4 @@
-"""Why a sample is not in the output. The reasons of filters are in made_core/filters, one file each."""
+"""Why a sample is not in the output. Reasons of filters are in made_core/filters, one file each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ KEPT = -1  # the code of a sample without a reason
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a sample was dropped. Report, `made why` and the documents take their words from here."""
+    """Why a sample was dropped. The report, `made why` and the documents show these texts."""
 
-    code: int  # 0 to 127, in stored decisions: never changed, and never given to another reason
+    code: int  # 0 to 127, stored in decisions: never change it or reuse it for another reason
     name: str  # in decisions, accounts and summary
     label: str  # a title of one to three words
-    meaning: str  # a clause that says when a sample is dropped for it
+    meaning: str  # a clause: when a sample is dropped for this reason
 
 
 UNREADABLE = Reason(
@@ -37,4 +37,4 @@ PLACEHOLDER = Reason(
 NEAR_DUPLICATE = Reason(4, "near_duplicate", "Near-duplicate", "a kept sample is within eps")
 
 BUILTIN = (UNREADABLE, REPEATED_UID, EXACT_COPY, PLACEHOLDER, NEAR_DUPLICATE)
-DUPLICATES = (EXACT_COPY, PLACEHOLDER, NEAR_DUPLICATE)  # dropped for a kept sample that shows the same
+DUPLICATES = (EXACT_COPY, PLACEHOLDER, NEAR_DUPLICATE)  # a kept sample shows the same or nearly the same

@@ -1,4 +1,4 @@
-"""The knobs of a run: one frozen pydantic model. Unknown keys are refused, every bound checked."""
+"""The recipe of a run: one frozen pydantic model. Unknown fields are errors; every bound is checked."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Part(BaseModel):
 
 
 class Admission(Part):
-    """Which tars are shards."""
+    """Which tars are admitted as shards."""
 
     require_stats: bool = Field(
         True,
-        description="Admit a tar only with img2dataset's NNNNN_stats.json beside it, which marks "
-        "it as finished. Turn off for shards of other makers.",
+        description="Admit a tar only if img2dataset's NNNNN_stats.json is beside it, which marks "
+        "it as finished. Turn off for shards from other tools.",
     )
 
 
@@ -32,37 +32,38 @@ class Reading(Part):
     max_pixels: int = Field(
         100_000_000,
         ge=1,
-        description="Images with more pixels (width x height) are unreadable: a bound on memory.",
+        description="Images with more pixels (width x height) count as unreadable; this bounds memory.",
     )
 
 
 class Encoder(Part):
-    """What turns an image into a vector."""
+    """The model that turns an image into a vector."""
 
     model: str = Field(
         "perceptual",
         min_length=1,
-        description="`perceptual` (built in, no weights: near-duplicates only), `mean-colour` "
-        "(a baseline), or an open_clip model name such as ViT-B-32.",
+        description="`perceptual` (built in, without weights; finds near-duplicates only), `mean-colour` "
+        "(built in; a baseline), or an open_clip model name such as ViT-B-32.",
     )
     pretrained: str | None = Field(
         None,
         examples=["openai"],
-        description="open_clip's pretrained tag, or the path of a checkpoint file.",
+        description="open_clip's pretrained tag, or the path of a checkpoint file. Required for open_clip "
+        "models.",
     )
     config: str | None = Field(
         None,
         examples=["my-model.json"],
-        description="Path of an open_clip model-config JSON; its file name is the model name.",
+        description="Path of an open_clip model config (JSON); its file name without .json is the model name.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: cuda where the workers have it, else cpu."
+        "auto", description="Device of the model. auto: cuda if the workers have it, else cpu."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Of weights and activations. auto: bf16 on cuda, fp32 on cpu."
+        "auto", description="Precision of weights and activations. auto: bf16 on cuda, fp32 on cpu."
     )
     batch_size: int | Literal["auto"] = Field(
-        "auto", description="Images a forward pass, 1 to 65536. auto: 256 on cuda, 32 on cpu."
+        "auto", description="Images per forward pass, 1 to 65536. auto: 256 on cuda, 32 on cpu."
     )
 
     @model_validator(mode="after")
@@ -71,12 +72,9 @@ class Encoder(Part):
             raise ValueError(f"batch_size is {self.batch_size}, allowed: auto, or 1 to 65536")
         builtin = self.model in ("perceptual", "mean-colour")
         if builtin and (self.pretrained or self.config):
-            raise ValueError(f"model {self.model} is built in: it takes no pretrained, no config")
+            raise ValueError(f"model {self.model} is built in: remove `pretrained` and `config`")
         if not builtin and not self.pretrained:
-            raise ValueError(
-                f"model {self.model} needs `pretrained` (a tag or a checkpoint file): "
-                "random weights tell nothing"
-            )
+            raise ValueError(f"model {self.model} needs `pretrained`: a tag or a checkpoint file")
         return self
 
 
@@ -85,14 +83,18 @@ class Clusters(Part):
 
     k: int | Literal["auto"] = Field(
         "auto",
-        description="Clusters, 1 to 1000000. auto: 1 per 1024 samples, at most sqrt(samples).",
+        description="Number of clusters, 1 to 1000000. auto: 1 per 1024 images, at most sqrt(images).",
     )
-    probes: int = Field(1, ge=1, le=64, description="Nearest clusters in which a sample is compared.")
-    samples_per_centroid: int = Field(
-        256, ge=1, le=100_000, description="Samples to train on, for each centroid."
+    probes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Number of nearest clusters in which an image is compared. More find more duplicates "
+        "across cluster borders and take longer.",
     )
-    iterations: int = Field(20, ge=1, le=1000, description="Of k-means.")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the initial centroids.")
+    samples_per_centroid: int = Field(256, ge=1, le=100_000, description="Images to train on, per centroid.")
+    iterations: int = Field(20, ge=1, le=1000, description="Iterations of k-means.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the training sample and initial centroids.")
 
     @model_validator(mode="after")
     def _check(self) -> Clusters:
@@ -102,80 +104,88 @@ class Clusters(Part):
 
 
 class Dedup(Part):
-    """Which near pairs cost a sample its place."""
+    """Which samples are removed as duplicates."""
 
     rule: Literal["cover", "reference"] = Field(
         "cover",
-        description="cover: a sample is kept iff no KEPT earlier one is within eps. "
-        "reference: SemDeDup's, in the cluster, where the earlier one may be removed itself.",
+        description="cover: a sample is removed if an earlier KEPT sample is within eps. reference: "
+        "SemDeDup's rule, a sample is removed if any earlier sample of its cluster is within eps, "
+        "even a removed one.",
     )
     eps: float | None = Field(
         None,
         gt=0,
         lt=1,
         examples=[0.05],
-        description="Two samples are duplicates above the cosine 1 - eps. Default: the encoder's.",
+        description="Two samples are duplicates if their cosine is above 1 - eps. Default: the encoder's.",
     )
     eps_max: float | None = Field(
         None,
         gt=0,
         lt=1,
         examples=[0.1],
-        description="Pairs are stored down to 1 - eps_max, so that a smaller eps needs no new "
-        "search. Default: twice the encoder's default eps, or eps where that is more.",
+        description="Pairs are stored down to the cosine 1 - eps_max, so a new eps up to eps_max needs no "
+        "new search. Default: twice the encoder's default eps, or eps if that is larger.",
     )
     keep: Literal["hard", "easy", "random", "largest", "clip_score", "earliest", "column"] = Field(
         "hard",
-        description="Who comes first and so stays. hard: farthest from the centroid; easy: "
-        "nearest; random: by a seeded hash; largest: most pixels; clip_score: the highest that its "
-        "json names; earliest: by shard name, then place in it; column: by keep_column.",
+        description="Order of the samples; of duplicates the first is kept. hard: farthest from the "
+        "centroid first; easy: nearest to the centroid first; random: by a seeded hash; largest: most "
+        "pixels first; clip_score: highest CLIP score in the json first; earliest: by shard name, then "
+        "position in the shard; column: by keep_column.",
     )
     keep_column: str | None = Field(
         None,
         examples=["original_width"],
-        description="Numeric field of the sample's json, for keep: column.",
+        description="Numeric field of the sample's json. Required for keep: column.",
     )
     keep_prefer: Literal["max", "min"] = Field(
-        "max", description="Which value of keep_column is best; samples without one come last."
+        "max",
+        description="Whether the highest or the lowest value of keep_column comes first; samples without "
+        "a value come last.",
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="For keep: random.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of keep: random.")
     placeholder_captions: int | None = Field(
         10,
         ge=2,
-        description="An image whose bytes stand under this many different captions is called a "
-        "placeholder (an error image, a logo). null: none is.",
+        description="An image whose bytes appear under at least this many different captions is a "
+        "placeholder (an error image, a logo). null: off.",
     )
     placeholders: Literal["keep_one", "drop"] = Field(
         "keep_one",
-        description="keep_one: treated as other copies, one may stay. drop: all are dropped.",
+        description="keep_one: placeholders are treated like other copies, so one may be kept. drop: all "
+        "are dropped.",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Dedup:
         if (self.keep == "column") != (self.keep_column is not None):
-            raise ValueError("keep: column and keep_column go together")
+            raise ValueError(
+                f"keep is {self.keep}, keep_column is {self.keep_column or 'not set'}; "
+                "keep: column needs keep_column, other values do not allow it"
+            )
         if self.eps is not None and self.eps_max is not None and self.eps > self.eps_max:
             raise ValueError(f"eps is {self.eps}, allowed: up to eps_max, {self.eps_max}")
         return self
 
 
 class Audit(Part):
-    """How much the borders between clusters cost: the recall of the pairs, measured on a sample."""
+    """The audit: measures on a random sample how many near pairs the clusters miss (the recall)."""
 
     queries: int = Field(
         1000,
         ge=0,
         le=1_000_000,
-        description="Images, drawn at random, that are compared with all others. 0: off; as many "
-        "as there are images: exact.",
+        description="Images drawn at random and compared with all others. 0: off. The result is exact if "
+        "this is at least the number of images.",
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the draw.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the draw.")
 
 
 if TYPE_CHECKING:
 
     class Filters(Part):
-        """For mypy, which cannot follow create_model; `filters.apply` reads the fields by name."""
+        """For mypy, which does not understand create_model; `filters.apply` reads the fields by name."""
 
         def __init__(self, **bounds: Any) -> None: ...
 
@@ -184,7 +194,8 @@ else:
         "Filters",
         __base__=Part,
         __module__=__name__,
-        __doc__="Samples that fail one are dropped with its reason and represent nobody. Off by default.",
+        __doc__="Samples that fail a filter are dropped with its reason and represent no other sample. "
+        "All are off by default.",
         **{
             f.field: (f.type | None, Field(None, description=f.description, examples=[f.example]))
             for f in FILTERS
@@ -196,45 +207,50 @@ class Writing(Part):
     """The output shards."""
 
     samples_per_shard: int = Field(
-        10_000, ge=1, le=10_000_000, description="Samples in each output shard but the last."
+        10_000, ge=1, le=10_000_000, description="Samples per output shard; the last may have fewer."
     )
 
 
 class Work(Part):
-    """How the work is cut; nothing here changes a result."""
+    """How the work is divided; no field changes the result."""
 
-    shards_per_task: int = Field(16, ge=1, le=10_000, description="Input shards a Prefect task.")
-    tasks_in_flight: int = Field(64, ge=1, le=10_000, description="Submitted and not yet finished.")
-    cpus_per_task: float = Field(1, gt=0, le=1024, description="Ray CPUs that a task asks for.")
-    gpus_per_task: float = Field(0, ge=0, le=64, description="Ray GPUs that an embed task asks for.")
+    shards_per_task: int = Field(16, ge=1, le=10_000, description="Input shards per Prefect task.")
+    tasks_in_flight: int = Field(
+        64, ge=1, le=10_000, description="Prefect tasks that are submitted and not finished, at most."
+    )
+    cpus_per_task: float = Field(1, gt=0, le=1024, description="Ray CPUs that a task requests.")
+    gpus_per_task: float = Field(0, ge=0, le=64, description="Ray GPUs that an embed task requests.")
     block_rows: int = Field(
-        2048, ge=1, le=65536, description="Rows of a block in the search for pairs: bounds memory."
+        2048, ge=1, le=65536, description="Rows per block in the search for pairs; bounds memory."
     )
     pairs_per_sample: int = Field(
         32,
         ge=0,
         le=1_000_000,
-        description="Near pairs a sample, beyond which a cluster's are not stored but found anew "
-        "when samples are decided: bounds what groups of thousands of near-equal images cost.",
+        description="A cluster with more near pairs per row than this is crowded: its pairs are not "
+        "stored but recomputed when samples are decided. Bounds the cost of thousands of near-equal images.",
     )
-    attempts: int = Field(3, ge=1, le=100, description="Of a unit, before it is set aside.")
+    attempts: int = Field(3, ge=1, le=100, description="Attempts of a unit before it fails.")
     lease_seconds: float = Field(
-        60, ge=1, le=86_400, description="Until a silent worker's unit is given to another."
+        60,
+        ge=1,
+        le=86_400,
+        description="Seconds after which the unit of a worker that does not respond goes to another worker.",
     )
     fail_fast: bool = Field(
-        False, description="Stop at the first shard that is set aside, not when all were tried."
+        False, description="Stop when the first shard fails, instead of after all shards were tried."
     )
     max_failed_share: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="Share of the input shards that may fail, 0 to 1; beyond it the run stops "
-        "before it clusters.",
+        description="Share of the input shards that may fail, 0 to 1. If more fail, the run stops "
+        "before clustering.",
     )
 
 
 class Recipe(Part):
-    """A run: what goes in, what is done, where it comes out."""
+    """A run: its input, what is done with it, and its output."""
 
     sources: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         examples=[["/data/laion/shards", "s3://bucket/more/{00000..01279}.tar"]],
@@ -243,20 +259,20 @@ class Recipe(Part):
     output: str = Field(
         min_length=1,
         examples=["/data/laion/curated"],
-        description="Folder or URL; belongs to one run.",
+        description="Folder or URL of the output; it belongs to one run.",
     )
     extends: str | None = Field(
         None,
         min_length=1,
         examples=["20261123-104006-bd89"],
-        description="Id of a completed run: this one is the next generation of its corpus. It takes "
-        "what it does not say from that run's recipe, and its centroids; what that run kept stays.",
+        description="Id of a completed run whose corpus this run extends. Fields not given and the "
+        "centroids are taken from that run; the samples that it kept stay.",
     )
     store: str | None = Field(
         None,
         examples=["/data/laion/store"],
         description="Folder or URL of embeddings, clusters and pairs; runs may share one. "
-        "Default: <output>/store, or the store of the run that is extended.",
+        "Default: the folder `store` in the output, or the store of the extended run.",
     )
     admission: Admission = Admission()
     reading: Reading = Reading()
@@ -271,7 +287,7 @@ class Recipe(Part):
     @model_validator(mode="before")
     @classmethod
     def _without_empty_parts(cls, values: Any) -> Any:
-        """A YAML part whose lines are all comments is None: its defaults hold."""
+        """A YAML part with only comments is None: its defaults apply."""
         if not isinstance(values, dict):
             return values
         return {k: v for k, v in values.items() if v is not None}
@@ -283,10 +299,10 @@ class Recipe(Part):
 
     @property
     def recipe_digest(self) -> str:
-        """16 hex digits over all that decides the output: no place, nor `audit` and `work`.
+        """16 hex digits over all fields that affect the output: not `output`, `store`, `audit` and `work`.
 
-        A filter that is off is no part of it, so that a new filter leaves the digests as they are; but
-        for those that version 0.1 had.
+        Filters that are off are left out, so that adding a filter to made does not change digests;
+        those of version 0.1 are always included.
         """
         values = self.model_dump(mode="json", exclude={"store", "audit", "work", "output"})
         of_0_1 = ("min_side", "max_aspect", "min_words", "min_chars")

@@ -1,4 +1,4 @@
-"""A recipe from a YAML file, the command line or a request, with every error in one sentence."""
+"""Reads a recipe from a YAML file, the command line or a request; every error is one sentence."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from made_core.recipe import Recipe
 
 
 def load(path: str | None, overrides: dict[str, Any], sets: list[str]) -> Recipe:
-    """The recipe of a YAML file (None: all defaults) under `overrides` and `a.b=value` settings.
+    """The recipe of a YAML file (None: all defaults) with `overrides`, then `a.b=value` settings applied.
 
     Raises:
-        RecipeError: no such file, no YAML, or a field that does not fit; names field and bound.
+        RecipeError: the file does not exist, is not valid YAML, or a field is invalid; names field
+            and bound.
     """
     values = _read(path) if path else {}
     values.update({name: value for name, value in overrides.items() if value is not None})
@@ -29,7 +30,7 @@ def load(path: str | None, overrides: dict[str, Any], sets: list[str]) -> Recipe
 
 
 def validate(values: dict[str, Any], place: str) -> Recipe:
-    """`values` as a Recipe; raises RecipeError naming each field, what it is and what is allowed."""
+    """`values` as a Recipe; raises RecipeError naming each invalid field, its value and what is allowed."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -42,7 +43,7 @@ def _sentence(error: Any) -> str:
         allowed: Any = Recipe
         for part in error["loc"][:-1]:
             allowed = allowed.model_fields[part].annotation
-        return f"{name}: unknown field, allowed here: {', '.join(allowed.model_fields)}"
+        return f"{name}: unknown field; allowed here: {', '.join(allowed.model_fields)}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{name}: missing"
@@ -60,15 +61,15 @@ def _read(path: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise RecipeError(f"{path}: expected fields and values, found a {type(values).__name__}")
+        raise RecipeError(f"{path}: expected a mapping of fields, found a {type(values).__name__}")
     return values
 
 
 def _yaml(text: str, place: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date such as 2024-99-99
-        raise RecipeError(f"{place}: no YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99
+        raise RecipeError(f"{place}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _put(values: dict[str, Any], name: str, value: Any) -> None:

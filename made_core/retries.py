@@ -1,4 +1,4 @@
-"""How a failed attempt is made again: after a while, a longer one each time."""
+"""Retries with exponential backoff."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from made_core.errors import Transient
 
 log = logging.getLogger(__name__)
 
-BACKOFF_SECONDS = 2.0  # before the second attempt; doubled for each further one
-BACKOFF_MOST = 60.0  # seconds: a unit that lost many workers is not to wait for years
+BACKOFF_SECONDS = 2.0  # before the second attempt; doubled before each further one
+BACKOFF_MOST = 60.0  # seconds: bounds the wait of a unit that lost many workers
 
 
 def backoff(attempt: int) -> float:
-    """Seconds to wait after attempt `attempt`, from 1, failed."""
+    """Seconds to wait after attempt number `attempt` (the first is 1) failed."""
     return min(BACKOFF_MOST, BACKOFF_SECONDS * 2.0 ** (attempt - 1))
 
 
 def retrying(attempts: int) -> Retrying:
-    """Calls what it is given, again where it raises Transient: for steps that are no unit of the ledger."""
+    """Retries a callable that raises Transient; for steps that are not units of the ledger."""
     return Retrying(
         retry=retry_if_exception_type(Transient),
         stop=stop_after_attempt(attempts),

@@ -1,4 +1,7 @@
-"""Where things are. The only reader of the environment; a recipe says what to do, this says where."""
+"""Settings from the environment: where things are. A recipe says what to do.
+
+No other module reads the environment.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ class Settings(BaseSettings):
 
     database_url: str | None = Field(
         None,
-        description="PostgreSQL URL of the ledger; without it a private server is started in home",
+        description="PostgreSQL URL of the ledger; default: a private server started in home",
     )
     ray_address: str | None = Field(
-        None, description="host:port of a running Ray head; without it Ray starts on this machine"
+        None, description="host:port of a running Ray head; default: Ray starts on this machine"
     )
     home: Path = Field(Path("~/.made"), description="folder of the private PostgreSQL and Prefect servers")
     scratch: Path | None = Field(
-        None, description="folder for local copies of remote shards; default: the system's"
+        None, description="folder for local copies of remote files; default: the system's temporary folder"
     )
 
     @property

@@ -1,7 +1,7 @@
-"""The stages of a run, each one record, and what a unit of each leaves.
+"""The stages of a run, one record each, and the outputs of their units.
 
-A unit's output is a frozen dataclass: fields of type FileRef, or dict[str, FileRef] (a table for each
-of several shards), are its files, all others its counts. The ledger stores the two as JSON objects.
+A unit's output is a frozen dataclass. Fields of type FileRef or dict[str, FileRef] (one table for each
+of several shards) are its files, all other fields its counts. The ledger stores each as a JSON object.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class OutputRow:
 
 @dataclass(frozen=True)
 class UnitOutput:
-    """What a unit leaves."""
+    """The output of a unit."""
 
-    samples: int  # samples that it is about
+    samples: int  # samples that the unit covers
 
     @property
     def refs(self) -> tuple[FileRef, ...]:
         """All files, in the order of the fields."""
-        found: list[FileRef] = []
+        refs: list[FileRef] = []
         kind: Any = type(self)
         for name in _file_fields(kind):
             value = getattr(self, name)
-            found += value.values() if isinstance(value, Mapping) else [value]
-        return tuple(found)
+            refs += value.values() if isinstance(value, Mapping) else [value]
+        return tuple(refs)
 
     def to_row(self) -> OutputRow:
         """The output as the ledger stores it."""
@@ -56,10 +56,10 @@ OutputT = TypeVar("OutputT", bound=UnitOutput)
 
 
 def from_row(kind: type[OutputT], row: OutputRow) -> OutputT:
-    """The output that `to_row` wrote. Raises pydantic's ValidationError: it is of another form."""
-    form: Any = kind
-    found: OutputT = _adapter(form).validate_python({**row.files, **row.counts, "samples": row.samples})
-    return found
+    """The output that `to_row` wrote. Raises pydantic.ValidationError if it does not match `kind`."""
+    type_: Any = kind
+    output: OutputT = _adapter(type_).validate_python({**row.files, **row.counts, "samples": row.samples})
+    return output
 
 
 @cache
@@ -75,23 +75,23 @@ def _file_fields(kind: type[Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class EmbedOutput(UnitOutput):
-    """A shard's rows and metadata, a row for EVERY sample in tar order."""
+    """A shard's embeddings and metadata, a row for EVERY sample in tar order."""
 
     rows: FileRef  # (samples, dim) float16 unit rows; zero for an unreadable sample
     metadata: FileRef  # of embed.metadata.SCHEMA
     unreadable: int  # samples
     warnings: int  # samples whose json or txt could not be read
-    stray: int  # members of the tar that belong to no sample
+    stray: int  # tar members that belong to no sample
 
 
 @dataclass(frozen=True)
 class IdentifyOutput(UnitOutput):
-    """The corpus' identities, by gid."""
+    """The identities of the corpus, by gid."""
 
     uids: FileRef  # (samples,) UTF-8 byte strings
-    canonical: FileRef  # (samples,) int64 gid of the canonical image; -1: unreadable
-    images: int  # different images
-    readable: int  # samples
+    canonical: FileRef  # (samples,) int64 gid of the canonical sample of equal images; -1: unreadable
+    images: int  # distinct images
+    readable: int  # readable samples
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,20 @@ class FitOutput(UnitOutput):
 
     centroids: FileRef  # (k, dim) float32 unit rows
     k: int
-    images: int  # of the corpus
-    mean_cosine: float  # of the training rows to their centroids
+    images: int  # in the corpus
+    mean_cosine: float  # of the training images to their nearest centroids
 
 
 @dataclass(frozen=True)
 class AssignOutput(UnitOutput):
-    """A batch's images in cluster order, each once for every probe."""
+    """A batch's images in cluster order, one row per image and probe."""
 
     rows: FileRef  # (m, dim) float16, by (cluster, gid); m = images x probes
     members: FileRef  # (m,) of cluster_rows.member_type
-    offsets: FileRef  # (k + 1,) int64: cluster c is rows offsets[c] to offsets[c + 1]
+    offsets: FileRef  # (k + 1,) int64: cluster c has the rows offsets[c] to offsets[c + 1] - 1
     homes: FileRef  # (images,) of cluster_rows.HOME, by gid
     images: int
-    distance: float  # sum over the images of 1 - cosine to the nearest centroid
+    distance: float  # sum of 1 - cosine to the nearest centroid over the images
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class PairsOutput(UnitOutput):
     pairs: FileRef  # records of near_pairs.PAIR without a header
     stored: int  # pairs in the file
     histogram: tuple[int, ...]  # of their similarities, from `bound` to 1
-    crowded: tuple[int, ...]  # clusters with too many pairs to store: none of theirs is in the file
+    crowded: tuple[int, ...]  # clusters with too many pairs to store; the file has none of their pairs
     bound: float  # pairs have a similarity above this
 
 
@@ -134,30 +134,30 @@ class DrawOutput(UnitOutput):
     gids: FileRef  # (queries,) int64, ascending
     rows: FileRef  # (queries, dim) float16
     probes: FileRef  # (queries, p) int32, home first
-    images: int  # of the corpus
+    images: int  # in the corpus
 
 
 @dataclass(frozen=True)
 class AuditOutput(UnitOutput):
-    """The drawn images against a batch of shards."""
+    """The drawn images compared with a batch of shards."""
 
-    counts: FileRef  # (queries, 2) int64: near pairs at eps, and those of them that were compared
+    counts: FileRef  # (queries, 2) int64: near pairs at eps, and how many of these were compared
 
 
 @dataclass(frozen=True)
 class ResolveOutput(UnitOutput):
     """Every sample's decision, by gid."""
 
-    reason: FileRef  # (n,) int8 codes, -1 kept
-    representative: FileRef  # (n,) int64 gid of the kept sample that represents it, -1 none
-    cluster: FileRef  # (n,) int32 home, -1 unreadable
+    reason: FileRef  # (n,) int8 codes; -1: kept
+    representative: FileRef  # (n,) int64 gid of the kept sample that represents it; -1: none
+    cluster: FileRef  # (n,) int32 home cluster; -1: unreadable
     kept: FileRef  # int64 gids that this run kept, ascending
     kept_samples: int
-    kept_earlier: int  # samples kept by the run that is extended
-    represented_earlier: int  # new samples that one of those represents
+    kept_earlier: int  # samples kept by the extended run
+    represented_earlier: int  # new samples represented by one of those
     placeholder_images: int
     placeholder_samples: int
-    hex_uids: bool  # every kept uid is 128-bit hex: keep.npy can hold them
+    hex_uids: bool  # every kept uid is 128-bit hex, so keep.npy can hold them
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ class TabulateOutput(UnitOutput):
 
     tables: dict[str, FileRef]  # by the shard's id
     accounts: dict[str, Account]  # by the shard's id
-    checked: int  # removed duplicates whose similarity to their representative was computed again
-    broken: int  # of these, without a kept representative within eps
+    checked: int  # removed duplicates whose similarity to their representative was recomputed
+    broken: int  # of these, those without a kept representative within eps
 
 
 @dataclass(frozen=True)
@@ -175,33 +175,33 @@ class WriteOutput(UnitOutput):
     """An output shard."""
 
     tar: FileRef
-    listing: FileRef  # parquet, a row for each sample
+    listing: FileRef  # parquet, one row per sample
     stats: FileRef  # img2dataset's _stats.json
 
 
 @dataclass(frozen=True)
 class Stage(Generic[OutputT]):
-    """A step of a run: a set of units in the ledger that depend only on its scope and their keys.
+    """A step of a run: a set of units in the ledger whose results depend only on scope and key.
 
-    Raise `version` when the same input would give another result: no result of an earlier version is
-    used again then.
+    Raise `version` when the same input gives another result: results of earlier versions are then
+    not reused.
     """
 
-    name: str  # in the ledger and on the screen
+    name: str  # in the ledger and in messages
     folder: str  # of its files, in the store or in the output
     version: int
     key: str  # what a unit's key names
     output: type[OutputT]
-    in_output: bool = False  # its files belong to the output, and move there when it is published
+    in_output: bool = False  # its files belong to the output and move there when it is published
 
     def scope(self, *parts: object) -> str:
-        """16 hex digits over the stage, its version and `parts` (JSON): all that a result depends on."""
+        """16 hex digits over the stage, its version and `parts` (JSON values that results depend on)."""
         return digest([self.name, self.version, *parts])
 
 
 EMBED = Stage("embed", "embeddings", 1, "an input shard, by fingerprint", EmbedOutput)
 IDENTIFY = Stage("identify", "identities", 1, "the corpus", IdentifyOutput)
-FIT = Stage("fit", "centroids", 1, "the corpus", FitOutput)
+FIT = Stage("fit", "centroids", 2, "the corpus", FitOutput)
 ASSIGN = Stage("assign", "cluster_rows", 1, "a batch of shards, as FIRST-STOP of their parts", AssignOutput)
 PAIRS = Stage("pairs", "pairs", 1, "a pair task: a range of clusters, or a slice of one", PairsOutput)
 DRAW = Stage("draw", "draws", 1, "the corpus", DrawOutput)
@@ -222,4 +222,4 @@ STAGES: tuple[Stage[Any], ...] = (
     EMBED, IDENTIFY, FIT, ASSIGN, PAIRS, DRAW, AUDIT, RESOLVE, TABULATE, WRITE,
 )  # fmt: skip
 BY_NAME = {stage.name: stage for stage in STAGES}
-CORPUS_KEY = "corpus"  # the key of the only unit of a stage whose unit is the corpus
+CORPUS_KEY = "corpus"  # key of the only unit of a stage that has the corpus as its unit

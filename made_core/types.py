@@ -1,4 +1,4 @@
-"""What crosses between rooms: frozen dataclasses and enums, a comment per field."""
+"""Types that packages share: frozen dataclasses and enums, a comment per field."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from enum import Enum
 
 
 class UnitState(str, Enum):
-    """Where a unit of work stands."""
+    """The state of a unit of work."""
 
-    OPEN = "open"  # to be done, or to be done again
+    OPEN = "open"  # waits for its first attempt, or for another one
     RUNNING = "running"  # a worker holds a lease on it
-    DONE = "done"  # its files are whole and the pointer stands
-    FAILED = "failed"  # for good: a permanent error, or its attempts are used up
+    DONE = "done"  # its files are complete and recorded
+    FAILED = "failed"  # a permanent error, or no attempts left
 
 
 class RunState(str, Enum):
-    """Where a run stands."""
+    """The state of a run."""
 
-    RUNNING = "running"  # a process drives it, or did until it died
+    RUNNING = "running"  # a process drives it, or drove it until it died
     COMPLETED = "completed"  # every shard is accounted for
     COMPLETED_WITH_FAILURES = "completed_with_failures"  # some shards failed
     FAILED = "failed"  # stopped by an error
@@ -28,11 +28,11 @@ class RunState(str, Enum):
 class Shard:
     """An admitted input shard."""
 
-    id: str  # its name; where names collide, with a short fingerprint behind
-    url: str  # where the tar lies
-    fingerprint: str  # 32 hex digits of (size, stats, head, tail)
+    id: str  # name of the tar; a short fingerprint is appended where names collide
+    url: str  # of the tar
+    fingerprint: str  # 32 hex digits over size, stats, head and tail
     size: int  # bytes
-    expected: int | None  # samples, by its stats; None without stats
+    expected: int | None  # samples according to its stats; None without stats
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class FileRef:
     path: str  # URL or absolute path
     size: int  # bytes
     digest: str  # 32 hex digits, blake2b-128 of the content
-    blocks: str  # crc32 of each files.BLOCK bytes, 8 hex digits each: parts are checked by themselves
+    blocks: str  # crc32 of each block of files.BLOCK bytes, 8 hex digits each: blocks are checked separately
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class Unit:
 
     id: int
     stage: str  # its name
-    scope: str  # digest of everything that the stage's result depends on
-    key: str  # which part of the stage
+    scope: str  # digest of all that the result depends on, except the key
+    key: str  # identifies the unit within the scope
     attempt: int  # 1 for the first
-    token: str  # fences the lease
+    token: str  # fencing token of the lease
 
     @property
     def name(self) -> str:
-        """A file stem that no other attempt has."""
+        """A file stem unique to this attempt."""
         return f"{self.key}.{self.attempt}-{self.token[:6]}"
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder as resolved for one run: recorded, and the key of its embeddings."""
+    """An encoder as resolved for one run, and the key of its embeddings."""
 
     key: str  # 16 hex digits over weights, preprocessing, device, precision and batch size
     model: str
@@ -73,7 +73,7 @@ class Encoding:
     device: str  # "cpu" or "cuda"
     precision: str  # "fp32", "bf16" or "fp16"
     batch_size: int  # images
-    default_eps: float  # this encoder's
+    default_eps: float  # the encoder's default
     eps: float  # the recipe's eps, or the default
     eps_is_default: bool
 
@@ -84,7 +84,7 @@ class Account:
 
     samples: int = 0
     kept: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)  # reason -> count, by code, without unreadable
+    dropped: dict[str, int] = field(default_factory=dict)  # reason -> count, in code order; not unreadable
     unreadable: int = 0
 
     def __post_init__(self) -> None:

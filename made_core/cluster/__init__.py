@@ -1,1 +1,1 @@
-"""Spherical k-means, rows in cluster order, and how the search for pairs is cut."""
+"""Spherical k-means, rows in cluster order, and the tasks of the pair search."""

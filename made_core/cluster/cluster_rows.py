@@ -1,7 +1,7 @@
-"""The transposition: rows from shard order to cluster order, in slices.
+"""Cluster rows: transposes the rows from shard order to cluster order.
 
-A batch of shards writes its rows sorted by (cluster, gid), once per probe, with the clusters'
-offsets. So the rows of a range of clusters are one slice of each batch's file.
+Each batch of shards writes its rows sorted by (cluster, gid), once per probe, with the offsets of the
+clusters, so the rows of a range of clusters are one slice of each batch's file.
 """
 
 from __future__ import annotations
@@ -25,13 +25,22 @@ HOME = np.dtype([("gid", "<i8"), ("cluster", "<i4"), ("distance", "<f8")])
 
 
 def member_type(probes: int) -> np.dtype[np.void]:
-    """A row's gid and its nearest clusters, home first."""
+    """The dtype of a row's gid and its nearest clusters, home cluster first."""
     return np.dtype([("gid", "<i8"), ("probes", "<i4", (probes,))])
 
 
 def put(url: str, gids: Gids, rows: Rows, assignment: Assignment, k: int, samples: int) -> AssignOutput:
-    """Puts a batch of `samples` samples, whose images are `gids`, as
-    `<url>.{rows,members,offsets,homes}.npy`. Raises StorageFailed."""
+    """Writes the cluster rows of a batch as `<url>.{rows,members,offsets,homes}.npy`.
+
+    Args:
+        gids: (n,) the batch's images, ascending.
+        rows: (n, dim) float16 stored rows.
+        assignment: of these rows to the k clusters.
+        samples: number of samples of the batch.
+
+    Raises:
+        StorageFailed: the store cannot be written.
+    """
     n, p = assignment.probes.shape
     cluster = assignment.probes.ravel()
     source = np.repeat(np.arange(n), p)
@@ -59,19 +68,19 @@ class Cluster:
     """One cluster's rows, gathered from all batches."""
 
     id: int
-    rows: Rows  # (n, dim) float16, on disk: read as it is touched
+    rows: Rows  # (n, dim) float16, memory-mapped
     members: npt.NDArray[np.void]  # (n,) of `member_type`
 
 
 @contextmanager
 def gathered(batches: Sequence[AssignOutput], start: int, stop: int) -> Iterator[Iterator[Cluster]]:
-    """The clusters start to stop - 1, one at a time; memory is that of one cluster's members.
+    """The clusters start to stop - 1, one at a time; only one cluster's members are in memory.
 
-    Of the batches their slices of these clusters alone are read and checked, before the first is
-    given; of remote ones they are copied, to disk.
+    Before the first cluster is yielded, the batches' slices of these clusters are read and checked;
+    slices of remote batches are copied to disk.
 
     Raises:
-        DamagedFile: a stored file is gone or not what was written.
+        DamagedFile: a stored file is missing or damaged.
     """
     with ExitStack() as stack:
 
@@ -85,7 +94,7 @@ def gathered(batches: Sequence[AssignOutput], start: int, stop: int) -> Iterator
             slices = list(pool.map(opened, batches))
         folder = stack.enter_context(files.scratch())
 
-        width = max(s.rows.shape[1] for s in slices)  # a batch without a image has none
+        width = max(s.rows.shape[1] for s in slices)  # 0 in a batch without images
 
         def clusters() -> Iterator[Cluster]:
             for c in range(stop - start):
@@ -94,9 +103,9 @@ def gathered(batches: Sequence[AssignOutput], start: int, stop: int) -> Iterator
                 if total == 0:
                     continue
                 path = folder / f"{start + c}.rows"
-                with open(path, "wb") as file:  # written, not mapped: a full disk is an error then
+                with open(path, "wb") as file:  # not through a map: there a full disk raises no exception
                     for cut, s in zip(cuts, slices, strict=True):
-                        file.write(np.ascontiguousarray(s.rows[cut]).data)  # tofile loses what finds no room
+                        file.write(np.ascontiguousarray(s.rows[cut]).data)  # tofile ignores a full disk
                 members = np.concatenate([s.members[cut] for cut, s in zip(cuts, slices, strict=True)])
                 rows = np.memmap(path, np.float16, "r", shape=(total, width))
                 yield Cluster(start + c, rows, members)
@@ -108,34 +117,34 @@ def gathered(batches: Sequence[AssignOutput], start: int, stop: int) -> Iterator
 
 @dataclass(frozen=True)
 class _Slice:
-    """A batch's part in a range of clusters."""
+    """A batch's rows of a range of clusters."""
 
     rows: Rows
     members: npt.NDArray[np.void]
-    offsets: npt.NDArray[np.int64]  # of these clusters' rows, from 0
+    offsets: npt.NDArray[np.int64]  # of the clusters in `rows`, starting with 0
 
 
 def homes(
-    batches: Sequence[AssignOutput], first: Gids
+    batches: Sequence[AssignOutput], canonical: Gids
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-    """((n,) home cluster, (n,) distance to its centroid) of every sample, its class's first's.
+    """((n,) home cluster, (n,) distance to its centroid) of every sample, those of its canonical sample.
 
-    -1 and NaN for the unreadable. Raises DamagedFile.
+    -1 and NaN for unreadable samples. `canonical`: (n,) gids. Raises DamagedFile.
     """
-    cluster = np.full(len(first), -1, np.int32)
-    distance = np.full(len(first), np.nan)
+    cluster = np.full(len(canonical), -1, np.int32)
+    distance = np.full(len(canonical), np.nan)
     for batch in batches:
         table = read_array(batch.homes)
         cluster[table["gid"]] = table["cluster"]
         distance[table["gid"]] = table["distance"]
-    readable = first >= 0
-    cluster[readable] = cluster[first[readable]]
-    distance[readable] = distance[first[readable]]
+    readable = canonical >= 0
+    cluster[readable] = cluster[canonical[readable]]
+    distance[readable] = distance[canonical[readable]]
     return cluster, distance
 
 
 def sizes(batches: Sequence[AssignOutput]) -> npt.NDArray[np.int64]:
-    """(k,) rows of each cluster, visitors included. Raises DamagedFile."""
+    """(k,) number of rows of each cluster, including rows at home in other clusters. Raises DamagedFile."""
     total: npt.NDArray[np.int64] | None = None
     for batch in batches:
         some = np.diff(read_array(batch.offsets))

@@ -1,7 +1,7 @@
-"""What a unit of pairs compares: a range of clusters, or a slice of one that is too large for a unit.
+"""Pair tasks: each compares the rows of a range of clusters, or a slice of a cluster that is too large.
 
-The pairs i < j of a cluster's n rows are cut by ranges of i, of about equal numbers of pairs. The cut
-depends on n and the number of parts alone, so whoever compares which slice, each pair is found once.
+The pairs i < j of a cluster's n rows are split by ranges of i with about equal numbers of pairs. The
+split depends only on n and the number of parts, so each pair is found exactly once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from made_core.types import FileRef
 
 @dataclass(frozen=True)
 class PairTask:
-    """Clusters start to stop - 1; where `parts` > 1, slice `part` of the pairs of the only one."""
+    """Clusters start to stop - 1; if `parts` > 1, slice `part` of the pairs of the single cluster."""
 
     start: int
     stop: int
@@ -33,7 +33,7 @@ class PairTask:
 
     @classmethod
     def of(cls, key: str) -> PairTask:
-        """The span that has this key."""
+        """The pair task with this key."""
         if "of" not in key:
             start, stop = key.split("-")
             return cls(int(start), int(stop))
@@ -42,7 +42,7 @@ class PairTask:
         return cls(int(cluster), int(cluster) + 1, int(part), int(parts))
 
     def rows(self, n: int) -> tuple[int, int]:
-        """The rows i [first, last) of a cluster of n whose pairs with all later rows are its slice."""
+        """The rows i [first, last) of a cluster of n rows whose pairs with all later rows are the slice."""
         first, last = (
             n - math.isqrt(n * n * (self.parts - part) // self.parts) for part in (self.part, self.part + 1)
         )
@@ -50,9 +50,13 @@ class PairTask:
 
 
 def pack(sizes: npt.NDArray[np.int64], tasks: int) -> list[PairTask]:
-    """All clusters in order, at most 3 x tasks pair_tasks, that cost about the same: n^2 + n.
+    """At most 3 x tasks pair tasks of about equal cost, covering all clusters in order.
 
-    No span costs more than 1 / tasks of the whole, or a row's pairs: a cluster that does is cut.
+    A cluster of n rows costs n^2 + n. A cluster that costs more than 1 / tasks of the total is split;
+    the smallest slice has the pairs of one row.
+
+    Args:
+        sizes: (k,) rows of each cluster.
     """
     cost = sizes.astype(np.float64) ** 2 + sizes
     limit = cost.sum() / max(1, tasks)
@@ -75,21 +79,22 @@ def pack(sizes: npt.NDArray[np.int64], tasks: int) -> list[PairTask]:
 def crowded(
     pair_tasks: Sequence[PairTask],
     pairs: Sequence[int],
-    dense: Sequence[Sequence[int]],
+    crowded_clusters: Sequence[Sequence[int]],
     most: npt.NDArray[np.int64],
 ) -> list[int]:
-    """The clusters that hold too many near pairs to store, ascending, however they were cut.
+    """The clusters with too many near pairs to store, ascending, however they were split.
 
     Args:
-        pairs, dense: of each span the pairs that it counted, and the clusters that it found crowded.
-        most: (k,) near pairs that may be stored of each cluster.
+        pairs: number of pairs that each task stored.
+        crowded_clusters: the clusters that each task found crowded.
+        most: (k,) maximum number of near pairs stored per cluster.
     """
-    found = {c for some in dense for c in some}
-    together: dict[int, int] = {}
-    for span, count in zip(pair_tasks, pairs, strict=True):
-        if span.parts > 1:
-            together[span.start] = together.get(span.start, 0) + count
-    return sorted(found | {c for c, count in together.items() if count > most[c]})
+    found = {c for some in crowded_clusters for c in some}
+    totals: dict[int, int] = {}  # pairs of each split cluster
+    for task, count in zip(pair_tasks, pairs, strict=True):
+        if task.parts > 1:
+            totals[task.start] = totals.get(task.start, 0) + count
+    return sorted(found | {c for c, count in totals.items() if count > most[c]})
 
 
 @dataclass(frozen=True)
@@ -97,24 +102,24 @@ class FoundPairs:
     """The near pairs that the pair tasks of one run stored."""
 
     files: tuple[FileRef, ...]  # records of near_pairs.PAIR
-    crowded: tuple[int, ...]  # clusters with too many pairs to store, ascending: not in the files
+    crowded: tuple[int, ...]  # clusters with too many pairs to store, ascending; not in the files
     stored: int  # pairs in the files
     histogram: tuple[int, ...]  # of their similarities
 
 
 def together(outputs: Mapping[str, PairsOutput], most: npt.NDArray[np.int64]) -> FoundPairs:
-    """What all pair tasks found. `most`: (k,) near pairs that may be stored of each cluster.
+    """The result of all pair tasks. `most`: (k,) maximum number of near pairs stored per cluster.
 
-    A slice's pairs are left out where its cluster turns out to be crowded: all its pairs are found anew.
+    The files of slices of a crowded cluster are left out: all pairs of the cluster are recomputed later.
     """
     tasks = [PairTask.of(key) for key in outputs]
     found = list(outputs.values())
-    dense = crowded(tasks, [o.stored for o in found], [o.crowded for o in found], most)
-    used = [o for t, o in zip(tasks, found, strict=True) if t.parts == 1 or t.start not in dense]
+    too_many = crowded(tasks, [o.stored for o in found], [o.crowded for o in found], most)
+    used = [o for t, o in zip(tasks, found, strict=True) if t.parts == 1 or t.start not in too_many]
     counts = np.sum([o.histogram for o in used], axis=0) if used else np.zeros(0, np.int64)
     return FoundPairs(
         files=tuple(o.pairs for o in used),
-        crowded=tuple(dense),
+        crowded=tuple(too_many),
         stored=sum(o.stored for o in used),
         histogram=tuple(int(n) for n in counts),
     )

@@ -1,7 +1,7 @@
-"""The corpus: the embedded shards of a run in one fixed order, so that each sample has a number.
+"""The corpus: the embedded shards of a run in a fixed order, which gives each sample a number.
 
-A sample's number (`gid`) is its shard's start + its row. The order is discovery's, of names and
-contents, so it depends neither on how the sources were given nor on who embedded what first.
+A sample's number (`gid`) is the start of its shard + its row. The order is that of discovery, by names
+and contents, so it does not depend on how the sources were given or which shard was embedded first.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ SCHEMA = pa.schema(
         ("url", pa.string()),
         ("fingerprint", pa.string()),
         ("size", pa.int64()),  # bytes of the tar
-        ("expected", pa.int64()),  # samples by its stats; null without stats
+        ("expected", pa.int64()),  # samples according to its stats; null without stats
         ("samples", pa.int64()),
-        ("earlier", pa.bool_()),  # part of the corpus that this one extends
+        ("earlier", pa.bool_()),  # part of the earlier corpus that this one extends
         ("rows", REF),
         ("metadata", REF),
         ("tables", pa.map_(pa.string(), REF)),
@@ -54,33 +54,33 @@ class Part:
     samples: int
     rows: FileRef  # (samples, dim) float16 unit rows
     metadata: FileRef  # of embed.metadata.SCHEMA
-    tables: Mapping[str, FileRef] = field(default_factory=dict)  # further ones of its samples, by name
+    tables: Mapping[str, FileRef] = field(default_factory=dict)  # further tables of its samples, by name
 
     @property
     def stop(self) -> int:
-        """gid behind its last sample."""
+        """gid of its last sample + 1."""
         return self.start + self.samples
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The parts in order, first those of an earlier corpus that this one extends."""
+    """The parts in order; those of the earlier corpus that this one extends come first."""
 
     parts: tuple[Part, ...]
     known: int = 0  # parts of the earlier corpus
 
     @property
     def new(self) -> tuple[Part, ...]:
-        """The parts that this run brings."""
+        """The parts that this run adds."""
         return self.parts[self.known :]
 
     @property
     def begin(self) -> int:
-        """gid of the first sample that this run brings."""
+        """gid of the first sample that this run adds."""
         return self.parts[self.known - 1].stop if self.known else 0
 
     def batches(self, shards: int) -> list[str]:
-        """Keys of batches of up to `shards` of the parts that this run brings: see `batch`."""
+        """Keys of batches of up to `shards` parts that this run adds: see `batch`."""
         stop = len(self.parts)
         return [f"{a}-{min(stop, a + shards)}" for a in range(self.known, stop, shards)]
 
@@ -91,21 +91,21 @@ class Corpus:
 
     @property
     def samples(self) -> int:
-        """Samples, the unreadable ones and those of an earlier corpus included."""
+        """Number of samples, including unreadable ones and those of an earlier corpus."""
         return self.parts[-1].stop if self.parts else 0
 
     @property
     def key(self) -> str:
-        """16 hex digits over every embedded shard's name and content."""
+        """16 hex digits over the name and content of every embedded shard."""
         return digest([self.known, [[p.shard.id, p.rows.digest, p.metadata.digest] for p in self.parts]])
 
     @property
     def tables_key(self) -> str:
-        """16 hex digits over the content of all further tables: what reads them depends on it."""
+        """16 hex digits over the content of all further tables; part of the scope of what reads them."""
         return digest([sorted((name, ref.digest) for name, ref in p.tables.items()) for p in self.parts])
 
     def with_table(self, name: str, tables: Mapping[str, FileRef]) -> Corpus:
-        """The corpus with one more table of each new part, given by the shard's fingerprint."""
+        """The corpus with another table for each new part. `tables`: by the shard's fingerprint."""
         parts = [
             replace(p, tables={**p.tables, name: tables[p.shard.fingerprint]}) if n >= self.known else p
             for n, p in enumerate(self.parts)
@@ -113,13 +113,13 @@ class Corpus:
         return replace(self, parts=tuple(parts))
 
     def part_of(self, gids: Gids) -> npt.NDArray[np.int64]:
-        """The index of the part that holds each gid."""
+        """(len(gids),) index of the part of each gid."""
         starts = np.array([p.start for p in self.parts], np.int64)
-        found: npt.NDArray[np.int64] = np.searchsorted(starts, gids, side="right") - 1
-        return found
+        index: npt.NDArray[np.int64] = np.searchsorted(starts, gids, side="right") - 1
+        return index
 
     def by_part(self, gids: Gids) -> Iterator[tuple[Part, npt.NDArray[np.int64]]]:
-        """For each part that holds some of `gids`: the part, and the positions in `gids`."""
+        """For each part with some of `gids`: the part, and the positions of these in `gids`."""
         part = self.part_of(gids)
         order = np.argsort(part, kind="stable")
         cuts = np.flatnonzero(np.diff(part[order])) + 1
@@ -127,26 +127,26 @@ class Corpus:
             yield self.parts[int(part[positions[0]])], positions
 
     def gather(self, gids: Gids) -> Rows:
-        """(len(gids), dim) float16 stored rows. Raises DamagedFile."""
-        held = list(self.by_part(gids))
-        if not held:
+        """(len(gids), dim) float16 stored rows, in the order of `gids`. Raises DamagedFile."""
+        parts = list(self.by_part(gids))
+        if not parts:
             return np.zeros((0, 0), np.float16)
-        width = StoredArray(held[0][0].rows).shape[1]
+        width = StoredArray(parts[0][0].rows).shape[1]
         result: Rows = np.empty((len(gids), width), np.float16)
 
         def fill(some: tuple[Part, npt.NDArray[np.int64]]) -> None:
             part, positions = some
             result[positions] = StoredArray(part.rows).take(gids[positions] - part.start)
 
-        with ThreadPoolExecutor(readers(part.rows for part, _ in held)) as pool:
-            list(pool.map(fill, held))
+        with ThreadPoolExecutor(readers(part.rows for part, _ in parts)) as pool:
+            list(pool.map(fill, parts))
         return result
 
 
 def build(embedded: Iterable[Part], earlier: Corpus | None = None) -> Corpus:
-    """The corpus of embedded shards in discovery's order, behind those of `earlier`.
+    """The corpus of embedded shards, given in the order of discovery, after those of `earlier`.
 
-    The parts are numbered here, whatever `start` they have. Empty shards are left out: they hold no sample.
+    Sets `start` of the parts. Shards without samples are left out.
     """
     parts = list(earlier.parts) if earlier else []
     known, start = len(parts), earlier.samples if earlier else 0
@@ -158,7 +158,7 @@ def build(embedded: Iterable[Part], earlier: Corpus | None = None) -> Corpus:
 
 
 def put(folder: str, corpus: Corpus) -> FileRef:
-    """Puts the corpus as a table of SCHEMA, a row per shard, unless it is there. Raises StorageFailed."""
+    """Writes the corpus as a table of SCHEMA, one row per shard, unless it exists. Raises StorageFailed."""
     records = [
         {
             "shard": p.shard.id, "url": p.shard.url, "fingerprint": p.shard.fingerprint,
@@ -172,7 +172,7 @@ def put(folder: str, corpus: Corpus) -> FileRef:
     pq.write_table(pa.Table.from_pylist(records, SCHEMA), sink)
     data = sink.getvalue()
     url = files.join(folder, f"{hashlib.blake2b(data, digest_size=8).hexdigest()}.parquet")
-    if files.exists(url) and files.read(url) == data:  # else it is damaged: made again at once
+    if files.exists(url) and files.read(url) == data:  # a damaged file is overwritten
         return files.reference(url)
     return files.put_bytes(url, data)
 

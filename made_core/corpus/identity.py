@@ -1,8 +1,8 @@
-"""The catalog: for each sample of the corpus its uid, and which sample's vector stands for it.
+"""The identities of a corpus: the uid of each sample, and the canonical sample of equal images.
 
-Samples with equal image bytes are one image: the readable one with the lowest uid (then gid)
-is the class's first, and its stored row is the vector of all. What is not readable has no class.
-In a corpus that extends another, what was a class's first then is so still.
+Samples with equal image bytes are one image. The readable one with the lowest uid (then gid) is the
+canonical sample; its stored row is the vector of all. Unreadable samples have no canonical sample. In a
+corpus that extends another, canonical samples of the earlier corpus stay canonical.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ class Identities:
     """Arrays over all samples, by gid."""
 
     uids: Uids  # UTF-8
-    canonical: Gids  # gid of the class's first; -1: unreadable
+    canonical: Gids  # gid of the canonical sample; -1: unreadable
 
     @property
     def images(self) -> Gids:
-        """The gids of the classes' canonicals: the samples whose rows are clustered and compared."""
+        """The gids of the canonical samples, ascending: their rows are clustered and compared."""
         return np.flatnonzero(self.canonical == np.arange(len(self.canonical)))
 
 
 def build(corpus: Corpus, earlier: Gids | None = None) -> Identities:
-    """The catalog of a corpus, from the metadata alone. `earlier`: see `canonicals`. Raises DamagedFile."""
+    """The identities of a corpus, from the metadata only. `earlier`: see `canonicals`. Raises DamagedFile."""
     uids: list[Uids] = []
     digests: list[npt.NDArray[np.bytes_]] = []
     readable: list[npt.NDArray[np.bool_]] = []
     for part in corpus.parts:
         table = metadata.read_table(part.metadata, ["uid", "image_digest", "error"])
         uids.append(np.array([u.encode() for u in table["uid"].to_pylist()], np.bytes_))
-        # As two numbers: numpy's byte strings would lose trailing zero bytes.
+        # V16, later two integers: numpy's byte strings would drop trailing zero bytes.
         raw = b"".join(d or bytes(16) for d in table["image_digest"].to_pylist())
         digests.append(np.frombuffer(raw, "V16"))
         readable.append(pc.is_null(table["error"]).to_numpy(zero_copy_only=False))
@@ -59,17 +59,19 @@ def canonicals(
     readable: npt.NDArray[np.bool_],
     earlier: Gids | None = None,
 ) -> Gids:
-    """For each sample the gid of its class's first, -1 for the unreadable.
+    """(n,) gid of each sample's canonical sample; -1 for an unreadable sample.
 
     Args:
-        uids: (n,) byte strings. digests: (n, 2) halves of the image's digest. readable: (n,).
-        earlier: (m,) of the first m samples, those of the corpus that this one extends.
+        uids: (n,) byte strings.
+        digests: (n, 2) halves of the image digests.
+        readable: (n,) flags.
+        earlier: (m,) result for the first m samples, those of the corpus that this one extends.
     """
     n = len(uids)
-    first = np.full(n, -1, np.int64)
+    canonical = np.full(n, -1, np.int64)
     gids = np.flatnonzero(readable)
     if not len(gids):
-        return first
+        return canonical
     later = np.ones(n, bool)
     if earlier is not None:
         later[: len(earlier)] = earlier != np.arange(len(earlier))
@@ -78,26 +80,29 @@ def canonicals(
     same = (digests[ordered[1:]] == digests[ordered[:-1]]).all(axis=1)
     starts = np.concatenate([[0], np.flatnonzero(~same) + 1])
     sizes = np.diff(np.append(starts, len(ordered)))
-    first[ordered] = np.repeat(ordered[starts], sizes)
-    return first
+    canonical[ordered] = np.repeat(ordered[starts], sizes)
+    return canonical
 
 
 def hashes(uids: Uids, seed: int) -> npt.NDArray[np.uint64]:
-    """(n,) 64-bit hashes of the uids under a seed (blake2b): an order that nobody chose."""
+    """(n,) 64-bit hashes of the uids with a seed (keyed blake2b): a reproducible random order."""
     key = seed.to_bytes(8, "little")
     data = b"".join(hashlib.blake2b(u, digest_size=8, key=key).digest() for u in uids.tolist())
     return np.frombuffer(data, "<u8")
 
 
-def training_sample(catalog: Identities, size: int, seed: int) -> Gids:
-    """`size` images by the lowest hash of their uids, in that order: any shard order, one sample."""
-    images = catalog.images
-    order = np.lexsort((images, catalog.uids[images], hashes(catalog.uids[images], seed)))
+def training_sample(identities: Identities, size: int, seed: int) -> Gids:
+    """gids of the `size` images with the lowest hashes of their uids, in that order.
+
+    The sample does not depend on the order of the shards.
+    """
+    images = identities.images
+    order = np.lexsort((images, identities.uids[images], hashes(identities.uids[images], seed)))
     return images[order[:size]]
 
 
 def put(url: str, identities: Identities) -> IdentifyOutput:
-    """Puts `<url>.uids.npy` and `<url>.canonical.npy`. Raises StorageFailed."""
+    """Writes `<url>.uids.npy` and `<url>.canonical.npy`. Raises StorageFailed."""
     return IdentifyOutput(
         samples=len(identities.uids),
         uids=put_array(f"{url}.uids.npy", identities.uids),
@@ -108,5 +113,5 @@ def put(url: str, identities: Identities) -> IdentifyOutput:
 
 
 def read(output: IdentifyOutput) -> Identities:
-    """The identities that `put` wrote, on disk. Raises DamagedFile."""
+    """The identities that `put` wrote, memory-mapped. Raises DamagedFile."""
     return Identities(read_array(output.uids), read_array(output.canonical))

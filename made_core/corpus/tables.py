@@ -1,4 +1,4 @@
-"""The tables of an embedded shard: its metadata, and further ones that later stages put beside it."""
+"""The tables of an embedded shard: its metadata, and further tables that later stages add."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from made_core.io import stored
 
 
 def read(part: Part, columns: Sequence[str]) -> pa.Table:
-    """Columns of a part, a row for EVERY sample in tar order.
+    """Columns of a part, one row for EVERY sample in tar order.
 
     Args:
-        columns: names of the metadata's (embed.metadata.SCHEMA), or `<table>.<column>` of a further table.
+        columns: of the metadata (embed.metadata.SCHEMA), or `<table>.<column>` of a further table.
 
     Raises:
-        DamagedFile: a stored file is gone, not what was written, or has another number of rows.
+        DamagedFile: a stored file is missing, damaged or has another number of rows.
         RecipeError: the part has no such table.
     """
     own = [name for name in columns if "." not in name]
-    found = metadata.read_table(part.metadata, own)
+    result = metadata.read_table(part.metadata, own)
     for name in columns:
         table, dot, column = name.partition(".")
         if not dot:
@@ -37,7 +37,7 @@ def read(part: Part, columns: Sequence[str]) -> pa.Table:
         if len(values) != part.samples:
             ref = part.tables[table]
             raise DamagedFile(
-                f"{ref.path} has {len(values)} rows, shard {part.shard.id} {part.samples} samples"
+                f"{ref.path} has {len(values)} rows, but shard {part.shard.id} has {part.samples} samples"
             )
-        found = found.append_column(name, values)
-    return found
+        result = result.append_column(name, values)
+    return result

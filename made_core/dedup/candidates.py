@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from made_core.vectors import Rows
+from made_core.vectors import MARGIN, Rows
 
-MARGIN = 1e-5  # float32 products of unit rows err by 4e-7 (measured)
 WIDEST = 0.05  # of int8's margin: beyond it float32 finds fewer candidates
 SPARSE = 1 / 200  # of a block's pairs: with more candidates than this, float32 sorts them first
 SLAB = 512  # rows of a product whose scores are held: 4 MB beside 2048 others
@@ -41,37 +40,16 @@ class Block:
     residual: float  # no row's cut-off part is longer
 
 
-@dataclass(frozen=True)
-class Quantised:
-    """Rows cut to int8."""
-
-    steps: torch.Tensor  # (n, dim) int8
-    scale: float  # a step; 1 where all rows are zero
-    rest: torch.Tensor  # (n, dim) float32: what was cut off
-    residual: float  # no row's cut-off part is longer
-    length: float  # no row is longer
-
-
-def quantise(rows: torch.Tensor, scale: float | None = None) -> Quantised:
-    """(n, dim) float32 rows in steps of `scale`, by default of the largest coordinate / 127."""
-    scale = scale or float(rows.abs().max()) / 127 or 1.0
-    steps = (rows / scale).round_()
-    cut = steps.to(torch.int8)
-    rest = steps.mul_(-scale).add_(rows)
-    return Quantised(cut, scale, rest, _longest(rest), _longest(rows))
-
-
-def _longest(rows: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(rows, dim=1).max())
-
-
 def prepare(rows: Rows, int8: bool | None = None) -> Block:
     """A block of (n, dim) stored rows, none of them zero. `int8` None: where it is faster."""
     unit = unit32(rows)
     if not (int8_is_faster() if int8 is None else int8) or not len(rows):
         return Block(unit, None, 0.0, 0.0)
-    cut = quantise(unit)
-    return Block(unit, cut.steps, cut.scale, cut.residual)
+    scale = float(unit.abs().max()) / 127
+    steps = (unit / scale).round_()
+    cut = steps.to(torch.int8)
+    rest = steps.mul_(-scale).add_(unit)
+    return Block(unit, cut, scale, float(torch.linalg.vector_norm(rest, dim=1).max()))
 
 
 def candidates(left: Block, right: Block, bound: float) -> tuple[Ints, Ints]:

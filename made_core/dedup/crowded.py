@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from made_core.dedup.candidates import MARGIN, Block, candidates, prepare, unit32
+from made_core.dedup.candidates import Block, candidates, prepare, unit32
 from made_core.dedup.rules import Edges, Flags, Floats, Ints
-from made_core.vectors import Rows, cosine
+from made_core.vectors import MARGIN, Rows, cosine
 
 STEP = 256  # rows of the walk that are compared at a time
 KEPT_BLOCK = 4096  # kept rows of a product: 4 MB of scores a step

@@ -57,7 +57,7 @@ def read(corpus: Corpus, files: ResolveFiles, recipe: Recipe) -> ResolveInputs:
     """The inputs of a corpus; crowded clusters' rows are read as they are touched.
 
     Raises:
-        DamagedFile: a stored file is gone or not what was written.
+        DamagedFile: a stored file is missing or damaged.
         RecipeError: the keep rule reads a field that no sample has.
     """
     identities = identity.read(files.identities)

@@ -35,7 +35,7 @@ def scan(corpus: Corpus, first: Gids, recipe: Recipe) -> MetadataScan:
     """Reads the metadata of all shards once. `first`: (n,) the gid of each sample's canonical image.
 
     Raises:
-        DamagedFile: a stored file is gone or not what was written.
+        DamagedFile: a stored file is missing or damaged.
         RecipeError: the keep rule reads a field that no sample has, or a filter a table that is not there.
     """
     extra = order.columns(recipe.dedup)

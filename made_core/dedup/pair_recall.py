@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -120,6 +119,8 @@ def estimate(counts: Ints, images: int) -> Recall:
     usual 1 / (1 - n/N), which is of variances and too bold for rare misses. No sample tells of a
     loss that sits in a few images, of very many duplicates each, that nobody drew.
     """
+    from scipy.stats import beta, norm, t  # takes half a second, and most commands need none of it
+
     d, f = counts[:, 0].astype(np.float64), counts[:, 1].astype(np.float64)
     n, m, total = len(counts), int((d > 0).sum()), d.sum()
     sums = (n, m, int(total), int(f.sum()))
@@ -131,43 +132,10 @@ def estimate(counts: Ints, images: int) -> Recall:
     trials = float(m)
     if 0 < r < 1 and m > 1:
         variance = (n - 1) / n * float((((f - r * d) / (total - d)) ** 2).sum())
-        stretch = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) / _student(m - 1)
+        stretch = norm.ppf((1 + CONFIDENCE) / 2) / t.ppf((1 + CONFIDENCE) / 2, m - 1)
         trials = min(trials, r * (1 - r) / variance * stretch**2) if variance else trials
     trials *= -math.log1p(-n / images) / (n / images)
     hits, tail = r * trials, (1 - CONFIDENCE) / 2
-    low = _beta_quantile(tail, hits, trials - hits + 1) if r > 0 else 0.0
-    high = _beta_quantile(1 - tail, hits + 1, trials - hits) if r < 1 else 1.0
+    low = float(beta.ppf(tail, hits, trials - hits + 1)) if r > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if r < 1 else 1.0
     return Recall(*sums, r, low, high)
-
-
-def _student(freedom: int) -> float:
-    """The two-sided quantile of Student's t: P(|T| > t) = I_{v / (v + t^2)}(v/2, 1/2)."""
-    x = _beta_quantile(1 - CONFIDENCE, freedom / 2, 0.5)
-    return math.sqrt(freedom * (1 - x) / x)
-
-
-def _beta_quantile(share: float, a: float, b: float) -> float:
-    """x with I_x(a, b) = `share`, by halving."""
-    low, high = 0.0, 1.0
-    for _ in range(40):  # to 12 decimals
-        middle = (low + high) / 2
-        low, high = (middle, high) if _beta(middle, a, b) < share else (low, middle)
-    return (low + high) / 2
-
-
-def _beta(x: float, a: float, b: float) -> float:
-    """I_x(a, b), 0 < x < 1: the regularised incomplete beta function (dlmf.nist.gov/8.17.E22)."""
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _beta(1 - x, b, a)
-    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    upper, lower = 1.0, 1 / (1 - (a + b) * x / (a + 1))  # the continued fraction, by Lentz' method
-    value, m, step = lower, 0, 0.0
-    while abs(step - 1) > 1e-13 and m < 100_000:
-        m += 1
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for term in (even, odd):
-            lower, upper = 1 / (1 + term * lower), 1 + term / upper
-            step = lower * upper
-            value *= step
-    return math.exp(scale) * value / a

@@ -1,1 +1,1 @@
-"""From a tar to unit rows and metadata: the encoders, and what is stored of each sample."""
+"""From a tar to embeddings and metadata: the encoders, and the stored tables."""

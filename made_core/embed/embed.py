@@ -1,4 +1,4 @@
-"""A shard's tar -> unit rows and metadata, a row for EVERY sample."""
+"""Embeds a shard: tar -> unit rows and metadata, one row for EVERY sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,22 +21,22 @@ from made_core.ingest.decode import decode
 from made_core.types import Shard
 from made_core.vectors import Rows
 
-if TYPE_CHECKING:  # it imports torch, which a reader of embeddings need not
+if TYPE_CHECKING:
     from made_core.embed.encoder import Encoder
 
 
 @dataclass(frozen=True)
 class EmbeddedShard:
-    """A shard's rows and metadata, in tar order."""
+    """A shard's embeddings and metadata, in tar order."""
 
     rows: Rows  # (n, dim) float16 unit rows; zero for an unreadable sample
     table: pa.Table  # of metadata.SCHEMA
-    stray: int  # members of the tar that belong to no sample
+    stray: int  # tar members that belong to no sample
 
 
 @dataclass
 class _Prepared:
-    record: dict[str, Any]
+    record: metadata.Record
     pixels: Tensor | None
 
 
@@ -50,16 +50,21 @@ def embed(
 ) -> EmbeddedShard:
     """Embeds a shard.
 
-    One bad image never costs its neighbours: its row is zero and its record says why.
-    `progress` is called with the samples done so far.
+    An unreadable image does not affect other samples: its row is zero and its record has the error.
+
+    Args:
+        path: local path of the tar.
+        max_pixels: images with more pixels are unreadable.
+        threads: that read and decode.
+        progress: called with the number of samples done so far.
 
     Raises:
-        CorruptShard: no whole tar.
+        CorruptShard: the tar is not complete.
     """
-    held = tar.index(path)
-    n = len(held.entries)
+    index = tar.index(path)
+    n = len(index.entries)
     rows: Rows = np.zeros((n, encoder.encoding.dim), np.float16)
-    records: list[dict[str, Any]] = []
+    records: list[metadata.Record] = []
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with ThreadPoolExecutor(threads) as pool:
@@ -68,13 +73,13 @@ def embed(
                 return _prepare(tar.load(descriptor, entry, shard.url), entry, shard, encoder,
                                 max_pixels)  # fmt: skip
 
-            for batch in _ahead(pool, prepare, held.entries, encoder.encoding.batch_size):
+            for batch in _ahead(pool, prepare, index.entries, encoder.encoding.batch_size):
                 _encode(batch, encoder, rows[len(records) : len(records) + len(batch)])
                 records.extend(p.record for p in batch)
                 progress(len(records))
     finally:
         os.close(descriptor)
-    return EmbeddedShard(rows, pa.Table.from_pylist(records, schema=metadata.SCHEMA), held.stray)
+    return EmbeddedShard(rows, pa.Table.from_pylist(records, schema=metadata.SCHEMA), index.stray)
 
 
 def _ahead(
@@ -83,7 +88,7 @@ def _ahead(
     entries: Sequence[tar.Entry],
     size: int,
 ) -> Iterator[list[_Prepared]]:
-    """Batches in order, the next one being prepared while the caller uses this one."""
+    """Batches in order; the next one is prepared while the caller uses the current one."""
     waiting: list[Future[_Prepared]] = []
     for start in range(0, len(entries), size):
         batch, waiting = waiting, [pool.submit(prepare, e) for e in entries[start : start + size]]
@@ -112,12 +117,12 @@ def _prepare(
 
 
 def _encode(batch: list[_Prepared], encoder: Encoder, out: Rows) -> None:
-    places = [i for i, p in enumerate(batch) if p.pixels is not None]
-    if not places:
+    positions = [i for i, p in enumerate(batch) if p.pixels is not None]
+    if not positions:
         return
     vectors = encoder.encode([p.pixels for p in batch if p.pixels is not None])
-    for place, vector in zip(places, vectors, strict=True):
+    for i, vector in zip(positions, vectors, strict=True):
         if np.isfinite(vector).all():
-            out[place] = vector
+            out[i] = vector
         else:
-            batch[place].record["error"] = "its embedding is zero or not finite"
+            batch[i].record["error"] = "its embedding is zero or not finite"

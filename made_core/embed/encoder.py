@@ -1,4 +1,4 @@
-"""The encoders: images -> unit rows. open_clip's models, and the descriptors that need no weights."""
+"""The encoders, images -> unit rows: open_clip's models, and built-in descriptors without weights."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from made_core.embed import models, perceptual
 from made_core.errors import EncoderError, Transient
 from made_core.types import Encoding
 
-CLIP_EPS = 0.05  # SemDeDup's figures for CLIP: eps 0.03 to 0.12 keeps 72 to 50 % of LAION
+CLIP_EPS = 0.05  # SemDeDup reports for CLIP: eps 0.03 to 0.12 keeps 72 to 50 % of LAION
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LONGEST = 32  # long side / short side; what is beyond, at both ends, no square crop keeps
-FORMAT = 1  # of stored embeddings: part of every key, to be raised when the meaning changes
+LONGEST = 32  # maximum aspect ratio that is resized; a square crop would drop the ends anyway
+FORMAT = 1  # of stored embeddings; part of every key. Raise it when their meaning changes
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Encoder:
     def encode(self, pixels: Sequence[Tensor]) -> npt.NDArray[np.float32]:
         """(n, dim) float32 unit rows in input order, n <= batch_size.
 
-        The batch is padded to `batch_size`: equal images get equal rows, whoever their
-        neighbours are. A row that is not finite or zero comes out as NaN.
+        The batch is padded to `batch_size`, so that equal images get equal rows whatever the rest of
+        the batch is. A row that is zero or not finite is returned as NaN.
         """
         batch = torch.stack(list(pixels))
         missing = self.encoding.batch_size - len(batch)
@@ -54,10 +54,10 @@ class Encoder:
 
 
 def resolve(part: recipe.Encoder) -> recipe.Encoder:
-    """`part` with device, precision and batch size settled for this machine.
+    """`part` with device, precision and batch size resolved for this machine.
 
     Raises:
-        EncoderError: cuda is asked for and not there.
+        EncoderError: the device is cuda and this machine has none.
     """
     has_cuda = torch.cuda.is_available()
     if part.device == "cuda" and not has_cuda:
@@ -74,11 +74,12 @@ def resolve(part: recipe.Encoder) -> recipe.Encoder:
 
 @lru_cache(maxsize=1)
 def load(part: recipe.Encoder) -> Encoder:
-    """The encoder of a resolved recipe part; kept in the process for the next task.
+    """The encoder of a resolved recipe part; cached in the process for the next task.
 
     Raises:
-        EncoderError: unknown model, tag or file, a checkpoint that does not fit, an image size
-            that the patch size does not divide.
+        EncoderError: unknown model, tag or file, a checkpoint that does not fit the model, or a patch
+            size that does not divide the image size.
+        Transient: the weights could not be read or downloaded; a retry may succeed.
     """
     if part.model == "perceptual":
         return _builtin(part, perceptual.describe, perceptual.DEFAULT_EPS)
@@ -88,8 +89,8 @@ def load(part: recipe.Encoder) -> Encoder:
 
 
 def _encoding(part: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: float) -> Encoding:
-    cut = {"device": part.device, "precision": part.precision, "batch_size": part.batch_size}
-    key = digest([FORMAT, part.model, cut, facts])
+    setup = {"device": part.device, "precision": part.precision, "batch_size": part.batch_size}
+    key = digest([FORMAT, part.model, setup, facts])
     return Encoding(key, part.model, dim, size, part.device, part.precision,
                     int(part.batch_size), eps, eps, eps_is_default=True)  # fmt: skip
 
@@ -104,7 +105,7 @@ def _builtin(part: recipe.Encoder, describe: Callable[[Tensor], Tensor], eps: fl
 
 
 def _open_clip(part: recipe.Encoder) -> Encoder:
-    import open_clip  # here: it takes seconds, which each new worker would wait for the built-in ones
+    import open_clip  # here, because it takes seconds, which the built-in encoders do not need
 
     vision = models.config_of(part).get("vision_cfg", {})
     if part.config is not None:
@@ -115,14 +116,14 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
         )
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
         text = f"{part.model} with pretrained {part.pretrained}: {_first_line(error)}"
-        if str(error).startswith("Failed to download"):  # open_clip's word for all that the hub does
+        if str(error).startswith("Failed to download"):  # open_clip's message for any error of the hub
             raise Transient(text) from error
         raise EncoderError(text) from None
-    except OSError as error:  # the disk: worth another try
+    except OSError as error:  # of the disk: a retry may succeed
         raise Transient(f"{part.model} with pretrained {part.pretrained}: {error}") from error
-    except Exception as error:  # unpickling a file that is no checkpoint raises almost anything
+    except Exception as error:  # unpickling a file that is not a checkpoint can raise almost anything
         raise EncoderError(
-            f"encoder.pretrained: {part.pretrained} is no checkpoint ({type(error).__name__})"
+            f"encoder.pretrained: {part.pretrained} is not a checkpoint ({type(error).__name__})"
         ) from None
     dtype = DTYPES[part.precision]
     visual = model.visual.to(dtype).eval()
@@ -134,7 +135,7 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
 
     def forward(pixels: Tensor) -> Tensor:
         rows = visual(pixels.to(part.device, dtype))
-        vectors: Tensor = rows[0] if isinstance(rows, tuple) else rows  # CoCa: rows, and its tokens
+        vectors: Tensor = rows[0] if isinstance(rows, tuple) else rows  # CoCa returns (rows, tokens)
         return vectors
 
     facts = [_digest(visual.state_dict()), str(transform), vision]
@@ -145,7 +146,7 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """The middle of a very long image: enlarged whole to the model's size it may not fit memory."""
+    """Crops a very long image to its middle: resized as a whole it may not fit in memory."""
     width, height = image.size
     longest = LONGEST * min(width, height)
     if max(width, height) <= longest:
@@ -169,5 +170,5 @@ def _first_line(error: BaseException) -> str:
 
 
 def with_eps(encoding: Encoding, eps: float | None) -> Encoding:
-    """The encoding with the recipe's eps; its own default where that is None."""
+    """The encoding with the recipe's eps; with its default if that is None."""
     return encoding if eps is None else replace(encoding, eps=eps, eps_is_default=False)

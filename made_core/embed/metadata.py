@@ -1,7 +1,7 @@
-"""What is stored of a shard's samples: unit rows, and a row of metadata for EVERY sample.
+"""The stored tables of a shard: embeddings and metadata, one row for EVERY sample.
 
-Two files a shard: `.npy`, float16 unit rows in tar order, one for EVERY sample (an unreadable
-sample's is zero), and `.parquet`, the metadata of the same rows with the errors.
+Each shard has two files: `.npy`, float16 unit rows in tar order (zero for unreadable samples), and
+`.parquet`, the metadata of the same rows, including errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,36 +25,53 @@ from made_core.vectors import Rows
 
 SCHEMA = pa.schema(
     [
-        ("row", pa.int32()),  # place in the tar, 0 first
+        ("row", pa.int32()),  # position in the tar, 0 for the first
         ("key", pa.string()),
-        ("uid", pa.string()),  # the json's, else 128 bits of a hash over (shard, row), as hex
+        ("uid", pa.string()),  # from the json; else derived from the shard and the key, as hex
         ("error", pa.string()),  # why it is unreadable; null: it has an embedding
-        ("warning", pa.string()),  # what is wrong with json or txt; the sample is used all the same
+        ("warning", pa.string()),  # what is wrong with the json or txt; the sample is used anyway
         ("image_digest", pa.binary(16)),  # blake2b-128 of the image's bytes
-        ("content_digest", pa.binary(16)),  # blake2b-128 of all members, checked again when written
+        ("content_digest", pa.binary(16)),  # blake2b-128 of all members, checked again on writing
         ("width", pa.int32()),  # of the decoded image, pixels
         ("height", pa.int32()),
         ("caption", pa.string()),
-        ("url", pa.string()),  # where img2dataset got it
-        ("json", pa.string()),  # as found
+        ("url", pa.string()),  # from which img2dataset downloaded the image
+        ("json", pa.string()),  # as in the tar
     ]
 )
-MAX_UID = 128  # bytes of UTF-8: the catalog holds all uids at the width of the longest
+MAX_UID = 128  # bytes of UTF-8: the array of uids has the width of the longest
+
+
+class Record(TypedDict):
+    """A row of SCHEMA."""
+
+    row: int
+    key: str
+    uid: str
+    error: str | None
+    warning: str | None
+    image_digest: bytes | None
+    content_digest: bytes
+    width: int | None
+    height: int | None
+    caption: str | None
+    url: str | None
+    json: str | None
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a sample's json and txt say."""
+    """The content of a sample's json and txt."""
 
-    fields: dict[str, Any]  # of the json, {} where it has none
-    text: str | None  # the json as found, where it is an object
+    fields: dict[str, Any]  # of the json; {} without one
+    text: str | None  # of the json, if it is an object
     caption: str | None
     url: str | None
-    warnings: list[str]  # what is wrong with them
+    warnings: list[str]  # what is wrong with the json and txt
 
 
 def described(sample: tar.Sample) -> Described:
-    """What a sample's json and txt say; the txt's caption goes before the json's."""
+    """The content of a sample's json and txt; a caption in the txt precedes one in the json."""
     warnings: list[str] = []
     fields: dict[str, Any] = {}
     text = _text(sample.get("json"), "json", warnings)
@@ -79,8 +96,8 @@ def described(sample: tar.Sample) -> Described:
     )
 
 
-def record(sample: tar.Sample, entry: tar.Entry, shard: Shard) -> dict[str, Any]:
-    """The sample's row of `SCHEMA`, before its image is decoded."""
+def record(sample: tar.Sample, entry: tar.Entry, shard: Shard) -> Record:
+    """The sample's row of SCHEMA, before its image is decoded."""
     found = described(sample)
     warnings = list(found.warnings)
     uid = _uid(found.fields.get("uid"), warnings) or derived_uid(shard.fingerprint, entry)
@@ -101,22 +118,22 @@ def record(sample: tar.Sample, entry: tar.Entry, shard: Shard) -> dict[str, Any]
 
 
 def _uid(found: Any, warnings: list[str]) -> str | None:
-    """The json's uid; None: it has none, or one that the catalog's byte strings cannot hold."""
+    """The json's uid; None if it has none, or one that the array of uids cannot hold."""
     if found in (None, ""):
         return None
     uid = valid(str(found))
     size = len(uid.encode())
     if size > MAX_UID or "\0" in uid:
         what = f"has {size} bytes, allowed: up to {MAX_UID}" if size > MAX_UID else "has a zero byte"
-        warnings.append(f"uid {what}: one is derived")
+        warnings.append(f"uid {what}; a derived uid is used")
         return None
     return uid
 
 
 def derived_uid(fingerprint: str, entry: tar.Entry) -> str:
-    """32 hex digits for a sample whose json names no uid: blake2b-128 of `<fingerprint>/<key>`.
+    """32 hex digits for a sample without a uid in its json: blake2b-128 of `<fingerprint>/<key>`.
 
-    A key met again in the same tar has `#<row>` behind it: it is another sample.
+    `#<row>` is appended if an earlier sample of the tar has the same key.
     """
     name = f"{entry.key}#{entry.row}" if entry.is_repeat else entry.key
     text = f"{fingerprint}/{name}".encode("utf-8", "surrogateescape")
@@ -129,19 +146,20 @@ def _text(data: bytes | None, what: str, warnings: list[str]) -> str | None:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        warnings.append(f"{what} is no UTF-8: {error.reason} at byte {error.start}")
+        warnings.append(f"{what} is not valid UTF-8: {error.reason} at byte {error.start}")
         return data.decode("utf-8", "replace")
 
 
 def valid(text: str) -> str:
-    """`text` without lone surrogates, which no UTF-8 file can hold."""
+    """`text` with lone surrogates escaped, which UTF-8 cannot represent."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def put(url: str, rows: Rows, table: pa.Table, stray: int = 0) -> EmbedOutput:
-    """Puts `<url>.npy` and `<url>.parquet`; `stray` members of the tar belong to no sample.
+    """Writes `<url>.npy` and `<url>.parquet`. Raises StorageFailed.
 
-    Raises StorageFailed.
+    Args:
+        rows: (n, dim) float16. table: n rows of SCHEMA. stray: tar members that belong to no sample.
     """
 
     def write_table(path: Path) -> None:
@@ -162,12 +180,12 @@ def _present(column: pa.ChunkedArray) -> int:
 
 
 def read_rows(ref: FileRef) -> Rows:
-    """(n, dim) float16, on disk. Raises DamagedFile."""
+    """(n, dim) float16 unit rows, memory-mapped. Raises DamagedFile."""
     rows: Rows = read_array(ref)
     return rows
 
 
 def read_table(ref: FileRef, columns: Sequence[str]) -> pa.Table:
-    """The metadata's `columns`. Raises DamagedFile."""
+    """The `columns` of a metadata table. Raises DamagedFile."""
     with stored.local(ref) as path:
         return pq.read_table(path, columns=list(columns), memory_map=False)

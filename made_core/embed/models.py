@@ -1,4 +1,4 @@
-"""Which models and weights open_clip knows, told without torch: its import takes up to ten seconds."""
+"""Checks open_clip models and weights without importing torch, which takes up to ten seconds."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from made_core.errors import EncoderError
 from made_core.imports import without
 
 BUILTIN = ("perceptual", "mean-colour")
-PARTS = {"embed_dim", "vision_cfg", "text_cfg"}  # of a model config
+PARTS = {"embed_dim", "vision_cfg", "text_cfg"}  # required fields of a model config
 
 
 def check(part: recipe.Encoder) -> None:
-    """Sees that a worker would find the encoder; weights are neither read nor downloaded.
+    """Checks that a worker will find the encoder; weights are neither read nor downloaded.
 
     Raises:
         EncoderError: as `config_of`.
@@ -35,11 +35,14 @@ def config_of(part: recipe.Encoder) -> dict[str, Any]:
     """open_clip's config of a model that is not built in.
 
     Raises:
-        EncoderError: unknown model or tag, no such file, a config that open_clip cannot use, an image
-            size that the patch size does not divide.
+        EncoderError: unknown model or tag, a missing file, a config that open_clip cannot use, or a
+            patch size that does not divide the image size.
     """
     if part.model.startswith(("hf-hub:", "local-dir:")):  # open_clip would ignore `pretrained`
-        raise EncoderError(f"encoder.model: {part.model}: name a model, and its weights in pretrained")
+        raise EncoderError(
+            f"encoder.model: {part.model}: expected a model name such as ViT-B-32; "
+            "name its weights in encoder.pretrained"
+        )
     config = _own(part) if part.config is not None else None
     pretrained = part.pretrained or ""
     looks_like_file = "/" in pretrained or pretrained.endswith((".pt", ".pth", ".bin", ".safetensors"))
@@ -50,7 +53,7 @@ def config_of(part: recipe.Encoder) -> dict[str, Any]:
         tags = _tags().list_pretrained_tags_by_model(part.model)
         if _tags().get_pretrained_cfg(part.model, pretrained) == {}:
             raise EncoderError(
-                f"encoder.pretrained: {part.model} has no tag {pretrained}, and no such file; "
+                f"encoder.pretrained: {part.model} has no tag {pretrained}, and there is no such file; "
                 f"its tags: {', '.join(tags) or 'none'}"
             )
     vision = config.get("vision_cfg", {})
@@ -61,18 +64,20 @@ def config_of(part: recipe.Encoder) -> dict[str, Any]:
 
 
 def weights(part: recipe.Encoder) -> str:
-    """`pretrained`: a tag, or a path without a tilde."""
+    """`pretrained`: a tag, or a path with its tilde expanded."""
     pretrained = part.pretrained or ""
     return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
 
 
 def _own(part: recipe.Encoder) -> dict[str, Any]:
-    """The config in the user's file, refused before open_clip reads it: it would trip over it ever after."""
+    """The config in the user's file. Checked first, because open_clip would keep an invalid one loaded."""
     path = Path(part.config or "").expanduser()
     if not path.is_file():
         raise EncoderError(f"encoder.config: no such file: {path}")
     if path.stem != part.model:
-        raise EncoderError(f"encoder.config defines model {path.stem}, the recipe has {part.model}")
+        raise EncoderError(
+            f"encoder.config defines model {path.stem}, but encoder.model is {part.model}; they must be equal"
+        )
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -105,13 +110,13 @@ def _folder() -> Path:
 
 @cache
 def _tags() -> Any:
-    """open_clip's module of pretrained tags, loaded alone: as part of the package it imports torch."""
+    """open_clip's module of pretrained tags, loaded on its own: importing the package imports torch."""
     name = "_made_open_clip"
     if "open_clip.pretrained" not in sys.modules:
         package = ModuleType(name)
         package.__path__ = [str(_folder())]
         sys.modules[name] = package
-        # It needs safetensors.torch to download only. A version that needs more is imported as a whole.
+        # It needs safetensors.torch only to download. Versions that need more are imported as a whole.
         with without("safetensors.torch"), suppress(ImportError):
             return importlib.import_module(f"{name}.pretrained")
     return importlib.import_module("open_clip.pretrained")

@@ -1,7 +1,7 @@
 """The filters, and all reasons for which a sample is dropped.
 
-A new filter is a file here with a `FILTER` and its entry in `FILTERS`; the recipe's field, the report,
-`made why` and the generated documents (`make docs`) follow from it.
+To add a filter, add a file here that defines `FILTER`, and list it in `FILTERS`. The recipe field, the
+report, `made why` and the generated documents (`make docs`) take everything from there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from made_core.filters import max_aspect, min_chars, min_side, min_words
 from made_core.filters.filter import Flags
 from made_core.reasons import BUILTIN, KEPT, UNREADABLE, Codes, Reason
 
-FILTERS = (  # in the order in which they apply: a sample that fails several has the first one's reason
+FILTERS = (  # in the order applied: a sample that fails several gets the reason of the first
     min_side.FILTER,
     max_aspect.FILTER,
     min_words.FILTER,
@@ -33,10 +33,10 @@ def checked(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
     seen: dict[int | str, Reason] = {}
     for reason in reasons:
         if not 0 <= reason.code <= 127:
-            raise ValueError(f"the code of reason {reason.name} is {reason.code}, allowed: 0 to 127")
+            raise ValueError(f"reason {reason.name} has the code {reason.code}, allowed: 0 to 127")
         for key in (reason.code, reason.name):
             if key in seen:
-                raise ValueError(f"two reasons have {key!r}: {seen[key]} and {reason}; change the new one")
+                raise ValueError(f"two reasons share {key!r}: {seen[key]} and {reason}; change the new one")
             seen[key] = reason
     return tuple(sorted(reasons, key=lambda reason: reason.code))
 
@@ -47,17 +47,17 @@ _BY_NAME = {reason.name: reason for reason in REASONS}
 
 
 def by_code(code: int) -> Reason:
-    """The reason of a stored code. Raises ValueError where no reason has it."""
+    """The reason of a stored code. Raises ValueError if no reason has it."""
     if code not in _BY_CODE:
         known = ", ".join(map(str, _BY_CODE))
         raise ValueError(
-            f"no reason has the code {code}, known: {known}; a later version of made may have written it"
+            f"no reason has the code {code}, known: {known}; was it written by a later version of made?"
         )
     return _BY_CODE[code]
 
 
 def by_name(name: str) -> Reason | None:
-    """The reason of a name in an output; None for one that this version does not know."""
+    """The reason with this name; None if this version of made does not know it."""
     return _BY_NAME.get(name)
 
 
@@ -67,17 +67,17 @@ def names(codes: Codes) -> list[str | None]:
 
 
 def columns(settings: object) -> list[str]:
-    """The columns that `apply` reads. `settings`: as there."""
+    """The columns that `apply` reads with these `settings`."""
     used = [name for f in FILTERS if getattr(settings, f.field) is not None for name in f.columns]
     return list(dict.fromkeys(["error", *used]))
 
 
 def apply(table: pa.Table, settings: object) -> Codes:
-    """(n,) codes of the first filter that each sample fails, UNREADABLE before all; KEPT without one.
+    """(n,) code of the first filter that each sample fails, KEPT if none; UNREADABLE precedes all filters.
 
     Args:
-        table: n rows, with `columns(settings)`.
-        settings: the recipe's `filters`: an attribute for each filter's field, None: off.
+        table: n rows with `columns(settings)`.
+        settings: the recipe's `filters`: one attribute per filter, named by its `field`; None: off.
     """
     result: Codes = np.full(len(table), KEPT, np.int8)
 

@@ -1,4 +1,4 @@
-"""Drops images that are much longer in one direction than in the other."""
+"""Drops images with an extreme aspect ratio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from made_core.reasons import Reason
 
 
 def failed(table: pa.Table, bound: float) -> Flags:
-    """(n,) whether the longer side is more than `bound` times the shorter one."""
+    """(n,) whether the longer side is more than `bound` times the shorter side."""
     short, long = sides(table)
     return long > bound * short
 
@@ -20,7 +20,7 @@ def failed(table: pa.Table, bound: float) -> Flags:
 FILTER = Filter(
     field="max_aspect",
     type=Annotated[float, Field(ge=1)],
-    description="Long side / short side, at most.",
+    description="Maximum aspect ratio, long side / short side.",
     example=3.0,
     columns=("width", "height"),
     failed=failed,

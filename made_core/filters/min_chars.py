@@ -1,4 +1,4 @@
-"""Drops samples whose caption is short."""
+"""Drops samples with a short caption."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from made_core.reasons import Reason
 
 
 def failed(table: pa.Table, bound: int) -> Flags:
-    """(n,) whether the caption has fewer than `bound` Unicode characters; none: 0 characters."""
+    """(n,) whether the caption has fewer than `bound` Unicode characters; a missing caption has 0."""
     return np.array([len(caption) < bound for caption in captions(table)], bool)
 
 
 FILTER = Filter(
     field="min_chars",
     type=Annotated[int, Field(ge=1)],
-    description="Characters in the caption, at least.",
+    description="Minimum number of characters in the caption.",
     example=6,
     columns=("caption",),
     failed=failed,

@@ -20,9 +20,9 @@ def failed(table: pa.Table, bound: int) -> Flags:
 FILTER = Filter(
     field="min_side",
     type=Annotated[int, Field(ge=1)],
-    description="Smallest side, pixels.",
+    description="Minimum length of the shorter side, in pixels.",
     example=200,
     columns=("width", "height"),
     failed=failed,
-    reason=Reason(5, "small_side", "Small image", "the smallest side is below filters.min_side"),
+    reason=Reason(5, "small_side", "Small image", "the shorter side is below filters.min_side"),
 )

@@ -1,4 +1,4 @@
-"""Drops samples whose caption has few words."""
+"""Drops samples with few words in the caption."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from made_core.reasons import Reason
 
 
 def failed(table: pa.Table, bound: int) -> Flags:
-    """(n,) whether the caption has fewer than `bound` words, separated by white space; none: 0 words."""
+    """(n,) whether the caption has fewer than `bound` words separated by whitespace; a missing one has 0."""
     return np.array([len(caption.split()) < bound for caption in captions(table)], bool)
 
 
 FILTER = Filter(
     field="min_words",
     type=Annotated[int, Field(ge=1)],
-    description="Words in the caption, at least.",
+    description="Minimum number of words in the caption.",
     example=3,
     columns=("caption",),
     failed=failed,

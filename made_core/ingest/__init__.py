@@ -1,1 +1,1 @@
-"""From sources to samples: discovery of shards, reading of tars, decoding of images."""
+"""From sources to samples: discovers shards, reads tars, decodes images."""

@@ -1,4 +1,4 @@
-"""Image bytes -> RGB images, as open_clip's training sees them: no EXIF rotation, first frame."""
+"""Decodes image bytes to RGB as open_clip's training does: no EXIF rotation, first frame only."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from PIL import Image, UnidentifiedImageError
 
 from made_core.errors import BadImage
 
-# What img2dataset leaves under the names jpg, png and webp: it may keep the bytes as downloaded.
+# Formats in files named jpg, png or webp: img2dataset can store the bytes as downloaded.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-# The bound is ours: `max_pixels`, checked before any pixel is decoded.
+# PIL's own limit is off: `decode` checks `max_pixels` before it decodes any pixel.
 Image.MAX_IMAGE_PIXELS = None
-# PIL warns of EXIF and palettes that do not matter. Not `catch_warnings`: it is not thread-safe.
+# PIL warns about EXIF and palettes that do not matter here. `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:
     """The image as RGB.
 
-    16-bit greys are scaled to 8 bits (PIL would clip them); CMYK, palette and grey are converted;
-    transparency is dropped, as open_clip does.
+    16-bit grey is scaled to 8 bits (PIL would clip it); CMYK, palette and grey images are converted;
+    transparency is dropped, as in open_clip.
 
     Raises:
-        BadImage: no image, a truncated one, or one with more than `max_pixels` pixels.
+        BadImage: not an image, a truncated one, or one with more than `max_pixels` pixels.
     """
     if not data:
         raise BadImage("it has 0 bytes")
@@ -49,6 +49,6 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise
     except MemoryError:
         raise
-    except Exception as error:  # PIL's decoders raise almost anything on damaged input
+    except Exception as error:  # PIL's decoders can raise almost any exception on damaged input
         text = " ".join(str(error).split())[:200]
         raise BadImage(f"{type(error).__name__}: {text}") from None

@@ -1,8 +1,8 @@
 """Discovery and admission: folders, globs, brace patterns and URLs -> Shards.
 
 A tar is admitted only with its `_stats.json`, which img2dataset writes last. A shard's fingerprint
-is of its size, stats, head and tail, never of its path or time: a moved or copied shard is the same
-one. (Size and stats alone are not enough: tars are padded to 10 KiB, and not all stats hold times.)
+covers its size, stats, head and tail, not its path or times, so a moved or copied shard is the same
+shard. (Size and stats alone are not enough: tars are padded to 10 KiB, and not all stats have times.)
 """
 
 from __future__ import annotations
@@ -23,55 +23,55 @@ from made_core.errors import SourceError
 from made_core.io import files
 from made_core.types import Shard
 
-READERS = 16  # threads that read stats: the wait is for the file system
-EDGE = 1 << 16  # bytes of head and of tail in the fingerprint
+READERS = 16  # threads that read stats: they mostly wait for storage
+EDGE = 1 << 16  # bytes of the head and of the tail that enter the fingerprint
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """What the sources hold."""
+    """The shards of the sources."""
 
-    shards: tuple[Shard, ...]  # in the order of (name, fingerprint, url), whatever the sources'
-    refused: tuple[str, ...]  # tars that are not finished: no stats beside them
+    shards: tuple[Shard, ...]  # by (name, fingerprint, url), whatever the order of the sources
+    refused: tuple[str, ...]  # unfinished tars: without stats beside them
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The tars of the sources, by name alone."""
+    """The tars of the sources, found without reading any."""
 
-    admitted: dict[str, int]  # tar -> bytes
-    refused: tuple[str, ...]  # tars that are not finished: no stats beside them
-    stats: frozenset[str]  # the stats files that stand beside them
+    admitted: dict[str, int]  # tar -> size in bytes
+    refused: tuple[str, ...]  # unfinished tars: without stats beside them
+    stats: frozenset[str]  # the stats files beside the tars
 
 
 def discover(sources: Sequence[str], require_stats: bool) -> Discovery:
     """The shards of `sources`, each once.
 
     Raises:
-        SourceError: as `expand` does, or stats that are no JSON.
+        SourceError: as `expand`, or a stats file is invalid.
         PathError: a source cannot be used: unknown protocol, no permission.
         StorageFailed: the storage did not answer.
     """
-    found = expand(sources, require_stats)
+    listing = expand(sources, require_stats)
     with ThreadPoolExecutor(READERS) as pool:
         shards = pool.map(
-            lambda tar: _shard(tar[0], tar[1], _stats_of(tar[0]) in found.stats), found.admitted.items()
+            lambda tar: _shard(tar[0], tar[1], _stats_of(tar[0]) in listing.stats), listing.admitted.items()
         )
-        return Discovery(_with_ids(list(shards)), found.refused)
+        return Discovery(_with_ids(list(shards)), listing.refused)
 
 
 def expand(sources: Sequence[str], require_stats: bool) -> Listing:
-    """The tars of `sources`, by listing folders only.
+    """The tars of `sources`; only lists folders.
 
     Raises:
-        SourceError: a source that does not exist, holds no tar, or names a tar without stats;
-            no shard at all.
+        SourceError: a source does not exist, has no tar, or names a tar without stats; or no tar is
+            admitted.
         PathError: a source cannot be used: unknown protocol, no permission.
         StorageFailed: the storage did not answer.
     """
-    folder = cache(_folder)  # each is listed once
+    folder = cache(_folder)  # lists each folder once
     found: set[str] = set()
-    named: set[str] = set()  # tars that the user named one by one
+    named: set[str] = set()  # tars that the user named individually
     for source in sources:
         for url in _braces(files.absolute(source)):
             if url.endswith(".tar") and not _is_glob(url):
@@ -90,20 +90,20 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
     refused = [t for t in sizes if _stats_of(t) not in stats] if require_stats else []
     if wrong := [t for t in refused if t in named]:
         raise SourceError(
-            f"{wrong[0]} has no {posixpath.basename(_stats_of(wrong[0]))} beside it: "
-            "unfinished, or of another maker (admission.require_stats: false)"
+            f"{wrong[0]} has no {posixpath.basename(_stats_of(wrong[0]))} beside it, so it is unfinished or "
+            "from another tool; set admission.require_stats: false to admit it"
         )
     admitted = {t: size for t, size in sizes.items() if not require_stats or _stats_of(t) in stats}
     if not admitted:
         raise SourceError(
-            f"no shard in {', '.join(sources)}: {len(refused)} tars, none with its _stats.json "
-            "(admission.require_stats: false admits shards of other makers)"
+            f"no shard in {', '.join(sources)}: {len(refused)} tars, none with its _stats.json; "
+            "set admission.require_stats: false to admit shards from other tools"
         )
     return Listing(admitted, tuple(refused), frozenset(stats))
 
 
 def _braces(source: str) -> list[str]:
-    """`a{0..2}b` -> a0b, a1b, a2b; what exists under its own name stays as it is."""
+    """`a{0..2}b` -> a0b, a1b, a2b; a source that exists under this very name is not expanded."""
     if "{" not in source or files.exists(source):
         return [source]
     try:
@@ -117,7 +117,7 @@ def _is_glob(url: str) -> bool:
 
 
 def _tars(url: str, folder: Callable[[str], dict[str, int]]) -> list[str]:
-    """The tars that a glob matches, or that lie in a folder."""
+    """The tars that match a glob, or are in a folder."""
     tars = [u for u in (files.glob(url) if _is_glob(url) else folder(url)) if u.endswith(".tar")]
     if not tars:
         raise SourceError(f"no shard (*.tar) in {url}")
@@ -125,7 +125,7 @@ def _tars(url: str, folder: Callable[[str], dict[str, int]]) -> list[str]:
 
 
 def _folder(url: str) -> dict[str, int]:
-    """The files in a folder: URL -> bytes."""
+    """The files in a folder: URL -> size in bytes."""
     try:
         inside = files.names(url)
     except FileNotFoundError:
@@ -144,17 +144,17 @@ def _shard(url: str, size: int, has_stats: bool) -> Shard:
         try:
             expected = int(json.loads(stats)["successes"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise SourceError(f"{_stats_of(url)} is no statistics of img2dataset: {error!r}") from None
+            raise SourceError(f"{_stats_of(url)} is not a stats file of img2dataset: {error!r}") from None
     if size <= 2 * EDGE:
         edges = files.read(url)
     else:
         edges = files.read(url, 0, EDGE) + files.read(url, size - EDGE, size)
-    mark = hashlib.blake2b(b"%d\n" % size + stats + edges, digest_size=16).hexdigest()
-    return Shard("", url, mark, size, expected)
+    fingerprint = hashlib.blake2b(b"%d\n" % size + stats + edges, digest_size=16).hexdigest()
+    return Shard("", url, fingerprint, size, expected)
 
 
 def _with_ids(shards: Sequence[Shard]) -> tuple[Shard, ...]:
-    """Ids from names; a short fingerprint where names collide, a number where those do too."""
+    """Adds ids: the name; with a short fingerprint if names collide, and a number if these collide too."""
     stem = {s.url: posixpath.basename(s.url).removesuffix(".tar") for s in shards}
     ordered = sorted(shards, key=lambda s: (stem[s.url], s.fingerprint, s.url))
     of_name = Counter(stem.values())

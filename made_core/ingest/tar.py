@@ -1,7 +1,7 @@
-"""tar -> samples and back, never dropping a member.
+"""Reads and writes tars of samples, without dropping a member.
 
-A sample is webdataset's: the members that share what stands before the name's first dot. Unlike
-webdataset, members of a sample need not be adjacent, and a key met twice is two samples.
+As in webdataset, a sample consists of the members with the same name up to the first dot, its key.
+Unlike in webdataset, they need not be adjacent, and a key whose suffixes repeat is two samples.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from webdataset.tariterators import base_plus_ext
 from made_core.errors import CorruptShard, StorageFailed
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-BLOCK = 512  # bytes, tar's
-LONGEST = 1 << 20  # bytes of a header that holds a long name or PAX records
+BLOCK = 512  # bytes: the block size of tar
+LONGEST = 1 << 20  # maximum bytes of a header with a long name or PAX records
 
 
 @dataclass(frozen=True)
 class Member:
     """A file in a tar."""
 
-    suffix: str  # what stands behind the name's first dot, as written
-    offset: int  # of its data, bytes
+    suffix: str  # the name after its first dot, as written
+    offset: int  # of its data, in bytes
     size: int  # bytes
 
 
 @dataclass
 class Entry:
-    """A sample's place in a tar."""
+    """The position of a sample in a tar."""
 
     row: int  # 0 for the first sample of the tar
     key: str
-    is_repeat: bool = False  # the tar has this key before
+    is_repeat: bool = False  # an earlier sample of the tar has the same key
     members: list[Member] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Index:
-    """What a tar holds."""
+    """The content of a tar."""
 
     entries: tuple[Entry, ...]  # in the order of their first members
     stray: int  # members that belong to no sample: folders, links, names without a dot or with a zero byte
@@ -60,17 +60,17 @@ class Sample:
     members: dict[str, bytes]  # suffix as written -> content, in tar order
 
     def get(self, *suffixes: str) -> bytes | None:
-        """The first member with one of these suffixes, in any case of letters."""
+        """The first member with one of these lower-case suffixes, ignoring case; None if there is none."""
         return next((d for s, d in self.members.items() if s.lower() in suffixes), None)
 
     @property
     def image(self) -> bytes | None:
-        """The image's bytes, None without one."""
+        """The bytes of the image; None if there is none."""
         return self.get(*IMAGES)
 
     @property
     def content_digest(self) -> bytes:
-        """16 bytes, blake2b-128 over all names and contents."""
+        """16 bytes: blake2b-128 over the suffixes and contents of all members."""
         state = hashlib.blake2b(digest_size=16)
         for suffix, data in self.members.items():
             state.update(b"%s\n%d\n" % (suffix.encode("utf-8", "surrogateescape"), len(data)))
@@ -79,7 +79,7 @@ class Sample:
 
 
 class _Headers(FileIO):
-    """A tar of which only headers are read: what one claims to be long takes no memory."""
+    """A tar of which only headers are read. Limits their length, so a false length takes no memory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= LONGEST:
@@ -88,9 +88,9 @@ class _Headers(FileIO):
 
 
 def _header(tar: tarfile.TarFile, file: FileIO, start: int) -> tarfile.TarInfo | None:
-    """The header at byte `start`; None where none is: the end-of-archive marker, or damage.
+    """The header at byte `start`; None at the end-of-archive marker or where the tar is damaged.
 
-    Not TarFile.next, which keeps every header in memory, and fails on Python 3.10 in an empty tar.
+    TarFile.next would keep all headers in memory, and fails for an empty tar on Python 3.10.
     """
     file.seek(start)
     try:
@@ -100,12 +100,12 @@ def _header(tar: tarfile.TarFile, file: FileIO, start: int) -> tarfile.TarInfo |
 
 
 def index(path: Path) -> Index:
-    """The samples of a tar, by its headers.
+    """The samples of a tar, read from its headers.
 
     Raises:
-        CorruptShard: empty, no tar, a partial member, or no end-of-archive marker (5-7 % of
-            truncated tars read as a clean end of file otherwise).
-        StorageFailed: the disk or its network failed: that may pass.
+        CorruptShard: the file is empty, not a tar, ends inside a member or has no end-of-archive
+            marker (without the last check 5-7 % of truncated tars would pass).
+        StorageFailed: the disk or its network failed; a retry may succeed.
     """
     size = path.stat().st_size
     if size == 0:
@@ -118,10 +118,10 @@ def index(path: Path) -> Index:
             at, end = -1, 0
             while (info := _header(tar, file, end)) is not None:
                 if info.offset_data <= at:
-                    raise CorruptShard(f"{path.name}: headers run backwards at byte {info.offset}")
+                    raise CorruptShard(f"{path.name}: the header at byte {info.offset} points backwards")
                 at, end = info.offset_data, tar.offset
                 key, suffix = base_plus_ext(info.name)
-                nul = "\0" in info.name  # PAX can hold it, the headers that we write cannot
+                nul = "\0" in info.name  # possible in PAX, not in the headers that we write
                 if not info.isreg() or info.issparse() or nul or key is None or suffix is None:
                     stray += 1
                     continue
@@ -133,7 +133,7 @@ def index(path: Path) -> Index:
                     entries.append(entry)
                 entry.members.append(Member(suffix, info.offset_data, info.size))
     except OSError as error:
-        if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):  # these: a header that lies
+        if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):  # these come from invalid headers
             raise StorageFailed(f"{path}: {error}") from error
         raise CorruptShard(f"{path.name}: {error}") from None
     except (
@@ -158,12 +158,12 @@ def load(descriptor: int, entry: Entry, url: str) -> Sample:
     """The sample's bytes from an open tar; safe from several threads.
 
     Raises:
-        CorruptShard: the file shrank since it was indexed.
+        CorruptShard: the file has become shorter since it was indexed.
     """
     members = {}
     for member in entry.members:
         data = os.pread(descriptor, member.size, member.offset)
-        while len(data) < member.size:  # a read stops at 2 GiB
+        while len(data) < member.size:  # one read returns at most 2 GiB
             more = os.pread(descriptor, member.size - len(data), member.offset + len(data))
             if not more:
                 raise CorruptShard(f"{url} ends inside {entry.key}.{member.suffix}")
@@ -173,7 +173,10 @@ def load(descriptor: int, entry: Entry, url: str) -> Sample:
 
 
 def write(path: Path, samples: Iterable[Sample]) -> None:
-    """A tar of `samples`, their members adjacent and byte for byte; equal input, equal file."""
+    """Writes a tar of `samples`, the members of each adjacent; equal samples give equal bytes.
+
+    webdataset's TarWriter is not used: it sorts a sample's members and gives them an owner.
+    """
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for sample in samples:
             for suffix, data in sample.members.items():

@@ -1,1 +1,1 @@
-"""Bytes in and out: the fsspec door, stored files checked when read, the names in store and output."""
+"""Input and output: files through fsspec, stored files checked on reading, names in store and output."""

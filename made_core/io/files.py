@@ -1,6 +1,6 @@
-"""The one door to bytes, on fsspec: local folders, s3://, hf:// and the rest.
+"""File access through fsspec: local folders, s3://, hf:// and other protocols.
 
-A file is put whole or not at all: locally by a rename, on an object store by its single upload.
+Writes are atomic: locally by a rename, on an object store by a single upload.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from made_core.io.storage import translated_errors
 from made_core.settings import settings
 from made_core.types import FileRef
 
-BLOCK = 1 << 20  # bytes of a stored file under one checksum
-SCRATCH = "made-scratch-"  # how names of scratch folders begin
+BLOCK = 1 << 20  # bytes of a stored file per checksum
+SCRATCH = "made-scratch-"  # prefix of the names of scratch folders
 
 
 def absolute(url: str) -> str:
-    """A local path made absolute and without scheme; any other URL as it is."""
+    """A local path as an absolute path without a scheme; any other URL without a trailing slash."""
     if not is_local(url):
         return url.rstrip("/")
     return os.path.abspath(os.path.expanduser(url.split("://", 1)[-1]))
@@ -41,8 +41,8 @@ def join(url: str, *names: str) -> str:
     return posixpath.join(url, *names)
 
 
-def _now(url: str) -> tuple[Any, str]:
-    """`filesystem`, without the listings it remembers: other workers put and remove files too."""
+def _uncached(url: str) -> tuple[Any, str]:
+    """`filesystem` with its cached listings dropped: other workers add and remove files too."""
     fs, path = filesystem(url)
     fs.invalidate_cache()
     return fs, path
@@ -60,30 +60,30 @@ def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
 
 
 def exists(url: str) -> bool:
-    """Whether a file or folder stands there."""
-    fs, path = _now(url)
+    """Whether a file or folder exists."""
+    fs, path = _uncached(url)
     with translated_errors(url):
         return bool(fs.exists(path))
 
 
 def size(url: str) -> int:
-    """Bytes of a file. Raises FileNotFoundError or StorageFailed."""
-    fs, path = _now(url)
+    """Size of a file in bytes. Raises FileNotFoundError or StorageFailed."""
+    fs, path = _uncached(url)
     with translated_errors(url):
         return int(fs.size(path))
 
 
 def names(url: str) -> dict[str, int]:
-    """The files directly in a folder: name -> bytes. Raises FileNotFoundError or StorageFailed."""
-    fs, path = _now(url)
+    """The files directly in a folder: name -> size in bytes. Raises FileNotFoundError or StorageFailed."""
+    fs, path = _uncached(url)
     with translated_errors(url):
         rows = fs.ls(path, detail=True)
     return {posixpath.basename(r["name"]): int(r["size"]) for r in rows if r["type"] == "file"}
 
 
 def measure(url: str) -> tuple[int, int]:
-    """(files, bytes) in a folder and all below; nothing there is (0, 0). Raises StorageFailed."""
-    fs, path = _now(url)
+    """(files, bytes) in a folder and its subfolders; (0, 0) if it does not exist. Raises StorageFailed."""
+    fs, path = _uncached(url)
     with translated_errors(url):
         sizes = [int(row["size"] or 0) for row in fs.find(path, detail=True).values()]
     return len(sizes), sum(sizes)
@@ -91,18 +91,18 @@ def measure(url: str) -> tuple[int, int]:
 
 def glob(url: str) -> list[str]:
     """The URLs that match a pattern. Raises StorageFailed."""
-    fs, path = _now(url)
+    fs, path = _uncached(url)
     with translated_errors(url):
-        found = fs.glob(path)
-    return [p if is_local(url) else fs.unstrip_protocol(p) for p in found]
+        matches = fs.glob(path)
+    return [p if is_local(url) else fs.unstrip_protocol(p) for p in matches]
 
 
 def put(url: str, write: Callable[[Path], None]) -> FileRef:
-    """Has `write` fill a local file, then puts it at `url`, whole or not at all.
+    """Calls `write` with the path of a new local file, then moves the file to `url` atomically.
 
     Raises:
-        PathError: nothing can be written there: no permission, a read-only disk, a file as a folder.
-        StorageFailed: the disk is full, the store does not answer; nothing stands at `url` then.
+        PathError: `url` cannot be written: no permission, a read-only disk, a file in place of a folder.
+        StorageFailed: the disk is full or the storage does not answer; `url` is left unchanged.
     """
     if is_local(url):
         target = Path(absolute(url))
@@ -130,15 +130,15 @@ def put(url: str, write: Callable[[Path], None]) -> FileRef:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a local folder. Raises PathError where there can be none, as in /proc."""
+    """Creates a local folder and its parents. Raises PathError if that is impossible, as in /proc."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        raise PathError(f"{folder}: no folder can be made there ({error.strerror})") from None
+        raise PathError(f"{folder}: the folder cannot be created ({error.strerror})") from None
 
 
 def put_bytes(url: str, data: bytes) -> FileRef:
-    """Puts `data` at `url`, whole or not at all. Raises StorageFailed."""
+    """Writes `data` to `url` atomically. Raises as `put`."""
 
     def write(path: Path) -> None:
         path.write_bytes(data)
@@ -148,9 +148,9 @@ def put_bytes(url: str, data: bytes) -> FileRef:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder that is gone afterwards, in MADE_SCRATCH or the system's place.
+    """A temporary folder in MADE_SCRATCH or the system's temporary folder, removed afterwards.
 
-    While its process lives it is locked: leftovers.clean_scratch removes those that are not.
+    It is locked while its process lives: ledger.cleanup.clean_scratch removes those that are not.
     """
     base = settings().scratch
     if base is not None:
@@ -158,7 +158,7 @@ def scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=base) as folder:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            with suppress(OSError):  # where folders cannot be locked, nobody sweeps either
+            with suppress(OSError):  # where folders cannot be locked, cleanup skips them too
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield Path(folder)
         finally:
@@ -167,7 +167,7 @@ def scratch() -> Iterator[Path]:
 
 @contextmanager
 def local(url: str) -> Iterator[Path]:
-    """The file as a local path: itself, or a copy that is gone afterwards.
+    """The file as a local path: the file itself, or a temporary copy of a remote one.
 
     Raises FileNotFoundError or StorageFailed.
     """
@@ -186,13 +186,13 @@ def local(url: str) -> Iterator[Path]:
 
 
 def reference(url: str) -> FileRef:
-    """A pointer to a file that stands there. Raises FileNotFoundError or StorageFailed."""
+    """A pointer to an existing file. Raises FileNotFoundError or StorageFailed."""
     with local(url) as path:
         return described(url, path)
 
 
 def described(url: str, path: Path) -> FileRef:
-    """A pointer to `url`, of which the local file `path` is the content; reads it once."""
+    """A pointer to `url` with the content of the local file `path`, which is read once."""
     state, blocks, length = hashlib.blake2b(digest_size=16), [], 0
     with open(path, "rb") as file:
         while data := file.read(BLOCK):
@@ -203,29 +203,30 @@ def described(url: str, path: Path) -> FileRef:
 
 
 def file_digest(path: Path) -> str:
-    """32 hex digits, blake2b-128 of a local file's content."""
+    """32 hex digits: blake2b-128 of a local file's content."""
     return described(str(path), path).digest
 
 
 def checksum(data: bytes | memoryview) -> str:
+    """8 hex digits: crc32 of `data`."""
     return f"{zlib.crc32(data):08x}"
 
 
 def move(source: str, target: str) -> None:
     """Moves a file; locally by a rename. Raises FileNotFoundError or StorageFailed."""
-    fs, path = _now(source)
+    fs, path = _uncached(source)
     with translated_errors(source):
         if is_local(source):
             make_folder(Path(absolute(target)).parent)
             os.replace(absolute(source), absolute(target))
         else:
-            fs.cp_file(path, filesystem(target)[1])  # not mv, nor rm: they take [ and * for patterns
+            fs.cp_file(path, filesystem(target)[1])  # not mv and rm: they expand [ and * in names
             fs.rm_file(path)
 
 
 def remove(url: str) -> None:
-    """Removes a file or a folder with all that is in it; nothing there is fine."""
-    fs, path = _now(url)
+    """Removes a file, or a folder with its content; no error if it does not exist."""
+    fs, path = _uncached(url)
     with translated_errors(url), suppress(FileNotFoundError):
         if is_local(url):
             shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)

@@ -1,4 +1,4 @@
-"""Where a run reads and writes: paths made absolute, input kept apart from output, one run a folder."""
+"""Names in the store and the output, and checks that a run does not write to its input."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from made_core.recipe import Recipe
 from made_core.stages import Stage
 from made_core.types import Unit
 
-RUN_MARK = "run.json"  # says whose an output folder is
-PARTS = ".parts"  # of an output: what attempts put and nothing published yet
+RUN_MARK = "run.json"  # names the run that an output folder belongs to
+PARTS = ".parts"  # folder in the output for files of attempts that are not published yet
 SUMMARY = "summary.json"
-SWEEP = ("sweep.html", "sweep.json")  # of `made sweep`, on these decisions
+SWEEP = ("sweep.html", "sweep.json")  # files of `made sweep`, which describe the current decisions
 
 
 def located(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths, its sources sorted and each once."""
+    """The recipe with absolute paths and its sources sorted, without repetitions."""
     sources = tuple(sorted({files.absolute(s) for s in recipe.sources}))
     output, store = files.absolute(recipe.output), files.absolute(recipe.store_url)
     encoder = recipe.encoder
@@ -39,47 +39,54 @@ def located(recipe: Recipe) -> Recipe:
 
 
 def keep_apart(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> None:
-    """Sees to it that input is never written to; `recipe` is a located one.
+    """Checks that the run never writes to its input. `recipe`: from `located`.
 
     Raises:
-        OutputError: output, store or logs lie in a folder that holds a tar, or that in the shards.
+        OutputError: output, store or log folder are inside a source folder, or a source folder is
+            inside the output's shards.
     """
     shards = files.join(recipe.output, "shards")
-    places = {"output": recipe.output, "store": recipe.store_url}
+    targets = {"output": recipe.output, "store": recipe.store_url}
     if log_folder is not None:
-        places["log folder"] = files.absolute(log_folder)
+        targets["log folder"] = files.absolute(log_folder)
     for folder in sorted({posixpath.dirname(tar) for tar in tars}):
-        for name, place in places.items():
-            if inside(place, folder):
-                raise OutputError(f"{name} {place} lies in the source {folder}: nothing is written there")
+        for name, url in targets.items():
+            if inside(url, folder):
+                raise OutputError(
+                    f"{name} {url} is inside the source folder {folder}, which must not be written to; "
+                    "name a folder outside it"
+                )
         if inside(folder, shards):
-            raise OutputError(f"the source {folder} lies in the output {recipe.output}")
+            raise OutputError(
+                f"the source folder {folder} is inside the output {recipe.output}; name another output"
+            )
 
 
-def inside(place: str, folder: str) -> bool:
-    return place == folder or place.startswith(folder.rstrip("/") + "/")
+def inside(url: str, folder: str) -> bool:
+    """Whether `url` is `folder` or below it; both absolute."""
+    return url == folder or url.startswith(folder.rstrip("/") + "/")
 
 
 def stage_folder(store: str, stage: Stage[Any], scope: str) -> str:
-    """The folder in the store that holds a stage's files of one scope."""
+    """The folder in the store for a stage's files of one scope."""
     return files.join(store, stage.folder, scope)
 
 
 def unit_url(store: str, stage: Stage[Any], scope: str, unit: Unit) -> str:
-    """What the names of an attempt's files in the store begin with: no other attempt has it."""
+    """The prefix of the URLs of an attempt's files in the store, unique to the attempt."""
     return files.join(stage_folder(store, stage, scope), unit.name)
 
 
 def part_url(output: str, stage: Stage[Any], scope: str, name: str, unit: Unit) -> str:
-    """Where an attempt puts a file of the output before it is published: no other attempt has it.
+    """The URL of an attempt's output file before it is published, unique to the attempt.
 
-    `<output>/.parts/<scope>/<attempt>/<folder>/<name>`; `published` is its inverse.
+    `<output>/.parts/<scope>/<attempt>/<folder>/<name>`; `published` maps it to the final URL.
     """
     attempt = f"{unit.attempt}-{unit.token[:6]}"
     return files.join(output, PARTS, scope, attempt, stage.folder, name)
 
 
 def published(output: str, part: str) -> str:
-    """Where a file that an attempt wrote lies in the finished output."""
+    """The URL in the finished output of the file that an attempt wrote to `part` (see `part_url`)."""
     *_, folder, name = part.rsplit("/", 2)
     return files.join(output, folder, name)

@@ -1,4 +1,4 @@
-"""Whether something can be written at a place: tried for real, as permissions alone do not tell."""
+"""Checks that a folder is writable by writing to it: permissions alone are not conclusive."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from made_core.io.storage import translated_errors
 PREFIX = ".made-probe-"
 
 
-def writable(name: str, place: str) -> None:
-    """Puts a file at `place`, or where it would be made, and removes it: nothing is left.
+def writable(name: str, url: str) -> None:
+    """Writes a file to the folder `url`, or to a new folder beside it if it does not exist, and removes it.
 
     Args:
-        name: what the place is, for the message.
-        place: an absolute path, or a URL.
+        name: what the folder is, for the message.
+        url: of the folder; an absolute path or a URL.
 
     Raises:
-        OutputError: no file can be put there, nor will another try.
+        OutputError: the folder cannot be written, and a retry would fail too.
         StorageFailed: the storage did not answer, or the disk is full.
     """
     try:
-        if files.is_local(place):
-            _local(Path(files.absolute(place)))
+        if files.is_local(url):
+            _local(Path(files.absolute(url)))
         else:
-            _put(place)
+            _put(url)
     except PathError as error:
-        raise OutputError(f"{name} {place} cannot be written: {error.detail.partition(': ')[2]}") from None
+        raise OutputError(f"{name} {url} cannot be written: {error.detail.partition(': ')[2]}") from None
     except FileNotFoundError as error:
-        raise OutputError(f"{name} {place} cannot be written: {error.strerror or error}") from None
+        raise OutputError(f"{name} {url} cannot be written: {error.strerror or error}") from None
 
 
-def _local(place: Path) -> None:
-    with translated_errors(str(place)):
+def _local(path: Path) -> None:
+    with translated_errors(str(path)):
         try:
-            place.lstat()
+            path.lstat()
         except FileNotFoundError:
-            nearest = next(folder for folder in place.parents if os.path.lexists(folder))
-            folder = nearest / f"{PREFIX}{uuid4().hex}"  # not the place itself: another may make it now
+            nearest = next(folder for folder in path.parents if os.path.lexists(folder))
+            folder = nearest / f"{PREFIX}{uuid4().hex}"  # not `path`: another process may create it now
             files.make_folder(folder)
             try:
                 _put(str(folder))
             finally:
                 folder.rmdir()
             return
-        if not place.is_dir():
-            raise PathError(f"{place}: it is not a folder")
-        _put(str(place))
+        if not path.is_dir():
+            raise PathError(f"{path}: it is not a folder")
+        _put(str(path))
 
 
-def _put(place: str) -> None:
-    url = files.join(place, f"{PREFIX}{uuid4().hex}")
+def _put(folder: str) -> None:
+    url = files.join(folder, f"{PREFIX}{uuid4().hex}")
     files.put_bytes(url, b"")
     files.remove(url)

@@ -1,4 +1,4 @@
-"""fsspec's file systems, and their errors as ours: what a retry may mend, and what the user has to."""
+"""fsspec's file systems, with their errors sorted into those to retry and those the user must fix."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from made_core.errors import MadeError, PathError, StorageFailed
 
 REFUSED = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 REFUSED_CODES = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG)
-MISCONFIGURED = (  # botocore's and Google's, by name: neither need be installed
+MISCONFIGURED = (  # exceptions of botocore and Google, by name: neither needs to be installed
     "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ConfigParseError",
     "DefaultCredentialsError",
 )  # fmt: skip
 
 
 def is_local(url: str) -> bool:
-    """Whether `url` is a path of this machine's file systems."""
+    """Whether `url` is a path on a mounted file system."""
     return "://" not in url or url.startswith(("file://", "local://"))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's file system of `url`, and the path in it.
+    """fsspec's file system for `url`, and the path in it.
 
     Raises:
-        PathError: no such protocol, or its library or configuration is missing.
-        StorageFailed: the store did not answer.
+        PathError: unknown protocol, or its library or configuration is missing.
+        StorageFailed: the storage did not answer.
     """
     with translated_errors(url):
         try:
@@ -46,19 +46,19 @@ def _unusable(url: str, error: Exception) -> str:
     if isinstance(error, ImportError):
         return f"{error}, on this machine and on every worker"
     if protocol in known:
-        return f"not a URL that {protocol} takes: {error}"
+        return f"not a valid {protocol} URL: {error}"
     near = difflib.get_close_matches(protocol, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"unknown protocol {protocol}; {hint}Allowed: a local path, {', '.join(sorted(known))}"
+    return f"unknown protocol {protocol}; {hint}allowed: a local path, {', '.join(sorted(known))}"
 
 
 @contextmanager
 def translated_errors(url: str) -> Iterator[None]:
-    """Turns a file system's errors into ours; a missing file stays a FileNotFoundError.
+    """Translates a file system's errors into ours; a missing file stays a FileNotFoundError.
 
     Raises:
-        PathError: what another attempt would meet again: no permission, a file where a folder is needed.
-        StorageFailed: what may pass.
+        PathError: a retry would fail too: no permission, a file where a folder is needed.
+        StorageFailed: a retry may succeed.
     """
     try:
         yield
@@ -69,12 +69,12 @@ def translated_errors(url: str) -> Iterator[None]:
             reason = error.strerror or str(error)
             raise PathError(f"{url}: {reason[:1].lower()}{reason[1:]}") from error
         raise StorageFailed(f"{url}: {error}") from error
-    except Exception as error:  # an object store's client has kinds of its own
+    except Exception as error:  # clients of object stores have their own exceptions
         kind = type(error).__name__
         if kind in MISCONFIGURED:
             raise PathError(f"{url}: {error} ({kind}): configure it here and on every worker") from error
         if isinstance(error, NotImplementedError):
-            raise PathError(f"{url}: this kind of storage cannot do that") from error
+            raise PathError(f"{url}: this kind of storage does not support the operation") from error
         if is_local(url):
             raise
         raise StorageFailed(f"{url}: {kind}: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from made_core.ledger.database import Database
 from made_core.ledger.records import StageStatus, UnitStatus
 from made_core.ledger.statements import progress as sql
@@ -22,6 +24,16 @@ class Progress:
         order = {stage.name: number for number, stage in enumerate(STAGES)}
         found = [StageStatus.of(row) for row in self._all(sql.STAGES, {"run_id": run_id})]
         return sorted(found, key=lambda status: order.get(status.stage, len(order)))
+
+    def outdated(self, run_id: str) -> list[str]:
+        """The run's stages that another version of made recorded: their results are not used."""
+        known = {(stage.name, stage.version) for stage in STAGES}
+        return [s.stage for s in self.of(run_id) if (s.stage, s.version) not in known]
+
+    def forget_outdated(self, run_id: str) -> None:
+        """Removes the run's outdated stages; their units stay in the ledger."""
+        known = [{"stage": stage.name, "version": stage.version} for stage in STAGES]
+        self._all(sql.FORGET_OUTDATED, {"run_id": run_id, "known": json.dumps(known)})
 
     def failures(self, run_id: str, limit: int | None) -> list[UnitStatus]:
         """The run's failed units, the latest first; `limit` None: all of them."""

@@ -61,7 +61,7 @@ def sweep(
     The examples are the least similar ones: where a wider eps begins to take what differs.
 
     Raises:
-        DamagedFile: a stored file is gone or not what was written.
+        DamagedFile: a stored file is missing or damaged.
     """
     steps: list[Step] = []
     new = slice(corpus.begin, None)

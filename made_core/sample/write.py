@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from webdataset.writer import TarWriter
 
 from made_core.errors import OutputError
 from made_core.sample.draw import PLACES, Family, encoded
@@ -146,7 +146,7 @@ def _write_shard(
     name = f"{shard:05d}"
     digits = math.ceil(math.log10(per_shard))
     table: list[dict[str, Any]] = []
-    with tarfile.open(folder / f"{name}.tar", "w") as tar:
+    with open(folder / f"{name}.tar", "wb") as file, TarWriter(file, encoder=False) as tar:  # as img2dataset
         # Downloads end near the order in which they began.
         for i in np.argsort(np.arange(len(rows)) + rng.uniform(0, 4, len(rows))):
             values, data = rows[i]
@@ -155,16 +155,9 @@ def _write_shard(
             table.append(row)
             if data is None:
                 continue
-            members = {
-                "jpg": data,
-                "json": json.dumps(row, indent=4).encode(),
-                "txt": (row["caption"] or "").encode(),
-            }
-            for suffix, content in members.items():
-                info = tarfile.TarInfo(f"{key}.{suffix}")
-                info.size, info.mtime, info.mode = len(content), EPOCH + len(table) / 8, 0o444
-                info.uname = info.gname = "bigdata"
-                tar.addfile(info, io.BytesIO(content))
+            tar.mtime = EPOCH + len(table) / 8
+            text = json.dumps(row, indent=4).encode(), (row["caption"] or "").encode()
+            tar.write({"__key__": key, "jpg": data, "json": text[0], "txt": text[1]})
     pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), folder / f"{name}.parquet")
     states = Counter(row["status"] for row in table)
     stats = {

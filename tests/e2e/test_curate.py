@@ -125,6 +125,21 @@ def test_another_eps_embeds_and_clusters_nothing(
         assert after[stage] == before[stage], stage
 
 
+def test_how_the_work_is_split_is_in_no_scope(
+    servers: str, curate: Curate, sample: Path, tmp_path: Path
+) -> None:
+    """Other batches are assigned and tabulated; pairs, decisions and output shards are reused."""
+    output = tmp_path / "output"
+    first = curate(sample / "shards", output=output, audit={"queries": 0})
+    before = events(servers, first["run"])
+    work = {"shards_per_task": 1, "pairs_per_sample": 7, "block_rows": 100}
+    second = curate(sample / "shards", output=output, audit={"queries": 0}, work=work)
+    assert second == first, "the output is up to date"
+    after = events(servers, first["run"])
+    again = {"assign": before["assign"] + 4, "tabulate": before["tabulate"] + 4}
+    assert after == before | again
+
+
 def test_mean_colour_finds_few_duplicates(curate: Curate, sample: Path, tmp_path: Path) -> None:
     curate(sample / "shards", output=tmp_path / "output", encoder={"model": "mean-colour"})
     assert scored(sample, tmp_path / "output").f1 < 0.8
@@ -230,7 +245,7 @@ def test_everything_odd_is_a_row(curate: Curate, tmp_path: Path) -> None:
     samples = summary["samples"]
     assert samples["in"] == 45 and samples["unreadable"] == 2
     assert samples["dropped"]["few_words"] == 2  # the one without txt, the one with two wrong bytes
-    assert summary["shards"]["shortfall"] == 5 and "keep_npy" not in summary
+    assert summary["shards"]["shortfall"] == 5 and summary["keep_npy"] is None
     rows = {r["key"]: r for r in checks.decisions(tmp_path / "out")}
     assert rows["00000101"]["reason"] == "unreadable" and "json, txt" in rows["00000101"]["error"]
     checks.accounts_balance(tmp_path / "out", {"00000": tmp_path / "in" / "00000.tar"})

@@ -65,7 +65,7 @@ def test_three_generations(curate: Curate, servers: str, shards: Path, tmp_path:
     settings = SETTINGS | {"audit": {"queries": 0}}
     one = curate(some(shards, tmp_path / "a", range(2)), output=outputs[0], **settings)
     before = content(outputs[0])
-    groups = sorted((outputs[0] / "store" / "groups").glob("*/*.rows.npy"))  # of the first generation
+    groups = sorted((outputs[0] / "store" / "cluster_rows").glob("*/*.rows.npy"))  # of the first generation
     # The second run gets all shards so far and skips those of the first.
     two = curate(some(shards, tmp_path / "b", range(4)), output=outputs[1], extends=one["run"])
     three = curate(some(shards, tmp_path / "c", range(3, 5)), output=outputs[2], extends=two["run"])
@@ -192,5 +192,5 @@ def test_what_cannot_be_extended(servers: str, curate: Curate, shards: Path, tmp
     with pytest.raises(RecipeError, match=r"stored pairs up to eps_max 0.2, this recipe sets 0.3"):
         curate(new, output=tmp_path / "two", extends=one["run"], dedup={"eps": 0.3}, replace=True)
     curate(source, output=tmp_path / "one", dedup={"eps": 0.06}, replace=True)
-    with pytest.raises(UserError, match="is replaced: only a completed one"):
+    with pytest.raises(UserError, match="is replaced: only a completed run"):
         curate(new, output=tmp_path / "two", extends=one["run"])

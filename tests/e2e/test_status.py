@@ -21,6 +21,7 @@ from made_core.ledger.postgres import embedded
 from made_core.stages import EMBED, EmbedOutput
 from made_core.types import FileRef, RunState, Shard
 from tests.support.runs import MADE, made_here
+from tests.support.summaries import summary_of
 
 
 def environment(url: str) -> dict[str, str]:
@@ -35,7 +36,7 @@ def made(url: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-REF = FileRef("/store/x", 1, "0" * 32, "0" * 8)
+SUMMARY = summary_of(run="whole", state="completed")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A ledger: `whole` is completed, `partly` has a failed shard, `live` is held by another process."""
     place = tmp_path_factory.mktemp("outputs")
     (place / "whole").mkdir()
-    (place / "whole" / "summary.json").write_text('{"decisions_digest": "p"}')
+    (place / "x").write_bytes(b"x")
+    ref = FileRef(str(place / "x"), 1, "0" * 32, "0" * 8)
+    (place / "whole" / "summary.json").write_text(SUMMARY.json_text())
     with embedded(tmp_path_factory.mktemp("home")) as url:
         ledger = Ledger.open(url)
         for run in ("whole", "partly", "live"):
@@ -53,9 +56,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (unit,) = ledger.units.claim(EMBED, "partly", ["partly"], 1, 60, "elsewhere:7")
         ledger.units.fail(unit, CorruptShard("/in/00001.tar ends early"), 0)
         (unit,) = ledger.units.claim(EMBED, "whole", ["whole"], 1, 60, "elsewhere:7")
-        ledger.units.finish(unit, EmbedOutput(5, REF, REF, 0, 0, 0))
+        ledger.units.finish(unit, EmbedOutput(5, ref, ref, 0, 0, 0))
         ledger.runs.end("partly", "elsewhere:7", RunState.COMPLETED_WITH_FAILURES, {}, None)
-        ledger.runs.end("whole", "elsewhere:7", RunState.COMPLETED, {"decisions_digest": "p"}, None)
+        ledger.runs.end("whole", "elsewhere:7", RunState.COMPLETED, SUMMARY.document(), None)
         ledger.close()
         yield url
 

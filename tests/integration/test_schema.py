@@ -174,3 +174,14 @@ def test_an_interrupted_run_repeats_its_stages(upgraded: Ledger) -> None:
 
 def test_every_stage_has_a_version_that_no_old_row_has() -> None:
     assert min(stage.version for stage in STAGES) > 0
+
+
+def test_outdated_stages_are_named_and_forgotten(upgraded: Ledger) -> None:
+    upgraded.units.put("r2", EMBED, "new scope", KEYS[:3], 3)
+    assert set(upgraded.progress.outdated("r2")) == {
+        "fit", "assign", "pairs", "resolve", "write", "catalog", "decide",
+    }  # fmt: skip
+    upgraded.progress.forget_outdated("r2")
+    assert upgraded.progress.outdated("r2") == []
+    assert [status.stage for status in upgraded.progress.of("r2")] == ["embed"]
+    assert upgraded.progress.outdated("r3") == ["embed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import partial
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -129,8 +130,8 @@ def test_paths_are_not_wrapped_in_a_narrow_terminal(
     output = "/a/folder-with-a-long-name/and [another]/" + "deep/" * 30 + "out"
     ledger.runs.begin("r1", "one", {}, output, "/store", "host:1", 60, False)
     ledger.runs.end("r1", "host:1", RunState.COMPLETED, {}, None)
-    for look in (lambda: status.show(ledger, None), lambda: status.show(ledger, "r1"),
-                 lambda: status.watch(ledger, "r1")):  # fmt: skip
+    for look in (partial(status.show, ledger, None), partial(status.show, ledger, "r1"),
+                 partial(status.watch, ledger, "r1")):  # fmt: skip
         look()
         assert f"  output: {output}\n" in capsys.readouterr().out
 

@@ -36,12 +36,12 @@ OPEN, END = "<!-- generated: reasons -->\n", "<!-- end -->\n"
 @pytest.mark.usefixtures("only_reasons")
 def test_the_text_of_a_region_is_replaced(tmp_path: Path) -> None:
     root = tree(tmp_path, f"before\n{OPEN}stale\n{END}after\n")
-    assert generate.outdated(root) == ["deployments/recipes/annotated.yaml", "docs/formats.md"]
+    assert generate.outdated(root) == [*generate.FILES, "docs/formats.md"]
     text = generate.generated(root)[root / "docs" / "formats.md"]
     assert text.startswith(f"before\n{OPEN}") and text.endswith(f"\n{END}after\n") and "stale" not in text
     assert all(f"| `{r.name}` | {r.code} | {r.meaning} |" in text for r in filters.REASONS)
     (root / "docs" / "formats.md").write_text(text)
-    assert generate.outdated(root) == ["deployments/recipes/annotated.yaml"]
+    assert generate.outdated(root) == [*generate.FILES]
 
 
 @pytest.mark.usefixtures("only_reasons")

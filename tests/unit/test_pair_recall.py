@@ -204,23 +204,23 @@ def test_sentence() -> None:
     assert sentence(exact).endswith("18 of 20 duplicate pairs of all 90 images: recall 0.900, exactly")
 
 
-@pytest.mark.parametrize(
-    ("share", "a", "b", "x"),
-    [  # of tables: F(.95; 2, 10) = 4.103 -> x = 2 F / (10 + 2 F); Student's t below
-        (0.95, 1, 5, 0.450720),
-        (0.5, 3, 3, 0.5),
-        (0.025, 100, 1, 0.963783),
-        (0.975, 1, 100, 0.036217),
-        (0.025, 50, 51, 0.398321),
-    ],
-)
-def test_beta_quantile(share: float, a: float, b: float, x: float) -> None:
-    assert pair_recall._beta_quantile(share, a, b) == pytest.approx(x, abs=1e-5)
+def below(x: float, a: float, b: float) -> float:
+    """The share of the beta distribution below x, by the rectangle rule."""
+    places = (np.arange(1_000_000) + 0.5) / 1_000_000
+    density = np.exp((a - 1) * np.log(places) + (b - 1) * np.log1p(-places))
+    return float(density[places < x].sum() / density.sum())
 
 
-@pytest.mark.parametrize(("freedom", "t"), [(1, 12.7062), (5, 2.5706), (30, 2.0423), (1000, 1.9623)])
-def test_student(freedom: int, t: float) -> None:
-    assert pair_recall._student(freedom) == pytest.approx(t, abs=1e-4)
+@pytest.mark.parametrize(("queries", "t"), [(6, 2.5706), (31, 2.0423), (1001, 1.9623)])
+def test_interval_of_single_pairs(queries: int, t: float) -> None:
+    """One pair a query, a third missed: Clopper and Pearson's with (n - 1) (z / t)^2 trials."""
+    counts = np.array([[1, int(i % 3 > 0)] for i in range(queries)])
+    told = pair_recall.estimate(counts, 10**9)
+    assert told.estimate is not None and told.low is not None and told.high is not None
+    trials = (queries - 1) * (1.95996 / t) ** 2
+    hits = told.estimate * trials
+    assert below(told.low, hits, trials - hits + 1) == pytest.approx(0.025, abs=1e-4)
+    assert below(told.high, hits + 1, trials - hits) == pytest.approx(0.975, abs=1e-4)
 
 
 def test_probes_are_those_stored(tmp_path: Path) -> None:

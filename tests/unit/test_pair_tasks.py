@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from made_core.cluster import cluster_rows, pair_tasks
 from made_core.cluster.pair_tasks import PairTask
 from made_core.dedup import near_pairs
+from made_core.stages import PairsOutput
+from made_core.types import FileRef
 from tests.support import oracle
 
 
@@ -93,3 +96,31 @@ def test_slices_find_each_pair_once(seed: int, n: int, parts: int, block: int) -
 def test_crowded(counts: list[int], dense: list[list[int]], expected: list[int]) -> None:
     work = [PairTask(0, 2), PairTask(2, 3, 0, 2), PairTask(2, 3, 1, 2), PairTask(3, 5)]
     assert pair_tasks.crowded(work, counts, dense, np.full(5, 10)) == expected
+
+
+def test_only_stored_pairs_are_counted(tmp_path: Path) -> None:
+    """A crowded cluster has none in the file; where slices find that out together, theirs are left out."""
+    generator = np.random.default_rng(3)
+    alone, crowd = (
+        (np.ones(8) + spread * generator.normal(size=(n, 8))).astype(np.float16)
+        for n, spread in ((6, 0.05), (40, 0.001))
+    )
+    outputs, most = {}, 3
+    for task in (PairTask(0, 1), PairTask(1, 2, 0, 2), PairTask(1, 2, 1, 2), PairTask(2, 3)):
+        rows = alone if task.start == 0 else crowd
+        members = np.zeros(len(rows), cluster_rows.member_type(1))
+        members["gid"], members["probes"] = np.arange(len(rows)) + 100 * task.start, task.start
+        writer = near_pairs.Writer(0.9, 16, 100 if task.parts > 1 else most, 0, lambda _: None)
+        path = tmp_path / task.key
+        with open(path, "wb") as file:
+            writer.add(file, task.start, rows, members, task.rows(len(rows)))
+        stored = int(writer.histogram.sum())
+        assert path.stat().st_size == stored * near_pairs.PAIR.itemsize
+        assert (stored == 0) == (task.start in writer.crowded)
+        ref = FileRef(str(path), path.stat().st_size, "", "")
+        histogram, dense = tuple(writer.histogram.tolist()), tuple(writer.crowded)
+        outputs[task.key] = PairsOutput(writer.rows, ref, stored, histogram, dense, 0.9)
+    found = pair_tasks.together(outputs, np.array([6, 40, 40]) * most)
+    assert found.crowded == (1, 2)  # 1 by its slices together, 2 by itself
+    assert found.files == (outputs["0-1"].pairs, outputs["2-3"].pairs)
+    assert found.stored == sum(found.histogram) == outputs["0-1"].stored > 0

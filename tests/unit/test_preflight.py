@@ -59,6 +59,7 @@ def test_no_head_is_configured(place_of: Callable[..., None], address: str | Non
     preflight.check_ray()
 
 
+@pytest.mark.integration
 def test_a_head_that_answers(place_of: Callable[..., None]) -> None:
     for prefix in ("", "ray://"):
         with answering(SETTINGS) as address:
@@ -75,6 +76,7 @@ def test_a_missing_head(place_of: Callable[..., None]) -> None:
             preflight.check_ray()
 
 
+@pytest.mark.integration
 def test_a_head_that_does_not_answer(place_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "RAY_SECONDS", 0.2)
     with answering(b"") as address:
@@ -83,6 +85,7 @@ def test_a_head_that_does_not_answer(place_of: Callable[..., None], monkeypatch:
             preflight.check_ray()
 
 
+@pytest.mark.integration
 def test_another_server(place_of: Callable[..., None]) -> None:
     with answering(b"SSH-2.0-OpenSSH_9.6\r\n") as address:
         place_of(address)

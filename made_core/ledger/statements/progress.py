@@ -55,3 +55,11 @@ FAILURES = _units("state = 'failed'", "finished_at DESC")
 
 # The done and running units whose last attempt took longest.
 SLOWEST = _units("state IN ('done', 'running')", "seconds DESC")
+
+# Forget the stages of a run that another version of made recorded; their units stay.
+FORGET_OUTDATED = """
+    DELETE FROM stage WHERE run_id = :run_id AND NOT EXISTS (
+        SELECT FROM json_to_recordset(CAST(:known AS json)) AS known (stage text, version integer)
+        WHERE known.stage = stage.stage AND known.version = stage.version)
+    RETURNING stage
+"""
