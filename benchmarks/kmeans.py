@@ -1,12 +1,12 @@
-"""What does an exact assignment cost beside FAISS's own search, and how fast is the training?
+"""The speed of exact assignment relative to FAISS's search, and the speed of training.
 
     python -m benchmarks.kmeans --rows 200000 --dim 512 --clusters 1000 --seed 0
 
-Assignment, with its recheck in float64 and its distances, from stored float16 rows, against
-`IndexFlatIP.search` for as many neighbours of rows that are float32 already: CPU seconds of one thread,
-interleaved, medians. Training as 2 n k d operations an iteration, against the best float32 product of
-this process. The mean cosine of rows to their centroids, clustered and random. Prints a table and one
-JSON line; exits 0 only where the assignment with one probe is at 0.9 of the search's speed or more.
+Compares assignment from stored float16 rows, with its float64 recheck and distances, with
+`IndexFlatIP.search` for as many neighbours of float32 rows: medians of CPU time of one thread, interleaved.
+Compares training, at 2 n k d operations per iteration, with the fastest float32 product of this process.
+Reports the mean cosine of clustered and random rows to their centroids. Prints a table and one JSON line;
+exits 0 only if assignment with one probe reaches at least 0.9 of the speed of the search.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from made_core.vectors import Rows
 
 SHARE = 0.9  # goal
 RUNS = 5
-SHAPES = ((4096, 512, 4096), (2048, 2048, 2048), (4096, 512, 1000))  # of float32 products: the best counts
+SHAPES = ((4096, 512, 4096), (2048, 2048, 2048), (4096, 512, 1000))  # of float32 products; the fastest counts
 
 
 def rows_of(n: int, dim: int, clumps: int, seed: int) -> Rows:
@@ -64,13 +64,13 @@ def gemm() -> float:
 
 
 def assignment(rows: Rows, means: kmeans.Centroids) -> dict[int, dict[str, float]]:
-    """By probes: seconds of ours and of the search, and the rows whose nearest the search has otherwise."""
+    """By probes: seconds of ours and of the search, and the rows with another nearest in the search."""
     wide = rows.astype(np.float32)
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(means)
     spent: dict[tuple[int, str], list[float]] = defaultdict(list)
     for _ in range(RUNS):
-        for probes in (1, 2):  # interleaved: a noisy spell hits all
+        for probes in (1, 2):  # interleaved, so that noise affects all
             search = partial(index.search, wide, probes)
             ours = partial(kmeans.assign, rows, means, probes)
             spent[probes, "search"].append(seconds(search))
@@ -87,12 +87,12 @@ def assignment(rows: Rows, means: kmeans.Centroids) -> dict[int, dict[str, float
 
 
 def cosine(rows: Rows, means: kmeans.Centroids) -> float:
-    """Of rows to their centroids, the mean."""
+    """The mean cosine of rows to their centroids."""
     return round(float(1 - kmeans.assign(rows, means, 1).distance.mean()), 4)
 
 
 def main() -> int:
-    """0 where the goal holds."""
+    """Returns 0 if the goal is met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=512)

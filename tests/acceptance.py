@@ -1,8 +1,8 @@
-"""The acceptance run on real photographs: `python -m tests.acceptance ../shared/real WORK`.
+"""The acceptance run on real images: `python -m tests.acceptance ../shared/real WORK`.
 
-Curates the shards there with the encoder there, by the command line, and checks the output against
-the input with nothing of made's own; then as two folders with equal names, one a copy of the other.
-Prints a table and one JSON line; exits 0 only where every check holds.
+Curates the shards in that folder with its encoder, by the command line, and checks the output against the
+input without made's own code; then repeats it with a copy of the folder as a second source with the same
+names. Prints a table and one JSON line; exits 0 only if every check passes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MADE = str(Path(sys.executable).parent / "made")
 
 
 def curate(real: Path, output: Path, *sources: Path, extra: tuple[str, ...] = ()) -> float:
-    """Runs `made curate`; its wall seconds."""
+    """Runs `made curate`; returns the wall seconds."""
     encoder = real / "encoder"
     sets = {
         "encoder.model": "MobileNetV1-coral",
@@ -41,7 +41,7 @@ def curate(real: Path, output: Path, *sources: Path, extra: tuple[str, ...] = ()
 
 
 def main(real: Path, work: Path) -> int:
-    """Runs and checks; 0 where all holds."""
+    """Runs and checks; returns 0 if every check passes."""
     shutil.rmtree(work, ignore_errors=True)
     shards, output = real / "shards", work / "one"
     tars = {t.stem: t for t in sorted(shards.glob("*.tar"))}
@@ -68,7 +68,7 @@ def main(real: Path, work: Path) -> int:
     assert kept == {r["uid"] for r in checks.decisions(output) if r["kept"]}
     checks.representatives_stand(work / "two", work / "store")
     figures["repeated in the copied folder"] = twice["dropped"]["repeated_uid"]
-    assert {p.name: p.stat().st_mtime_ns for p in shards.iterdir()} == before, "the input was touched"
+    assert {p.name: p.stat().st_mtime_ns for p in shards.iterdir()} == before, "the input was modified"
 
     for name, value in figures.items():
         table.add_row(name, f"{value:,}")

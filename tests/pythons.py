@@ -1,8 +1,8 @@
 """The unit tests and the demo under each Python that made supports: `python -m tests.pythons`.
 
-Versions are looked for on PATH and among pyenv's. The one that runs this uses its own environment; each
-other gets one under build/pythons, from requirements.lock, kept until the lock changes.
-Prints a table and one JSON line; exits 0 only where everything passes under every version found.
+Searches PATH and pyenv for the versions. The running version uses its own environment; each other version
+gets one in build/pythons, installed from requirements.lock and kept until the lock changes.
+Prints a table and one JSON line; exits 0 only if everything passes under every version found.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TESTS = re.compile(r"^(?=.*\b(?:passed|failed|errors?)\b)=*\s*(.+? in [\d.]+s)",
 
 @dataclass(frozen=True)
 class Result:
-    """What came out under one version; `python` is None where it was not found."""
+    """The result for one version; `python` is None if it was not found."""
 
     version: str
     python: str | None = None
@@ -43,7 +43,7 @@ class Result:
 
 
 def main() -> int:
-    """Runs every version found; 0 where all pass."""
+    """Runs every version found; returns 0 if all pass."""
     results = [attempt(version) for version in VERSIONS]
     table = Table(title="unit tests and demo by Python version")
     for name in ("Python", "interpreter", "unit tests", "demo", "passed"):
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def attempt(version: str) -> Result:
-    """The unit tests, then the demo, under one version."""
+    """Runs the unit tests, then the demo, with one version."""
     own = version == f"{sys.version_info.major}.{sys.version_info.minor}"
     python = Path(sys.executable) if own else find(version)
     if python is None:
@@ -85,7 +85,7 @@ def attempt(version: str) -> Result:
 
 
 def find(version: str) -> Path | None:
-    """An interpreter of that version that runs: pyenv's shims of a version not selected do not."""
+    """A working interpreter of that version: pyenv's shims of versions that are not selected fail."""
     for candidate in candidates(version):
         command: Command = [candidate, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
         try:
@@ -98,7 +98,7 @@ def find(version: str) -> Path | None:
 
 
 def candidates(version: str) -> Iterator[Path]:
-    """Files that may be that Python: on PATH, then pyenv's, the newest first."""
+    """Candidates for that version: on PATH, then pyenv's, newest first."""
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         yield from (path for path in [Path(folder) / f"python{version}"] if path.exists())
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
@@ -107,7 +107,7 @@ def candidates(version: str) -> Iterator[Path]:
 
 
 def environment(version: str, python: Path) -> Path:
-    """The environment of that version, installed from the lock where it is missing or older."""
+    """The environment of that version, installed from the lock if it is missing or outdated."""
     home, lock = BUILD / version, ROOT / "requirements.lock"
     stamp = home / ".installed"
     if stamp.exists() and stamp.stat().st_mtime >= lock.stat().st_mtime:
@@ -125,7 +125,7 @@ def environment(version: str, python: Path) -> Path:
 
 
 def demonstrate(programs: Path, folder: Path) -> bool:
-    """`make demo` with that environment, its servers in a home of their own."""
+    """Runs `make demo` with that environment and its own MADE_HOME."""
     shutil.rmtree(folder, ignore_errors=True)
     sample, output = folder / "sample", folder / "output"
     commands: list[Command] = [
@@ -137,7 +137,7 @@ def demonstrate(programs: Path, folder: Path) -> bool:
 
 
 def call(command: Command, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs to the end; what it said is shown where it failed."""
+    """Runs a command; prints its output if it fails."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MADE_")}
     done = subprocess.run(
         command, env={**clean, **env}, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

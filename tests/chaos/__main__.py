@@ -1,9 +1,9 @@
-"""Does a run end in the same bytes, whatever is killed? python -m tests.chaos --kills 100 --seed 0
+"""Checks that kills do not change the output of a run: python -m tests.chaos --kills 100 --seed 0
 
-Curates a planted sample once undisturbed, then again and again in fresh folders while a seeded killer
-works, until all kills are carried out. Prints what was killed where, what was done again, and one line
-of JSON; exit code 0 only if every output is byte for byte the undisturbed one's, every point of every
-stage was met by the death of a worker (with as many kills as that takes), and no flow ended by itself.
+Curates a planted sample once undisturbed, then repeatedly in new folders while a seeded killer runs, until
+all kills are carried out. Prints what was killed where, what was recomputed, and one JSON line; exits 0
+only if every output equals the undisturbed one byte for byte, a worker was killed at every point of every
+stage (given enough kills), and no flow failed without a kill.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ RECIPE: dict[str, Any] = {
     "writing": {"samples_per_shard": 30},
     "work": {"shards_per_task": 2, "lease_seconds": 3, "attempts": 100, "max_failed_share": 0},
 }
-ALL = 100  # kills with which a plan meets every point
-SPARE_ROUNDS = 3  # beyond those that the plan needs: for kills that found no occasion
+ALL = 100  # kills with which a plan covers every point
+SPARE_ROUNDS = 3  # beyond those of the plan, for kills that found no target
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=ALL)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing stays behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no process is left
     start = time.monotonic()
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="made-chaos-", dir="/tmp"))
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def raise_stand(folder: Path, stack: ExitStack) -> Stand:
-    """Starts everything."""
+    """Starts all parts."""
     database, disk = Database(folder / "home", stack), Disk(folder / "disk", stack)
     prefect = Prefect(folder)
     stack.callback(prefect.server.kill)
@@ -81,7 +81,7 @@ def raise_stand(folder: Path, stack: ExitStack) -> Stand:
 
 
 class Chaos:
-    """The rounds, and what they showed."""
+    """The rounds and their results."""
 
     def __init__(self, stand: Stand, source: Path, seed: int) -> None:
         self._stand, self._source = stand, source
@@ -101,7 +101,9 @@ class Chaos:
             waiting += self.rounds[-1].left()
             differing = sorted(name for name in expected | found if expected.get(name) != found.get(name))
             if differing:
-                raise Failed(f"round {len(self.rounds) - 1}: other output than undisturbed: {differing}")
+                raise Failed(
+                    f"round {len(self.rounds) - 1}: the output differs from the undisturbed one: {differing}"
+                )
             self.equal += 1
 
     def _round(self, kills: list[Kill]) -> dict[str, bytes | None]:
@@ -170,7 +172,7 @@ class Chaos:
 
 
 def outcome(output: Path) -> dict[str, bytes | None]:
-    """Every file of an output; of those that tell of the run itself, not what is in them."""
+    """Every file of an output; without the content of files that describe the run itself."""
     own = {"summary.json", "report.html", "run.json"}
     return {
         str(path.relative_to(output)): None if path.name in own else path.read_bytes()

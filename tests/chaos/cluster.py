@@ -1,7 +1,7 @@
 """The parts of a chaos run on one machine: PostgreSQL behind a proxy, Ray on two worker nodes, a disk.
 
-Ray's head is on 127.0.0.2 and does no work, so that losing a worker node never takes the driver with
-it; the worker nodes are 127.0.0.3 and 127.0.0.4, each with a raylet and one CPU.
+Ray's head is on 127.0.0.2 and has no CPUs, so that losing a worker node never ends the driver; the worker
+nodes are 127.0.0.3 and 127.0.0.4, each with a raylet and one CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.chaos.proxy import Proxy
 ROOT = Path(__file__).resolve().parents[2]
 HEAD, WORKERS = "127.0.0.2", ("127.0.0.3", "127.0.0.4")
 DISK_BYTES = 64 << 20
-RAY = {  # a node or a head that is gone is noticed in seconds
+RAY = {  # a lost node or head is noticed in seconds
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
@@ -36,7 +36,7 @@ RAY = {  # a node or a head that is gone is noticed in seconds
 
 
 class Database:
-    """PostgreSQL, killed and started again; `url` leads through the proxy, `direct` does not."""
+    """PostgreSQL, killed and restarted; `url` uses the proxy, `direct` does not."""
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         self._home, self._stack = home, stack
@@ -51,7 +51,7 @@ class Database:
         return [pid] if lives(pid) else []
 
     def restart(self, patience: float = 60) -> None:
-        """Starts it; right after a kill its last children may still be there."""
+        """Starts it; right after a kill its children may still be running."""
         end = time.monotonic() + patience
         while True:
             try:
@@ -64,7 +64,7 @@ class Database:
 
 
 class Cluster:
-    """Ray: a head that does no work, and two worker nodes."""
+    """Ray: a head without CPUs and two worker nodes."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder = folder
@@ -76,7 +76,7 @@ class Cluster:
         self.nodes = [Part(f"node-{ip}", folder, self.environment) for ip in WORKERS]
 
     def start(self) -> None:
-        """Starts the head, and the worker nodes as soon as it answers."""
+        """Starts the head, then the worker nodes once it answers."""
         self.head.start(
             [*self._ray(HEAD, 0), "--head", f"--port={self.port}", "--include-dashboard=false",
              f"--ray-client-server-port={free_port()}", f"--dashboard-port={free_port()}"]
@@ -86,18 +86,18 @@ class Cluster:
             self.start_node(node)
 
     def start_node(self, node: Part) -> None:
-        """Starts a worker node, after what is left of it has gone."""
+        """Starts a worker node after all its old processes have ended."""
         node.kill()
         ip = node.name.removeprefix("node-")
         node.start([*self._ray(ip, 1), f"--address={self.address}"])
 
     def answers(self) -> bool:
-        """Whether the head takes connections."""
+        """Whether the head accepts connections."""
         with socket.socket() as probe:
             return probe.connect_ex((HEAD, self.port)) == 0
 
     def stop(self) -> None:
-        """Kills whatever is left of all of it."""
+        """Kills all remaining processes."""
         for part in (*self.nodes, self.head):
             part.kill()
 
@@ -118,14 +118,14 @@ class Cluster:
         return [pid for pid in node.find(_program("raylet/raylet")) if lives(pid)]
 
     def busy(self) -> list[int]:
-        """Workers that have a task."""
+        """Workers that run a task."""
         found = [pid for node in self.nodes for pid in node.find("ray::")]
         idle = [pid for node in self.nodes for pid in node.find("ray::IDLE", "ray::Da", "ray::Ru")]
         return [pid for pid in found if pid not in idle]
 
 
 class Disk:
-    """Where store, output and scratch are: a small tmpfs, which can be filled. That takes root."""
+    """A small tmpfs for store, output and scratch, which can be filled. Needs root."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         folder.mkdir()
@@ -137,20 +137,20 @@ class Disk:
             stack.callback(subprocess.run, ["umount", "-l", str(folder)], check=True)
 
     def fill(self) -> None:
-        """Takes every free byte."""
+        """Fills the disk."""
         state = os.statvfs(self.path)
         if state.f_bavail:
-            # An error: others took some of it meanwhile; the next call takes the rest.
+            # An error: others used some of it meanwhile; the next call takes the rest.
             with suppress(OSError), self._filler.open("ab") as file:
                 os.posix_fallocate(file.fileno(), file.tell(), state.f_bavail * state.f_frsize)
 
     def free(self) -> None:
-        """Gives them back."""
+        """Frees the space."""
         self._filler.unlink(missing_ok=True)
 
 
 class Prefect:
-    """Prefect's server, which nobody kills."""
+    """Prefect's server, which is never killed."""
 
     def __init__(self, folder: Path) -> None:
         self._port = free_port()
@@ -166,7 +166,7 @@ class Prefect:
         )  # fmt: skip
 
     def answers(self) -> bool:
-        """Whether it does."""
+        """Whether it answers."""
         try:
             with urlopen(f"{self.url}/health", timeout=5) as answer:
                 return bool(answer.status == 200)
@@ -196,7 +196,7 @@ def _program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind((HEAD, 0))
         return int(probe.getsockname()[1])

@@ -1,6 +1,6 @@
-"""The process that drives a run, and that can be killed: python -m tests.chaos.drive GO HEAD
+"""The process that runs the flow, and that can be killed: python -m tests.chaos.drive GO HEAD
 
-It imports what it needs, then waits for the file GO, a recipe: so the next one stands ready.
+It imports what it needs, then waits for the file GO, a recipe, so that it starts without delay.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from made_core.recipe_file import validate
 
 
 def main(go: Path, address: str) -> None:
-    """Curates, on a cluster whose workers meet the killer."""
+    """Curates on a cluster whose workers load the killer."""
     while not go.exists():
         time.sleep(0.05)
     ray.init(

@@ -1,4 +1,4 @@
-"""The flow's process, started again with the same recipe until it ends well; one more stands ready."""
+"""The flow's process, restarted with the same recipe until it succeeds; a spare one is kept ready."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.processes import Part
 
 
 class Driver:
-    """At most one process drives the run; the next has imported all and waits."""
+    """At most one process runs the flow; the next has finished its imports and waits."""
 
     def __init__(self, folder: Path, environment: dict[str, str], address: str) -> None:
         self._folder, self._environment, self._address = folder, environment, address
@@ -29,7 +29,7 @@ class Driver:
         return self._folder / f"{part.name}.json"
 
     def start(self, recipe: dict[str, Any]) -> Part:
-        """Has the waiting process drive the run."""
+        """Starts the run in the waiting process."""
         self.now, go = self._ready, self._go(self._ready)
         go.with_suffix(".part").write_text(json.dumps(recipe))
         go.with_suffix(".part").rename(go)
@@ -37,7 +37,7 @@ class Driver:
         return self.now
 
     def pids(self) -> list[int]:
-        """The process that drives, if one does."""
+        """The process that runs the flow, if any."""
         return [self.now.pid] if self.now is not None and self.now.ended is None else []
 
     def stop(self) -> None:

@@ -1,8 +1,8 @@
-"""What stands in the Ray workers of a chaos run: at named points it looks whether a kill is armed there.
+"""Runs in the Ray workers of a chaos run: at named points, checks whether a kill is armed there.
 
-Nothing in the product knows of it: `install` wraps the few functions that every unit passes through.
-An armed kill is a file in a folder. The worker that renames it first carries it out: on itself, or it
-waits at the point until the controller, which sees the file, has done it.
+The product does not depend on it: `install` wraps the functions that every unit calls. An armed kill is a
+file in a folder. The worker that renames it first carries it out: it kills itself, or waits at the point
+until the controller, which sees the file, has done it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tasks import run_units
 from tests.chaos.processes import FOLDER
 
 PATIENCE = 30.0  # seconds to wait at a point for the controller
-DYING = 15.0  # seconds that a worker stays there whose own end should follow
+DYING = 15.0  # seconds that a worker waits for its own end
 
 
 class _Where:
-    """Where this worker, which does one unit at a time, is."""
+    """The point that this worker, which runs one unit at a time, has reached."""
 
     stage: str | None = None
     puts = moves = 0
@@ -71,13 +71,13 @@ def _moving(*_: object) -> None:
 
 
 def _meet(when: str) -> None:
-    """Carries out what is armed here, once."""
+    """Carries out the kill armed here, once."""
     folder = Path(os.environ[FOLDER])
     for armed in sorted(folder.glob(f"armed/{_Where.stage}.{when}.*")):
         kind = armed.suffix[1:]
         try:
             armed.rename(folder / "struck" / f"{armed.name}.{os.getpid()}.{os.getppid()}")
-        except FileNotFoundError:  # another worker met it
+        except FileNotFoundError:  # another worker took it
             continue
         if kind == "worker":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What the ledger's events say of a run: retries, units done more than once, the cost of a failure."""
+"""Figures from the ledger's events of a run: retries, units done more than once, the cost of a failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENTS = """
 
 
 class Story:
-    """The events of the run that has an output."""
+    """The events of the run that owns an output."""
 
     def __init__(self, url: str, output: str) -> None:
         database = Database(url, patience=30)
@@ -33,19 +33,19 @@ class Story:
         return Counter(kind for (of, _), kinds in self._units.items() if of == stage for kind in kinds)
 
     def claims(self, stage: str) -> list[int]:
-        """How often each unit of a stage was begun."""
+        """How often each unit of a stage was started."""
         return sorted(kinds.count("claimed") for (of, _), kinds in self._units.items() if of == stage)
 
     def twice_done(self) -> int:
-        """Units that were done, and then done again."""
+        """Units that were done more than once."""
         return sum(kinds.count("done") > 1 for kinds in self._units.values())
 
     def one_embed_again(self) -> bool:
-        """Whether exactly one shard was begun twice, every other once, and each was done once."""
+        """Whether exactly one shard was started twice, every other once, and each was done once."""
         *once, twice = self.claims("embed")
         return twice == 2 and set(once) == {1} and self.kinds("embed")["done"] == len(once) + 1
 
     def summary(self) -> dict[str, Any]:
-        """By stage: claims, and what came of them."""
+        """By stage: claims and their results."""
         stages = dict.fromkeys(stage for stage, _ in self._units)
         return {stage: dict(self.kinds(stage)) for stage in stages}

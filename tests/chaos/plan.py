@@ -9,7 +9,7 @@ from itertools import cycle
 
 from made_core.stages import EMBED, STAGES, WRITE
 
-# worker: a Ray worker; raylet: a worker node's; head: Ray's GCS; flow: the process that drives the
+# worker: a Ray worker; raylet: a worker node's; head: Ray's GCS; flow: the process that runs the
 # run; postgres: the postmaster; all by SIGKILL. disk: full for seconds; cut: the database out of reach.
 KINDS = ("worker", "raylet", "head", "flow", "postgres", "disk", "cut")
 OF_A_UNIT = ("before-file", "before-row", "after-row")
@@ -20,12 +20,12 @@ POINTS = (
     *(("publish", when) for when in OF_PUBLISH),
 )
 ANY = ("any", "random-time")
-ROUND = 14  # kills of a round, at most
+ROUND = 14  # most kills per round
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: of what, and when."""
+    """One kill: its kind and its time."""
 
     kind: str
     stage: str
@@ -36,17 +36,17 @@ class Kill:
 
     @property
     def point(self) -> tuple[str, str]:
-        """Where it strikes."""
+        """The place where it is carried out."""
         return self.stage, self.when
 
     @property
     def name(self) -> str:
-        """A file's name; at a point at most one kill is armed."""
+        """The file name; at most one kill is armed per point."""
         return f"{self.stage}.{self.when}.{self.kind}"
 
 
 # The first round: a kill of every kind. The only one in embed is of a worker in mid-shard, so that the
-# events of this round show what a failure costs. The tests do it without the last two.
+# events of this round show what a failure costs. The tests run it without the last two.
 FIRST = (
     Kill("worker", "embed", "mid-shard"),
     Kill("postgres", "assign", "before-row"),
@@ -83,7 +83,7 @@ def _others(dice: random.Random, kinds: list[str]) -> Iterator[Kill]:
 
 
 def deal(waiting: list[Kill], most: int) -> list[Kill]:
-    """Takes the kills of a round out of `waiting`: `most`, no two at one point."""
+    """Takes the kills of a round out of `waiting`: at most `most`, one per point."""
     taken: list[Kill] = []
     for kill in list(waiting):
         if len(taken) < most and (kill.point == ANY or all(kill.point != k.point for k in taken)):

@@ -1,4 +1,4 @@
-"""Processes that are started to be killed, each found again with all that it started itself."""
+"""Processes that can be killed together with all processes that they started."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 FOLDER = "MADE_CHAOS_FOLDER"  # in the environment of workers; holds armed/, struck/ and done/
-MARK = "MADE_CHAOS_PART"  # inherited by all that a part starts, orphans too
+MARK = "MADE_CHAOS_PART"  # inherited by all processes of a part, including orphans
 
 
 class Part:
-    """A command that may be started again and again; its output goes to one log."""
+    """A command that can be restarted; its output goes to one log."""
 
     def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
         self.name, self.log = name, folder / f"{name}.log"
@@ -23,7 +23,7 @@ class Part:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: Sequence[str]) -> None:
-        """Starts the command, whatever else of this part still lives."""
+        """Starts the command, even if other processes of this part are still running."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -32,17 +32,17 @@ class Part:
 
     @property
     def ended(self) -> int | None:
-        """The exit code; None: it runs, or was never started."""
+        """The exit code; None: running or never started."""
         return None if self._process is None else self._process.poll()
 
     @property
     def pid(self) -> int:
-        """Of the command itself."""
+        """The process id of the command."""
         assert self._process is not None
         return self._process.pid
 
     def kill(self) -> None:
-        """Ends all processes of this part, and waits until they have."""
+        """Kills all processes of this part and waits until they have ended."""
         end = time.monotonic() + 20
         while pids := list(marked(self._mark)):
             for pid in pids:
@@ -55,12 +55,12 @@ class Part:
             self._process = None
 
     def find(self, *titles: str) -> list[int]:
-        """The processes of this part whose command line begins so."""
+        """The processes of this part whose command line starts with this text."""
         return [pid for pid, line in marked(self._mark).items() if line.startswith(titles)]
 
 
 def marked(mark: str) -> dict[int, str]:
-    """The command line of each process that has the mark in its environment, by id."""
+    """The command line of each process with the mark in its environment, by process id."""
     found, wanted = {}, mark.encode()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -68,13 +68,13 @@ def marked(mark: str) -> dict[int, str]:
                 if wanted in (folder / "environ").read_bytes().split(b"\0"):
                     line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                     found[int(folder.name)] = line
-            except OSError:  # gone, or another user's
+            except OSError:  # ended, or of another user
                 continue
     return found
 
 
 def lives(pid: int) -> bool:
-    """Whether the process runs; a dead one whose parent did not look yet does not."""
+    """Whether the process is running; a zombie is not."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -82,7 +82,7 @@ def lives(pid: int) -> bool:
 
 
 def strike(pid: int) -> None:
-    """SIGKILL; a process that is gone is fine."""
+    """Sends SIGKILL; ignores a process that has ended."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""A TCP proxy before PostgreSQL's socket, which can be cut: connections drop, and new ones are refused."""
+"""A TCP proxy for PostgreSQL's socket that can be cut: connections drop and new ones are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Listens on a port of 127.0.0.1 in a thread of its own, until the process ends."""
+    """Listens on a port of 127.0.0.1 in its own thread until the process ends."""
 
     def __init__(self, upstream: str) -> None:
         """Args: upstream: path of the unix socket."""
@@ -20,7 +20,7 @@ class Proxy:
         self.mend()
 
     def mend(self) -> None:
-        """Takes connections, on the same port as ever."""
+        """Accepts connections, on the same port as before."""
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
     def cut(self) -> None:

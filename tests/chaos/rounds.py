@@ -1,7 +1,7 @@
-"""A round: one run from nothing to its output, while what is armed strikes and what died is restarted.
+"""A round: one run from start to output, while armed kills are carried out and dead parts restarted.
 
-Every wait has a bound. A flow that ends with an error has to have a reason: it was killed itself, or
-Ray's head was, or the database was away when it started; anything else, and a hang, fails the round.
+Every wait has a time limit. A flow may end with an error only if it or Ray's head was killed, or if the
+database was unreachable at its start; any other error and any hang fails the round.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from tests.chaos.plan import ANY, Kill
 from tests.chaos.processes import lives, strike, tail
 
 TICK = 0.05
-OUTAGE = (1.0, 4.0)  # seconds that a disk stays full and a database away, drawn between
-RANDOM = (1.0, 12.0)  # seconds between two kills at random times
-AWAY = "cannot be reached"  # what the flow says where the database is away when it starts
-FLOW_ENDS = 60  # seconds that the flow has to notice that Ray's head is gone
-SECONDS, A_KILL = 300, 40  # bound of a round, and what each kill adds
+OUTAGE = (1.0, 4.0)  # range of seconds that a disk stays full or a database is unreachable
+RANDOM = (1.0, 12.0)  # range of seconds between two kills at random times
+AWAY = "cannot be reached"  # the flow's error if the database is unreachable at its start
+FLOW_ENDS = 60  # seconds within which the flow has to notice the loss of Ray's head
+SECONDS, A_KILL = 300, 40  # time limit of a round, and the time that each kill adds
 
 
 class Failed(Exception):
-    """The round did not go as it must; says why, with the ends of the logs."""
+    """The round failed; the message has the reason and the ends of the logs."""
 
 
 @dataclass
 class Stand:
-    """All that a round needs, which outlives it."""
+    """What the rounds share."""
 
     folder: Path  # holds armed/, struck/, done/, logs
     database: Database
@@ -43,7 +43,7 @@ class Stand:
 
 @dataclass
 class Round:
-    """What happened in one."""
+    """The figures of one round."""
 
     stand: Stand
     number: int
@@ -54,13 +54,13 @@ class Round:
     ends: list[str] = field(default_factory=list)  # last lines of flows that ended with an error
     seconds: float = 0.0
     _undo: dict[str, tuple[float, Callable[[], None]]] = field(default_factory=dict)
-    _excused: bool = False  # the flow's end: it was killed, or the head was
+    _excused: bool = False  # an end of the flow because it or the head was killed
     _headless: float | None = None  # since when
-    _resume: float = 0.0  # when the flow may be started again
+    _resume: float = 0.0  # when the flow can be restarted
     _start: float = 0.0
 
     def run(self) -> None:
-        """Until the flow ends well. Raises Failed."""
+        """Runs until the flow succeeds. Raises Failed."""
         for name in ("armed", "struck", "done"):
             folder = self.stand.folder / name
             folder.mkdir(exist_ok=True)
@@ -92,20 +92,20 @@ class Round:
             time.sleep(TICK)
 
     def left(self) -> list[Kill]:
-        """The kills that found no occasion."""
+        """The kills that found no target."""
         rest = list(self.kills)
         for kill in self.struck:
             rest.remove(kill)
         return rest
 
     def _meet(self) -> None:
-        """Carries out what workers have met, or sees that they have done so themselves."""
+        """Carries out the kills that workers have reached, or checks that the workers did so themselves."""
         for file in sorted((self.stand.folder / "struck").iterdir()):
             name, pid, raylet = file.name.rsplit(".", 2)
             kill = next(k for k in self.kills if k.name == name)
             if kill.kind == "worker":
                 if lives(int(pid)):
-                    continue  # not for long: looked at again
+                    continue  # only briefly: checked again
                 self._say(kill)
                 self.struck.append(kill)
             elif self._strike(kill, [int(raylet)]):
@@ -114,7 +114,7 @@ class Round:
             file.unlink()
 
     def _strike(self, kill: Kill, raylets: list[int]) -> bool:
-        """Does it; False where there is nothing to strike now. Args: raylets: one of which may die."""
+        """Carries out a kill; False if there is no target now. Args: raylets: one of them may be killed."""
         stand, kind, outage = self.stand, kill.kind, self.dice.uniform(*OUTAGE)
         if kind in self._undo or self._headless is not None:
             return False
@@ -148,15 +148,15 @@ class Round:
         self._undo[what] = (time.monotonic() + seconds, undo)
 
     def _tend(self) -> None:
-        """Ends outages, and starts again what died."""
+        """Ends outages and restarts what died."""
         now = time.monotonic()
         if "disk" in self._undo:
-            self.stand.disk.fill()  # what others have freed
+            self.stand.disk.fill()  # space that others have freed
         for what in [what for what, (when, _) in self._undo.items() if when < now]:
             self._undo.pop(what)[1]()
         cluster = self.stand.cluster
         if self._headless is not None:
-            if self.stand.driver.now is None:  # it has seen it, and is gone
+            if self.stand.driver.now is None:  # it noticed and ended
                 self._say(f"the flow ended {now - self._headless:.1f} s after the head")
                 cluster.stop()
                 cluster.start()
@@ -165,11 +165,11 @@ class Round:
                 raise self._failed(f"the flow still waits, {FLOW_ENDS} s after Ray's head was killed")
             return
         for node in cluster.nodes:
-            if node.ended is not None:  # as soon as its raylet is gone
+            if node.ended is not None:  # once its raylet has ended
                 cluster.start_node(node)
 
     def _finished(self) -> bool:
-        """Whether the flow has ended well; starts it again where it has not."""
+        """Whether the flow has succeeded; restarts it if it failed."""
         driver, now = self.stand.driver, time.monotonic()
         if driver.now is None:
             if self._headless is None and now > self._resume:
@@ -180,13 +180,13 @@ class Round:
         if code == 0:
             return True
         if code is not None:
-            said = tail(driver.now.log, 1).strip()
-            self._say(f"the flow ended with {code}: {said[:160]}")
-            if not self._excused and AWAY not in said:
+            last = tail(driver.now.log, 1).strip()
+            self._say(f"the flow ended with {code}: {last[:160]}")
+            if not self._excused and AWAY not in last:
                 raise self._failed("the flow ended, and neither it nor Ray's head was killed")
-            self.ends.append(said)
+            self.ends.append(last)
             driver.now = None
-            # Its lease may stand until then, and the ledger would refuse the next.
+            # Its lease may be valid until then, and the ledger would refuse the next process.
             self._resume = now + self.recipe["work"]["lease_seconds"]
         return False
 

@@ -22,9 +22,9 @@ from tests.support.runs import Curate
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The ledger's URL, while the servers run."""
+    """The ledger's URL, while the servers are running."""
     home = tmp_path_factory.mktemp("home")
-    # S3's environment before Ray, whose workers inherit it.
+    # The S3 environment is set before Ray starts, so that its workers inherit it.
     with postgres.embedded(home) as url, prefect_test_harness(server_startup_timeout=180), s3.server():
         os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"] = url, str(home)
         settings.cache_clear()

@@ -1,4 +1,4 @@
-"""The measured recall is the one that brute force finds in the stored rows."""
+"""The measured recall equals brute force on the stored rows."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def by_brute_force(store: Path, probes: int, eps: float) -> tuple[int, int]:
     return int((near & met).sum()), int(near.sum())
 
 
-def test_recall_is_that_of_brute_force(servers: str, curate: Curate, sample: Path, tmp_path: Path) -> None:
-    """k = 16 at one and two probes; drawing changes no decision, and what is known is not done again."""
+def test_recall_equals_brute_force(servers: str, curate: Curate, sample: Path, tmp_path: Path) -> None:
+    """k = 16 with one and two probes; the audit changes no decision, and known results are reused."""
     store, shares, eps = tmp_path / "store", [], 0.005
     common: dict[str, Any] = {
         "store": str(store),
-        "encoder": {"model": "mean-colour"},  # its images lie close: borders part many pairs
+        "encoder": {"model": "mean-colour"},  # its images are close: borders separate many pairs
         "dedup": {"eps": eps, "eps_max": 0.01},
         "work": {"shards_per_task": 3},
     }

@@ -1,4 +1,4 @@
-"""The bounded form of `make chaos`: one run, kills of all kinds but of Ray's nodes, and the same bytes."""
+"""A short form of `make chaos`: one run with all kinds of kills except Ray nodes gives the same bytes."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from tests.chaos.plan import FIRST
 from tests.support.checks import ROOT
 
 SECONDS = 540  # on a busy machine; 90 on a quiet one with two cores
-KILLS = FIRST[:5]  # without the deaths of nodes, which cost a minute each: those are for make chaos
+KILLS = FIRST[:5]  # without node kills, which take a minute each: only in make chaos
 
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    """What the run told of itself."""
+    """The figures that the run printed."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_API", "RAY_"))}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.chaos", "--kills", str(len(KILLS))],
         cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    timer = Timer(SECONDS, process.terminate)  # it ends what it started
+    timer = Timer(SECONDS, process.terminate)  # it ends the processes that it started
     timer.start()
-    said, _ = process.communicate()
+    printed, _ = process.communicate()
     timer.cancel()
-    assert process.returncode == 0, said[-8000:]
-    told: dict[str, Any] = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
-    return told
+    assert process.returncode == 0, printed[-8000:]
+    found: dict[str, Any] = json.loads([line for line in printed.splitlines() if line.startswith("{")][-1])
+    return found
 
 
-def test_the_output_is_as_if_nothing_had_happened(figures: dict[str, Any]) -> None:
+def test_output_equals_the_undisturbed_one(figures: dict[str, Any]) -> None:
     assert figures["equal"] == figures["rounds"] and not figures["errors"] and figures["passed"]
     kinds = figures["by_kind"]
     assert set(kinds) >= {kill.kind for kill in KILLS} - {"disk"}
     if "disk" not in kinds:
-        pytest.skip("the disk was not filled: to mount a tmpfs takes root")
+        pytest.skip("the disk was not filled: mounting a tmpfs needs root")
 
 
 def test_a_worker_killed_in_mid_shard_costs_that_shard(figures: dict[str, Any]) -> None:

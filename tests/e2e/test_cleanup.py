@@ -1,4 +1,4 @@
-"""A run sweeps what dead attempts left in its store and its output, and says so."""
+"""A run removes and reports the files that dead attempts left in its store and its output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDERS = {stage.folder for stage in STAGES if not stage.in_output}  # of the st
 
 
 def attempted(url: str) -> None:
-    """Says of every unit that it was once claimed with a token of zeros."""
+    """Records for every unit a past claim with a token of zeros."""
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(
@@ -28,7 +28,7 @@ def attempted(url: str) -> None:
     engine.dispose()
 
 
-def test_a_run_sweeps(
+def test_a_run_cleans_up(
     servers: str, curate: Curate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for shard in range(2):
@@ -64,15 +64,15 @@ def test_a_run_sweeps(
     assert "removed 42 files (168 bytes)" in capsys.readouterr().err
 
 
-def test_a_sweep_that_fails_costs_nothing(
+def test_a_failed_cleanup_does_not_fail_the_run(
     curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_shard(tmp_path / "in", "00000", [(f"{n:08d}", members(n)) for n in range(10)])
 
     def refuse(*_: object) -> None:
-        raise OSError("the disk says no")
+        raise OSError("the disk refuses")
 
     monkeypatch.setattr(cleanup, "clean_stage", refuse)
     summary = curate(tmp_path / "in", output=tmp_path / "out", quiet=False)
     assert summary["state"] == "completed"
-    assert "the disk says no" in capsys.readouterr().err
+    assert "the disk refuses" in capsys.readouterr().err

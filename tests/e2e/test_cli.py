@@ -1,4 +1,4 @@
-"""The command line as a user has it: processes of their own, a home of their own."""
+"""The command line in separate processes with their own home."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.runs import MADE
 
 
 def made(home: Path, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """`made ARGS` with its servers' folder in `home`."""
+    """Runs `made ARGS` with MADE_HOME = `home`."""
     values = {k: v for k, v in os.environ.items() if not k.startswith(("MADE_", "PREFECT_"))}
     return subprocess.run(
         [MADE, *map(str, args)],
@@ -37,7 +37,7 @@ def made(home: Path, *args: str | Path, **env: str) -> subprocess.CompletedProce
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one small shard; each image twice."""
+    """A folder with one small shard that contains each image twice."""
     folder = tmp_path_factory.mktemp("shards")
     samples = [(f"{n:08d}", members(n % 30, f"caption {n}", uid=f"{n:032x}")) for n in range(60)]
     make_shard(folder, "00000", samples)
@@ -46,7 +46,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port on which nobody listens, nor will."""
+    """A port without a listener, reserved for the test."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -81,10 +81,10 @@ def taken_port() -> Iterator[int]:
         (["--surce", "{shards}"], "No such option"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(
+def test_user_errors_are_one_line_and_exit_2(
     tmp_path: Path, shards: Path, taken_port: int, args: list[str], words: str
 ) -> None:
-    """Told before anything is started: no server's folder is made."""
+    """Reported before anything starts: no server's folder is created."""
     (tmp_path / "empty").mkdir()
     make_shard(tmp_path / "bare", "00000", [("0", members(0))], finished=False)
     places = {name: tmp_path / name for name in ("missing", "empty", "bare", "taken")}
@@ -104,8 +104,8 @@ def test_mistakes_are_one_line_and_exit_2(
     assert not (tmp_path / "home").exists()
 
 
-def test_an_output_that_the_ledger_gives_to_another_run(tmp_path: Path, shards: Path) -> None:
-    """Its mark is gone, and the ledger knows it all the same, before Prefect or Ray are started."""
+def test_an_output_that_the_ledger_assigns_to_another_run(tmp_path: Path, shards: Path) -> None:
+    """run.json is missing, but the ledger knows the owner; refused before Prefect or Ray start."""
     home, out = tmp_path / "home", tmp_path / "out"
     with postgres.embedded(home) as url, closing(Ledger.open(url)) as ledger:
         ledger.runs.begin("r1", "one", {}, str(out), "/store", "host:1", 3600, False)
@@ -115,7 +115,7 @@ def test_an_output_that_the_ledger_gives_to_another_run(tmp_path: Path, shards: 
     assert (held.returncode, held.stderr.count("\n")) == (2, 1), held.stderr
     assert "is being written by run r1, held by host:1 until" in held.stderr
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert re.search("belongs to run r1 of another recipe since .*; --replace takes it over", done.stderr)
+    assert re.search("belongs to run r1 of another recipe, created .*; use --replace", done.stderr)
     assert not out.exists()
 
 
@@ -134,7 +134,7 @@ def test_home_of_another_host(tmp_path: Path) -> None:
 
 
 def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
-    """A whole run by the names of the users' old script; a model mistake on the way costs nothing."""
+    """A complete run with the option names of the users' old script, after a wrong model name."""
     home, out = tmp_path / "home", tmp_path / "out"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("dedup: {keep: easy}\n")
@@ -162,15 +162,15 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     assert made(home, "status", "nonsense").returncode == 2
 
     dropped = next(r for r in checks.decisions(out) if r["reason"] == "exact_copy")
-    said = made(home, "why", dropped["uid"], "--output", out)
-    assert said.returncode == 0 and dropped["represented_by"] in said.stdout
-    assert "exact_copy" in said.stdout and "1.000000" in said.stdout and "00000.tar" in said.stdout
+    printed = made(home, "why", dropped["uid"], "--output", out)
+    assert printed.returncode == 0 and dropped["represented_by"] in printed.stdout
+    assert "exact_copy" in printed.stdout and "1.000000" in printed.stdout and "00000.tar" in printed.stdout
     caption = f"caption {int(dropped['key'])}"
-    assert f'"{caption}"' in said.stdout, said.stdout
-    stands = made(home, "why", dropped["represented_by"], "--output", out)
-    assert stands.returncode == 0 and "1 removed sample:" in stands.stdout, stands.stdout
-    assert f"{dropped['uid']}  exact_copy  1.000000" in stands.stdout
-    assert made(home, "why", dropped["uid"][:8], "--output", out).returncode == 2  # others begin so
+    assert f'"{caption}"' in printed.stdout, printed.stdout
+    kept = made(home, "why", dropped["represented_by"], "--output", out)
+    assert kept.returncode == 0 and "1 removed sample:" in kept.stdout, kept.stdout
+    assert f"{dropped['uid']}  exact_copy  1.000000" in kept.stdout
+    assert made(home, "why", dropped["uid"][:8], "--output", out).returncode == 2  # not unique
     assert made(home, "why", "f" * 32, "--output", out).returncode == 2
     assert made(home, "why", dropped["uid"], "--output", home).returncode == 2
 
@@ -183,7 +183,7 @@ def test_sample_writes_shards_and_truth(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_in_one_line(elsewhere: dict[str, str], sample: Path, tmp_path: Path) -> None:
-    """The process goes soon, says so, and the ledger says what to do."""
+    """The process ends soon and prints one line; the ledger records the state."""
     command = [MADE, "curate", "--source", str(sample / "shards"), "--output", str(tmp_path / "out")]
     with subprocess.Popen(
         command, env=elsewhere, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -191,12 +191,12 @@ def test_ctrl_c_ends_in_one_line(elsewhere: dict[str, str], sample: Path, tmp_pa
     ) as made:  # fmt: skip
         assert made.stdout is not None
         while not (line := made.stdout.readline()).startswith("run "):
-            assert line, "it ended by itself"
+            assert line, "it ended early"
         os.killpg(made.pid, signal.SIGINT)
         rest = made.stdout.read()
     assert made.returncode == 130
-    assert rest.splitlines()[-1] == "made: interrupted; a run goes on with the same command"
+    assert rest.splitlines()[-1] == "made: interrupted: re-run to resume"
     assert "Traceback" not in rest
     with closing(Ledger.open(elsewhere["MADE_DATABASE_URL"])) as ledger:
         run = ledger.runs.of_output(str(tmp_path / "out"))
-    assert run is not None and run.error == "interrupted: the same command goes on with it"
+    assert run is not None and run.error == "interrupted: re-run to resume"

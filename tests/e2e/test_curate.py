@@ -30,7 +30,7 @@ First = tuple[Path, dict[str, Any]]
 def first(
     servers: str, sample: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
-    """The planted sample, curated with all defaults: (output, summary)."""
+    """The planted sample curated with defaults: (output, summary)."""
     from flows.curate import curate as flow
     from made_core.recipe_file import validate
 
@@ -53,7 +53,7 @@ def test_planted_groups_are_found(sample: Path, first: First) -> None:
     assert summary["samples"]["dropped"]["exact_copy"] > 0
 
 
-def test_output_holds_what_it_promises(sample: Path, first: First) -> None:
+def test_output_is_consistent(sample: Path, first: First) -> None:
     output, summary = first
     source = tars(sample / "shards")
     checks.accounts_balance(output, source)
@@ -64,11 +64,11 @@ def test_output_holds_what_it_promises(sample: Path, first: First) -> None:
     assert (output / "report.html").read_text().count("data:image/jpeg") > 20
 
 
-def test_the_field_reads_the_output(first: First) -> None:
+def test_other_readers_read_the_output(first: First) -> None:
     checks.readers_read(first[0], first[1]["samples"]["kept"])
 
 
-def test_second_run_does_nothing(servers: str, curate: Curate, sample: Path, first: First) -> None:
+def test_second_run_recomputes_nothing(servers: str, curate: Curate, sample: Path, first: First) -> None:
     output, summary = first
     before, claims = outcome(output), events(servers, summary["run"])
     stamps = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
@@ -125,10 +125,10 @@ def test_another_eps_embeds_and_clusters_nothing(
         assert after[stage] == before[stage], stage
 
 
-def test_how_the_work_is_cut_is_in_no_scope(
+def test_how_the_work_is_split_is_in_no_scope(
     servers: str, curate: Curate, sample: Path, tmp_path: Path
 ) -> None:
-    """Other batches are assigned and tabulated; pairs, decisions and output shards stay as they are."""
+    """Other batches are assigned and tabulated; pairs, decisions and output shards are reused."""
     output = tmp_path / "output"
     first = curate(sample / "shards", output=output, audit={"queries": 0})
     before = events(servers, first["run"])
@@ -140,7 +140,7 @@ def test_how_the_work_is_cut_is_in_no_scope(
     assert after == before | again
 
 
-def test_mean_colour_finds_too_little(curate: Curate, sample: Path, tmp_path: Path) -> None:
+def test_mean_colour_finds_few_duplicates(curate: Curate, sample: Path, tmp_path: Path) -> None:
     curate(sample / "shards", output=tmp_path / "output", encoder={"model": "mean-colour"})
     assert scored(sample, tmp_path / "output").f1 < 0.8
 
@@ -164,9 +164,9 @@ def test_decisions_equal_the_oracle(
     curate: Curate, sample: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
     rule: str, keep: str,
 ) -> None:  # fmt: skip
-    """At k = 16 with two probes, six eps, over one store: stored rows and centroids are all it is told.
+    """k = 16 with two probes, six eps, one store; the oracle gets only stored rows and centroids.
 
-    (The other two of rule and keep: tests/unit/test_decisions.py, without the flow around.)
+    (The other rule and keep values: tests/unit/test_decide.py, without the flow.)
     """
     store = tmp_path_factory.getbasetemp() / "oracle-store"
     for eps in (0.005, 0.02, 0.05, 0.1, 0.15, 0.25):
@@ -199,7 +199,7 @@ def test_decisions_equal_the_oracle(
         assert [r["reason"] for r in rows] == expected.reason
 
 
-def test_damaged_shards_are_set_aside(servers: str, curate: Curate, sample: Path, tmp_path: Path) -> None:
+def test_damaged_shards_fail(servers: str, curate: Curate, sample: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(sample / "shards", source)
     whole = (source / "00001.tar").read_bytes()
@@ -228,7 +228,7 @@ def test_damaged_shards_are_set_aside(servers: str, curate: Curate, sample: Path
 
 
 def test_everything_odd_is_a_row(curate: Curate, tmp_path: Path) -> None:
-    """Unreadable images, bad json, no caption, filters, a shortfall: each sample is accounted for."""
+    """Unreadable images, bad json, missing captions, filters, a shortfall: every sample is accounted for."""
     good = [(f"{n:08d}", members(n, f"caption number {n}", uid=f"{n:032x}")) for n in range(40)]
     odd = [
         ("00000100", {"jpg": b"no image", "json": b"{}", "txt": b"x"}),
@@ -255,7 +255,7 @@ def test_everything_odd_is_a_row(curate: Curate, tmp_path: Path) -> None:
 def test_a_placeholder(
     curate: Curate, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One image under ten captions, in two shards: one sample is kept and represents the others."""
+    """One image with ten captions, in two shards: one sample is kept and represents the others."""
     for name, start in (("00000", 0), ("00001", 5)):
         same = [(f"{n:08d}", members(0, f"shoe {n}", uid=f"{n:032x}")) for n in range(start, start + 5)]
         other = [(f"{n:08d}", members(n, uid=f"{n:032x}")) for n in range(start + 100, start + 105)]
@@ -309,7 +309,7 @@ def test_replace_takes_the_output_over(curate: Curate, sample: Path, tmp_path: P
     checks.bytes_equal(tmp_path / "out", tars(sample / "shards"))
 
 
-def test_files_that_are_gone_are_made_again(curate: Curate, sample: Path, tmp_path: Path) -> None:
+def test_missing_files_are_recomputed(curate: Curate, sample: Path, tmp_path: Path) -> None:
     curate(sample / "shards", output=tmp_path / "out")
     before = outcome(tmp_path / "out")
     next((tmp_path / "out" / "store" / "embeddings").glob("*/*.npy")).unlink()
@@ -324,7 +324,7 @@ def test_no_readable_shard(curate: Curate, tmp_path: Path) -> None:
         curate(tmp_path / "in", output=tmp_path / "out")
 
 
-def test_pairs_that_would_be_lost(curate: Curate, sample: Path, tmp_path: Path) -> None:
-    """Stored only above the similarity at which they count: refused, by the encoder's default eps too."""
+def test_eps_max_below_eps_is_refused(curate: Curate, sample: Path, tmp_path: Path) -> None:
+    """Pairs between eps_max and eps would not be stored: refused, also for the encoder's default eps."""
     with pytest.raises(RecipeError, match=r"eps_max is 0.02, below eps, 0.1 \(the encoder's default\)"):
         curate(sample / "shards", output=tmp_path / "out", dedup={"eps_max": 0.02})

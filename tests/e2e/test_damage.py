@@ -1,4 +1,4 @@
-"""A stored file that is not what was written stops the run, is named, and is made again when removed."""
+"""A damaged stored file stops the run and is named; it is recomputed once removed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.checks import outcome
 from tests.support.runs import Curate
 
 
-def test_a_damaged_file_is_named_and_made_again(servers: str, curate: Curate, tmp_path: Path) -> None:
-    """One bit of rows that a second run over the same store compares again."""
+def test_a_damaged_file_is_named_and_recomputed(servers: str, curate: Curate, tmp_path: Path) -> None:
+    """One flipped bit in rows that a second run over the same store reads again."""
     from flows.retry import retry
 
     write_sample(tmp_path / "sample", samples=60, shards=2, seed=5)
@@ -26,7 +26,7 @@ def test_a_damaged_file_is_named_and_made_again(servers: str, curate: Curate, tm
     data = bytearray(rows.read_bytes())
     data[len(data) // 2] ^= 1
     rows.write_bytes(data)
-    # Equal decisions from other pairs: they are searched again, down to another similarity.
+    # Another eps_max gives the same decisions but needs the pairs again.
     with pytest.raises(Permanent, match=rf"{re.escape(str(rows))} has crc32 \w+ in block 0 .* remove it"):
         curate(source, output=twin, store=str(store), dedup={"eps_max": 0.25})
     assert not (twin / "summary.json").exists()

@@ -1,4 +1,4 @@
-"""The deployments of prefect.yaml, run by a worker as a service would: `prefect deployment run made/...`."""
+"""The deployments of prefect.yaml, run by a worker: `prefect deployment run made/...`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PREFECT = Path(sys.executable).with_name("prefect")
 
 
 def prefect(environ: dict[str, str], *args: str) -> str:
-    """Prefect's command line, against the tests' server, database and Ray."""
+    """Prefect's command line with the tests' server, database and Ray."""
     done = subprocess.run(
         [str(PREFECT), "--no-prompt", *args], cwd=checks.ROOT, capture_output=True, text=True, timeout=300,
         env=environ,
@@ -27,7 +27,7 @@ def prefect(environ: dict[str, str], *args: str) -> str:
 
 
 def test_curate_and_retry(servers: str, elsewhere: dict[str, str], tmp_path: Path) -> None:
-    """A run with a broken shard, then its retry after that was mended."""
+    """A run with a broken shard, then its retry after the shard is fixed."""
     write_sample(tmp_path, samples=60, shards=2, seed=8)
     tar, output = tmp_path / "shards" / "00001.tar", tmp_path / "out"
     whole = tar.read_bytes()

@@ -1,4 +1,4 @@
-"""docs/extending.md: its blocks, applied to a copy of the packages, are all that is needed."""
+"""The blocks of docs/extending.md, applied to a copy of the packages, are all that is needed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FILTER = Filter(
 
 
 def apply(block: str, root: Path) -> str:
-    """Applies a block of the document: a new file, or lines added behind and in place of known ones."""
+    """Applies a block of the document: a new file, or lines that follow or replace existing ones."""
     head, _, body = block.partition("\n")
     path = root / head.removeprefix("# ").removeprefix("--- ")
     if head.startswith("# "):
@@ -48,7 +48,9 @@ def apply(block: str, root: Path) -> str:
             lines.insert(at, text)
             at += 1
         else:
-            at = lines.index(text, at) + (kind != "-")  # ValueError: the document shows what is not there
+            at = lines.index(text, at) + (
+                kind != "-"
+            )  # ValueError: the document shows a line that does not exist
             if kind == "-":
                 del lines[at]
     path.write_text("\n".join(lines) + "\n")
@@ -62,9 +64,7 @@ def section(title: str) -> list[str]:
     return [match[2] for match in BLOCK.finditer(body)]
 
 
-def test_a_filter_and_a_score_take_the_places_that_are_listed(
-    elsewhere: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_filter_and_a_score_need_only_the_listed_places(elsewhere: dict[str, str], tmp_path: Path) -> None:
     code = tmp_path / "code"
     for package in ("made_core", "tasks", "flows"):
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -85,7 +85,7 @@ def test_a_filter_and_a_score_take_the_places_that_are_listed(
         make_shard(tmp_path / "in", f"{shard:05d}", samples[15 * shard : 15 * shard + 15])
     environment = {
         k: v for k, v in elsewhere.items() if k != "MADE_RAY_ADDRESS"
-    }  # with a Ray of its own, whose workers import the copy
+    }  # with its own Ray, whose workers import the copy
     options = ["filters.max_words=4", "filters.min_brightness=110", "audit.queries=0"]
     made = [sys.executable, "-c", "from flows.cli import main; main()"]
     places = ["--source", str(tmp_path / "in"), "--output", str(tmp_path / "out")]

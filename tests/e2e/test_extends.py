@@ -1,4 +1,4 @@
-"""A corpus that grows: what an earlier run kept stays; new shards are compared with it and written alone."""
+"""Extending a corpus: earlier kept samples stay; new shards are compared with them and written alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = {"clusters": {"k": 4, "probes": 2}, "writing": {"samples_per_shard": 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five shards of 60 images, duplicates within and across them."""
+    """Five shards of 60 images with duplicates within and across shards."""
     folder = tmp_path_factory.mktemp("growing")
     write_sample(folder, samples=300, shards=5, seed=11)
     return folder / "shards"
@@ -40,7 +40,7 @@ def some(shards: Path, folder: Path, numbers: range) -> Path:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """All files of an output, but the store."""
+    """All files of an output except the store."""
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in sorted(folder.rglob("*"))
@@ -49,7 +49,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def embedded(url: str, run: str) -> list[str]:
-    """The shards that a run embedded itself, as its ledger has them."""
+    """The shards that a run embedded itself, according to the ledger."""
     ledger = Ledger.open(url)
     try:
         assert [s.stage for s in ledger.progress.of(run)] == [
@@ -66,7 +66,7 @@ def test_three_generations(curate: Curate, servers: str, shards: Path, tmp_path:
     one = curate(some(shards, tmp_path / "a", range(2)), output=outputs[0], **settings)
     before = content(outputs[0])
     groups = sorted((outputs[0] / "store" / "cluster_rows").glob("*/*.rows.npy"))  # of the first generation
-    # The second is given all shards so far: those that the first has are passed over.
+    # The second run gets all shards so far and skips those of the first.
     two = curate(some(shards, tmp_path / "b", range(4)), output=outputs[1], extends=one["run"])
     three = curate(some(shards, tmp_path / "c", range(3, 5)), output=outputs[2], extends=two["run"])
     assert content(outputs[0]) == before
@@ -104,14 +104,14 @@ def lost_and_changed(
     two: dict[str, Any],
     lost: Path,
 ) -> None:
-    """An earlier generation's lost file is made again by its own run; when that run itself changes,
-    those built on it are told."""
+    """A missing file of an earlier generation is recomputed by its own run; if that run changes, runs
+    that extend it are refused."""
     from flows.retry import retry
     from flows.sweep import sweep
 
     outputs = [content(folder / name) for name in ("one", "two")]
     lost.unlink()
-    with pytest.raises(OutputError, match=f"{lost} is missing: `made retry {one['run']}` makes it again"):
+    with pytest.raises(OutputError, match=f"{lost} is missing: recompute it with `made retry {one['run']}`"):
         curate(folder / "c", output=folder / "other", extends=two["run"])
     retry(one["run"])
     with closing(Ledger.open(url)) as ledger:
@@ -124,12 +124,12 @@ def lost_and_changed(
     for path in shards.glob("00002*"):
         shutil.copy2(path, folder / "a")
     curate(folder / "a", output=folder / "one", **SETTINGS, audit={"queries": 0})
-    with pytest.raises(UserError, match=f"run {one['run']} was changed since run {two['run']} extended it"):
+    with pytest.raises(UserError, match=f"run {one['run']} has changed since run {two['run']} extended it"):
         curate(folder / "c", output=folder / "other", extends=two["run"])
 
 
 def promised(outputs: list[Path], store: Path) -> tuple[int, int]:
-    """(removed duplicates, those that an earlier generation's sample stands for), each within eps."""
+    """(removed duplicates, those represented by a sample of an earlier generation), each within eps."""
     eps = checks.summary(outputs[0])["dedup"]["eps"]
     vector = checks.stored_rows(store)
     kept: dict[str, Path] = {}
@@ -150,7 +150,7 @@ def promised(outputs: list[Path], store: Path) -> tuple[int, int]:
 
 
 def test_the_command_line(elsewhere: dict[str, str], curate: Curate, shards: Path, tmp_path: Path) -> None:
-    """`--extends` with nothing else said takes the earlier recipe; `made why` finds who stands where."""
+    """`--extends` alone uses the earlier recipe; `made why` finds representatives in earlier outputs."""
     one = curate(some(shards, tmp_path / "a", range(3)), output=tmp_path / "one", dedup={"keep": "easy"})
     made = [str(Path(sys.executable).with_name("made"))]
     new, out = some(shards, tmp_path / "b", range(3, 5)), tmp_path / "two"
@@ -164,14 +164,14 @@ def test_the_command_line(elsewhere: dict[str, str], curate: Curate, shards: Pat
     assert summary["store"] == one["store"] and f"extends run {one['run']}" in done.stdout
     first = {r["uid"] for r in checks.decisions(tmp_path / "one") if r["kept"]}
     row = next(r for r in checks.decisions(out) if r["represented_by"] in first)
-    said = subprocess.run(
+    done = subprocess.run(
         [*made, "why", row["uid"], "--output", str(out)],
         capture_output=True,
         text=True,
         check=True,
         env=elsewhere | {"COLUMNS": "400"},
     )
-    text = "".join(said.stdout.split())
+    text = "".join(done.stdout.split())
     assert row["represented_by"] in text and str(tmp_path / "one" / "shards") in text
 
 
@@ -181,15 +181,15 @@ def test_what_cannot_be_extended(servers: str, curate: Curate, shards: Path, tmp
     one = curate(source, output=tmp_path / "one", dedup={"eps": 0.05})
     with pytest.raises(UserError, match=r"no run nonsense in the ledger; the latest are: .*" + one["run"]):
         curate(new, output=tmp_path / "two", extends="nonsense")
-    with pytest.raises(SourceError, match=f"run {one['run']} has all of the 1 shards already"):
+    with pytest.raises(SourceError, match=f"run {one['run']} already contains all 1 shards"):
         curate(source, output=tmp_path / "two", extends=one["run"])
-    with pytest.raises(OutputError, match="which stays: name another"):
+    with pytest.raises(OutputError, match="which is extended: choose another output"):
         curate(new, output=tmp_path / "one", extends=one["run"], replace=True)
-    with pytest.raises(RecipeError, match="clusters are those of run"):
+    with pytest.raises(RecipeError, match="clusters cannot be changed when extending run"):
         curate(new, output=tmp_path / "two", extends=one["run"], clusters={"k": 3})
     with pytest.raises(RecipeError, match="has the encoder"):
         curate(new, output=tmp_path / "two", extends=one["run"], encoder={"model": "mean-colour"})
-    with pytest.raises(RecipeError, match=r"stored pairs down to eps_max 0.2, this recipe asks for 0.3"):
+    with pytest.raises(RecipeError, match=r"stored pairs up to eps_max 0.2, this recipe sets 0.3"):
         curate(new, output=tmp_path / "two", extends=one["run"], dedup={"eps": 0.3}, replace=True)
     curate(source, output=tmp_path / "one", dedup={"eps": 0.06}, replace=True)
     with pytest.raises(UserError, match="is replaced: only a completed run"):

@@ -1,4 +1,4 @@
-"""A task that is no unit of the ledger, and its worker dies: it is asked again, as a unit would be."""
+"""A task that is not a unit of the ledger is retried if its worker dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from made_core.retries import retrying
 
 @task
 def dies_once(note: Path) -> int:
-    """Leaves its process's id, and ends that; the next finds it."""
+    """Writes its process id and kills its process; the next attempt finds the id."""
     if note.exists():
         return int(note.read_text())
     note.write_text(str(os.getpid()))
@@ -27,8 +27,8 @@ def dies_once(note: Path) -> int:
 
 @flow(task_runner=runner())
 def ask(note: Path, attempts: int) -> int:
-    """What the task answers."""
-    with remote_options(max_retries=0):  # Ray's own come before ours
+    """The result of the task."""
+    with remote_options(max_retries=0):  # Ray's own retries come before ours
         return int(retrying(attempts)(run_task, dies_once, note))
 
 

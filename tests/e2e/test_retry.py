@@ -1,4 +1,4 @@
-"""`retry`: what failed is done again, nothing else is, and the output is as if nothing had failed."""
+"""`retry` recomputes only what failed, and the output equals that of a run without failures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def retry(run: str, *names: str) -> dict[str, Any]:
 
 
 def happened(url: str, run: str) -> dict[str, list[str]]:
-    """What happened to the embed unit of each of the run's shards."""
+    """The events of the embed unit of each shard of the run."""
     ledger = Ledger.open(url)
     try:
         (scope,) = [s.scope for s in ledger.progress.of(run) if s.stage == EMBED.name]
@@ -50,7 +50,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(servers: str, source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The output of a run that nothing ever damaged, in an output and a store of its own."""
+    """The output of an undamaged run with its own output and store."""
     from flows.curate import curate as flow
     from made_core.recipe_file import validate
 
@@ -60,53 +60,53 @@ def whole(servers: str, source: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def mended(source: Path, tmp_path: Path) -> Iterator[Path]:
-    """The shards, to be damaged where they lie (rows hold the URL); whole again for the next test."""
+def restored(source: Path, tmp_path: Path) -> Iterator[Path]:
+    """The shards, to be damaged in place (rows hold the URL); restored for the next test."""
     saved = Path(shutil.copytree(source, tmp_path / "saved"))
     yield source
     shutil.rmtree(source)
     shutil.copytree(saved, source)
 
 
-def test_a_mended_tar(
-    servers: str, curate: Curate, mended: Path, whole: dict[str, bytes], tmp_path: Path
+def test_a_fixed_tar(
+    servers: str, curate: Curate, restored: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    good = (mended / "00001.tar").read_bytes()
-    (mended / "00001.tar").write_bytes(good[: len(good) // 2])
+    good = (restored / "00001.tar").read_bytes()
+    (restored / "00001.tar").write_bytes(good[: len(good) // 2])
     output = tmp_path / "out"
-    first = curate(mended, output=output)
+    first = curate(restored, output=output)
     assert first["state"] == RunState.COMPLETED_WITH_FAILURES.value
     before = happened(servers, first["run"])
     assert before["00001"] == ["claimed", "failed"]
-    with pytest.raises(UserError, match=r"shard 00002 is none that failed in run .* \(1: 00001\)"):
+    with pytest.raises(UserError, match=r"shard 00002 did not fail in run .*; failed \(1\): 00001"):
         retry(first["run"], "00001", "00002")
     assert happened(servers, first["run"]) == before
 
-    (mended / "00001.tar").write_bytes(good)
+    (restored / "00001.tar").write_bytes(good)
     second = retry(first["run"], "00001")
     assert (second["run"], second["state"]) == (first["run"], RunState.COMPLETED.value)
     assert outcome(output) == whole
-    # The whole tar is another shard than the half one was, whose failure stays in the ledger.
+    # The whole tar is another shard than the truncated one, whose failure stays in the ledger.
     assert happened(servers, first["run"]) == before | {"00001": ["claimed", "done"]}
-    checks.accounts_balance(output, {t.stem: t for t in mended.glob("*.tar")})
+    checks.accounts_balance(output, {t.stem: t for t in restored.glob("*.tar")})
 
     stamps = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
     assert retry(first["run"]) == second
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == stamps
 
 
-def test_damage_that_the_fingerprint_does_not_see(
-    curate: Curate, servers: str, mended: Path, whole: dict[str, bytes], tmp_path: Path
+def test_damage_that_keeps_the_fingerprint(
+    curate: Curate, servers: str, restored: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """A tar of the same size, head and tail is the same unit: it is opened again."""
-    found, path = discovery.discover([str(mended)], True), mended / "00002.tar"
+    """A tar of the same size, head and tail is the same unit: it is reopened."""
+    found, path = discovery.discover([str(restored)], True), restored / "00002.tar"
     good = path.read_bytes()
     with tarfile.open(path) as tar:
         header = min((m.offset for m in tar), key=lambda at: abs(at - len(good) // 2))
     path.write_bytes(good[:header] + b"\xff" * 512 + good[header + 512 :])
-    assert discovery.discover([str(mended)], True) == found
+    assert discovery.discover([str(restored)], True) == found
     output = tmp_path / "out"
-    run = curate(mended, output=output)["run"]
+    run = curate(restored, output=output)["run"]
     before = happened(servers, run)
     assert before["00002"] == ["claimed", "failed"]
     path.write_bytes(good)
@@ -116,12 +116,12 @@ def test_damage_that_the_fingerprint_does_not_see(
     assert happened(servers, run) == before | {"00002": again}
 
 
-def test_a_tar_that_was_away(
-    servers: str, curate: Curate, mended: Path, whole: dict[str, bytes], tmp_path: Path,
+def test_a_tar_that_was_missing(
+    servers: str, curate: Curate, restored: Path, whole: dict[str, bytes], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Gone between discovery and embedding: the run fails; back again it goes on, the unit the same."""
-    discover, tar, away = discovery.discover, mended / "00003.tar", tmp_path / "away"
+    """Missing between discovery and embedding: the run fails; once it is back, the same unit is retried."""
+    discover, tar, away = discovery.discover, restored / "00003.tar", tmp_path / "away"
 
     def then_gone(*args: Any) -> discovery.Discovery:
         found = discover(*args)
@@ -131,7 +131,7 @@ def test_a_tar_that_was_away(
     output = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(TooManyFailures, match="00003"):
         patch.setattr(discovery, "discover", then_gone)
-        curate(mended, output=output, work={"max_failed_share": 0})
+        curate(restored, output=output, work={"max_failed_share": 0})
     ledger = Ledger.open(servers)
     run = ledger.runs.of_output(str(output))
     ledger.close()
@@ -147,12 +147,12 @@ def test_a_tar_that_was_away(
     }
 
 
-def test_a_failure_behind_embedding(
-    servers: str, curate: Curate, mended: Path, whole: dict[str, bytes], tmp_path: Path
+def test_a_failure_after_embedding(
+    servers: str, curate: Curate, restored: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Bytes that change after they were embedded fail the writing; as they were again, it goes on."""
-    store, output, path = str(tmp_path / "store"), tmp_path / "out", mended / "00001.tar"
-    curate(mended, output=tmp_path / "other", store=store, dedup={"eps": 0.001})
+    """Bytes that change after embedding fail the write stage; once restored, the retry succeeds."""
+    store, output, path = str(tmp_path / "store"), tmp_path / "out", restored / "00001.tar"
+    curate(restored, output=tmp_path / "other", store=store, dedup={"eps": 0.001})
     good = path.read_bytes()
     bad = bytearray(good)
     with tarfile.open(path) as tar:
@@ -161,7 +161,7 @@ def test_a_failure_behind_embedding(
                 bad[member.offset_data] ^= 0xFF
     path.write_bytes(bad)
     with pytest.raises(Permanent, match="has other bytes than embedded"):
-        curate(mended, output=output, store=store)
+        curate(restored, output=output, store=store)
     ledger = Ledger.open(servers)
     run = ledger.runs.of_output(str(output))
     ledger.close()
@@ -174,14 +174,14 @@ def test_a_failure_behind_embedding(
     assert outcome(output) == whole and happened(servers, run.id) == before
 
 
-def test_only_the_named_shard_is_tried_again(
-    servers: str, curate: Curate, mended: Path, tmp_path: Path
+def test_only_the_named_shard_is_retried(
+    servers: str, curate: Curate, restored: Path, tmp_path: Path
 ) -> None:
-    """Two that stay damaged: one is tried again, and the output stands as it was."""
+    """Two shards that stay damaged: one is retried, and the output does not change."""
     for name in ("00001", "00002"):
-        (mended / f"{name}.tar").write_bytes(b"no tar at all" * 1000)
+        (restored / f"{name}.tar").write_bytes(b"no tar at all" * 1000)
     output = tmp_path / "out"
-    first = curate(mended, output=output)
+    first = curate(restored, output=output)
     before, files = happened(servers, first["run"]), outcome(output)
     assert retry(first["run"], "00002") == first
     again = ["claimed", "failed", "reopened", "claimed", "failed"]
@@ -189,26 +189,26 @@ def test_only_the_named_shard_is_tried_again(
     assert outcome(output) == files
 
 
-def test_runs_that_cannot_be_retried(servers: str, curate: Curate, mended: Path, tmp_path: Path) -> None:
-    summary = curate(mended, output=tmp_path / "out")
+def test_runs_that_cannot_be_retried(servers: str, curate: Curate, restored: Path, tmp_path: Path) -> None:
+    summary = curate(restored, output=tmp_path / "out")
     with pytest.raises(
         UserError, match=r"no run nonsense in the ledger; the latest are: .*" + summary["run"]
     ):
         retry("nonsense")
-    with pytest.raises(UserError, match=r"shard 00000 is none that failed .*\(0: none\)"):
+    with pytest.raises(UserError, match=r"shard 00000 did not fail .*; failed \(0\): none"):
         retry(summary["run"], "00000")
-    curate(mended, output=tmp_path / "out", replace=True, dedup={"eps": 0.01})
+    curate(restored, output=tmp_path / "out", replace=True, dedup={"eps": 0.01})
     with pytest.raises(UserError, match=r"its output .* belongs to run"):
         retry(summary["run"])
 
 
-def test_fail_fast(servers: str, curate: Curate, mended: Path, tmp_path: Path) -> None:
-    """The run stops at the first shard that fails, the others untouched; mended, it goes on."""
-    good = (mended / "00000.tar").read_bytes()
-    (mended / "00000.tar").write_bytes(b"no tar at all")
+def test_fail_fast(servers: str, curate: Curate, restored: Path, tmp_path: Path) -> None:
+    """The run stops at the first failed shard; once the shard is fixed, a retry completes the run."""
+    good = (restored / "00000.tar").read_bytes()
+    (restored / "00000.tar").write_bytes(b"no tar at all")
     work = {"fail_fast": True, "shards_per_task": 1, "tasks_in_flight": 1}
-    with pytest.raises(TooManyFailures, match=r"work.fail_fast, and one failed: .*00000.tar"):
-        curate(mended, output=tmp_path / "out", work=work)
+    with pytest.raises(TooManyFailures, match=r"work.fail_fast is set and a unit failed: .*00000.tar"):
+        curate(restored, output=tmp_path / "out", work=work)
     ledger = Ledger.open(servers)
     run = ledger.runs.of_output(str(tmp_path / "out"))
     ledger.close()
@@ -216,5 +216,5 @@ def test_fail_fast(servers: str, curate: Curate, mended: Path, tmp_path: Path) -
     kinds = happened(servers, run.id)
     failed = next(name for name, seen in kinds.items() if "failed" in seen)
     assert kinds[failed] == ["claimed", "failed"] and [] in kinds.values()
-    (mended / "00000.tar").write_bytes(good)
+    (restored / "00000.tar").write_bytes(good)
     assert retry(run.id)["state"] == RunState.COMPLETED.value

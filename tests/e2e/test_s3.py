@@ -1,4 +1,4 @@
-"""Input, store and output in an object store: what a run on local folders gives, byte for byte."""
+"""Input, store and output in an object store give the same bytes as local folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCE = f"s3://{IN}/laion 5b/shards"
 
 
 class Cloud:
-    """The local sample and its run, the same in the object store, and another client's view of that."""
+    """The local sample and its run, the same in the object store, and a separate client to inspect it."""
 
     def __init__(self, folder: Path) -> None:
         self.client = boto3.client("s3")
@@ -41,7 +41,7 @@ class Cloud:
         return self.folder / "shards"
 
     def stamps(self, bucket: str) -> dict[str, tuple[str, Any]]:
-        """key -> (content's digest, when it was put)."""
+        """key -> (digest of the content, time of the put)."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
         items = [item for page in pages for item in page.get("Contents", [])]
         return {item["Key"]: (item["ETag"], item["LastModified"]) for item in items}
@@ -52,7 +52,7 @@ class Cloud:
         return content
 
     def outcome(self, name: str) -> dict[str, bytes]:
-        """The files of an output that must not depend on where anything lies."""
+        """The files of an output that must not depend on any location."""
         keys = [k.removeprefix(f"{name}/") for k in self.stamps(OUT) if k.startswith(f"{name}/")]
         return stable({k: self.read(OUT, f"{name}/{k}") for k in keys})
 
@@ -66,7 +66,7 @@ class Cloud:
 
 
 def stable(found: dict[str, bytes]) -> dict[str, bytes]:
-    """Decisions, shards and keep lists; of the shards' listings all but the source's URL."""
+    """Decisions, shards and keep lists; the shards' tables without the source URL."""
     result = {}
     for name, data in found.items():
         if name.startswith("shards/") and name.endswith(".parquet"):
@@ -85,7 +85,7 @@ def local_outcome(output: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def cloud(servers: str, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
-    """The sample curated here, and in the object store."""
+    """The sample curated locally and in the object store."""
     from flows.curate import curate as flow
     from made_core.recipe_file import validate
 
@@ -128,7 +128,7 @@ def test_output_equals_a_local_one(cloud: Cloud, tmp_path: Path) -> None:
     assert set(listing["source_url"].to_pylist()) == {f"{SOURCE}/0000{n}.tar" for n in range(3)}
 
 
-def test_second_run_does_nothing(servers: str, cloud: Cloud, run: Curate) -> None:
+def test_second_run_recomputes_nothing(servers: str, cloud: Cloud, run: Curate) -> None:
     before, done = [cloud.stamps(b) for b in (STORE, OUT)], events(servers, cloud.summary["run"])
     assert run(SOURCE, name="first") == cloud.summary
     assert [cloud.stamps(b) for b in (STORE, OUT)] == before
@@ -144,7 +144,7 @@ def test_why(cloud: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     told = capsys.readouterr().out
     assert f"{SOURCE}/{gone['shard']}.tar, key {gone['key']}" in told
     assert f"s3://{OUT}/first/shards/{kept[gone['represented_by']]['output_shard']}.tar" in told
-    with pytest.raises(OutputError, match="no finished run"):
+    with pytest.raises(OutputError, match="not the output of a finished run"):
         explain(f"s3://{OUT}/none", gone["uid"])
 
 
@@ -157,7 +157,7 @@ def test_patterns(servers: str, cloud: Cloud, run: Curate, pattern: str) -> None
 
 
 def test_local_and_remote_shards_of_equal_names(cloud: Cloud, run: Curate, tmp_path: Path) -> None:
-    """One a copy of the other, and a local store."""
+    """One folder is a copy of the other; the store is local."""
     shutil.copytree(cloud.shards, tmp_path / "in")
     summary = run(SOURCE, str(tmp_path / "in"), name="mixed", store=str(tmp_path / "store"))
     samples = summary["samples"]
@@ -170,7 +170,7 @@ def test_local_and_remote_shards_of_equal_names(cloud: Cloud, run: Curate, tmp_p
 
 
 def test_a_damaged_object_is_found(cloud: Cloud, run: Curate) -> None:
-    """Of the right size, found when its rows are read: to fit or to assign."""
+    """Damage that keeps the size is found when the rows are read, by fit or assign."""
     key = next(k for k in cloud.stamps(STORE) if k.startswith("store/embeddings/") and k.endswith(".npy"))
     whole = cloud.read(STORE, key)
     cloud.client.put_object(Bucket=STORE, Key=key, Body=whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -201,6 +201,6 @@ def test_replace_takes_an_output_over(cloud: Cloud) -> None:
     assert cloud.outcome("replaced") == local_outcome(cloud.local)
 
 
-def test_input_was_never_written_to(cloud: Cloud) -> None:
-    """After all the runs above."""
+def test_input_is_never_written(cloud: Cloud) -> None:
+    """Checked after all runs above."""
     assert cloud.stamps(IN) == cloud.given

@@ -1,4 +1,4 @@
-"""`made status` and `made retry` as a user has them, on a ledger that a few calls filled."""
+"""`made status` and `made retry` as separate processes on a prepared ledger."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def environment(url: str) -> dict[str, str]:
 
 
 def made(url: str, *args: str) -> subprocess.CompletedProcess[str]:
-    """`made ARGS` on that ledger."""
+    """Runs `made ARGS` on that ledger."""
     return subprocess.run(
         [MADE, *args], env=environment(url), capture_output=True, text=True, timeout=300, check=False
     )
@@ -67,16 +67,16 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ("args", "words"),
     [
         (["status", "nonsense", "--json"], "no run nonsense in the ledger; the latest are: live, partly"),
-        (["status", "--watch"], "--watch: it takes a RUN"),
-        (["status", "live", "--watch", "--json"], "goes without --json"),
+        (["status", "--watch"], "--watch needs a RUN"),
+        (["status", "live", "--watch", "--json"], "cannot be combined with --json"),
         (["retry", "nonsense"], "no run nonsense in the ledger"),
         (["retry", "live"], r"run live is held by elsewhere:7 until \d{4}-"),
-        (["retry", "partly", "--shard", "00009"], r"shard 00009 is none that failed .*\(1: 00001\)"),
-        (["retry", "whole", "--shard", "00001"], r"shard 00001 is none that failed .*\(0: none\)"),
+        (["retry", "partly", "--shard", "00009"], r"shard 00009 did not fail .*; failed \(1\): 00001"),
+        (["retry", "whole", "--shard", "00001"], r"shard 00001 did not fail .*; failed \(0\): none"),
         (["retry", "partly"], "run partly: sources: missing"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(url: str, args: list[str], words: str) -> None:
+def test_user_errors_are_one_line_and_exit_2(url: str, args: list[str], words: str) -> None:
     done = made_here(*args, MADE_DATABASE_URL=url)
     assert done.returncode == 2, done.stderr
     assert re.search(words, done.stderr), done.stderr
@@ -98,7 +98,7 @@ def test_json_is_all_of_stdout(url: str) -> None:
     assert [f["shard"] for f in one["failures"]] == ["00001"]
 
 
-def test_ctrl_c_ends_the_watching_with_0(url: str) -> None:
+def test_ctrl_c_ends_watch_with_0(url: str) -> None:
     watching = subprocess.Popen(
         [MADE, "status", "live", "--watch"],
         env=environment(url) | {"PYTHONUNBUFFERED": "1", "FORCE_COLOR": "1"},
@@ -108,18 +108,18 @@ def test_ctrl_c_ends_the_watching_with_0(url: str) -> None:
     )
     assert watching.stdout is not None
     seen = ""
-    while seen.count("stages") < 2:  # shown, and shown again: it watches
+    while seen.count("stages") < 2:  # shown and refreshed
         line = watching.stdout.readline()
-        assert line, "it ended by itself"
+        assert line, "it ended early"
         seen += line
     watching.send_signal(signal.SIGINT)
-    said, wrong = watching.communicate(timeout=500)
-    assert watching.returncode == 0 and "Traceback" not in wrong, wrong
-    assert "live" in seen + said
+    rest, errors = watching.communicate(timeout=500)
+    assert watching.returncode == 0 and "Traceback" not in errors, errors
+    assert "live" in seen + rest
 
 
-def test_the_code_of_an_exit_is_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """3 where shards failed: click returns it, and raises nothing."""
+def test_exit_code_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 if shards failed: click returns it and raises nothing."""
 
     def failed(**_: object) -> None:
         raise typer.Exit(terminal.WITH_FAILURES)

@@ -1,4 +1,4 @@
-"""`made sweep`: other eps from the stored pairs, as runs at those eps decide."""
+"""`made sweep` decides from the stored pairs as runs with those eps do."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def events(url: str) -> int:
 
 
 @pytest.mark.parametrize("crowded", [False, True])
-def test_a_sweep_tells_what_runs_would_do(
+def test_a_sweep_equals_runs(
     servers: str, curate: Curate, sample: Path, tmp_path: Path, crowded: bool
 ) -> None:
-    """From pairs, and where a cluster was too crowded to store them."""
+    """From stored pairs, and with a crowded cluster whose pairs are not stored."""
     parts = {"store": str(tmp_path / "store"), "clusters": {"k": 4}, "audit": {"queries": 0}}
     parts |= {"work": {"pairs_per_sample": 0}} if crowded else {}
     run = curate(sample / "shards", output=tmp_path / "out", **parts)

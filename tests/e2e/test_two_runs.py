@@ -1,4 +1,4 @@
-"""Two runs at once over one cluster, ledger and Prefect server, each in a process of its own."""
+"""Two concurrent runs in separate processes with one Ray cluster, ledger and Prefect server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ledger(servers: str) -> Iterator[Ledger]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Shards with some images twice."""
+    """Shards with some duplicate images."""
     for n in range(SHARDS):
         numbers = range(20 * n, 20 * n + 25)  # five of them are in the next shard too
         found = [(f"{i:08d}", members(i, f"caption {i}", uid=f"{32 * n:016x}{i:016x}")) for i in numbers]
@@ -49,7 +49,7 @@ def source(tmp_path: Path) -> Path:
 def start(
     elsewhere: dict[str, str], tmp_path: Path, source: Path
 ) -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
-    """Starts `made curate` on an output, all over one store."""
+    """Starts `made curate` on an output; all share one store."""
     started = []
 
     def start(output: Path) -> subprocess.Popen[str]:
@@ -68,7 +68,7 @@ def start(
 
 
 def wait(until: Callable[[], Run | None], rivals: list[subprocess.Popen[str]]) -> Run:
-    """What holds at last, unless all processes have ended before."""
+    """Waits for a result, unless all processes end first."""
     deadline = time.monotonic() + 500
     while (found := until()) is None:
         assert any(made.poll() is None for made in rivals) and time.monotonic() < deadline
@@ -77,7 +77,7 @@ def wait(until: Callable[[], Run | None], rivals: list[subprocess.Popen[str]]) -
 
 
 def live(ledger: Ledger, output: Path) -> Run | None:
-    """The run that is at work on an output."""
+    """The live run of an output."""
     run = ledger.runs.of_output(str(output))
     return run if run is not None and run.held and run.state is RunState.RUNNING else None
 
@@ -89,7 +89,7 @@ def test_two_runs_at_once(
     source: Path,
     tmp_path: Path,
 ) -> None:
-    """Two processes want one output: one has it. A third run shares all but the output with that."""
+    """One of two processes gets the output. A third run shares all units except the output's with it."""
     outs = [tmp_path / "one", tmp_path / "two"]
     same = {"store": str(tmp_path / "store"), "clusters": {"k": 4}}
     rivals = [start(outs[0]), start(outs[0])]
@@ -122,7 +122,7 @@ def test_two_runs_at_once(
 
 
 def nothing_twice(ledger: Ledger, runs: list[Run]) -> None:
-    """Each unit that the runs share was claimed once and done once."""
+    """Each shared unit was claimed once and done once."""
     scopes = [{s.stage: s.scope for s in ledger.progress.of(run.id)} for run in runs]
     for stage in SHARED:
         assert scopes[0][stage.name] == scopes[1][stage.name]
@@ -135,7 +135,7 @@ def nothing_twice(ledger: Ledger, runs: list[Run]) -> None:
         assert scopes[0][own.name] != scopes[1][own.name]
 
 
-def test_an_output_given_away_is_not_published_over(
+def test_an_output_taken_over_is_not_overwritten(
     servers: str,
     ledger: Ledger,
     curate: Curate,
@@ -143,7 +143,7 @@ def test_an_output_given_away_is_not_published_over(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A flow that slept beyond its lease wakes with all but publish done; the output is another's."""
+    """A flow suspended beyond its lease resumes before publishing; another run owns the output."""
     output, write = tmp_path / "output", steps.write
 
     def slept(*args: Any) -> Any:

@@ -1,11 +1,11 @@
-"""Do damaged tars and images ever cost more than themselves?
+"""Checks that damaged tars and images affect only their own samples.
 
     python -m tests.fuzz --cases 10000 --seed 0
     python -m tests.fuzz --seed 0 --first 4711 --cases 1
 
-Each case is a tar damaged by seeded dice, embedded as the product does it in a process whose memory
-is limited. Prints what became of the cases by damage, and one line of JSON; exit code 0 only if
-every sample was accounted for, nothing crashed or hung, and the limit held.
+Each case is a tar with seeded random damage, embedded with the product's code in a process with limited
+memory. Prints the outcomes by kind of damage and one JSON line; exits 0 only if every sample was accounted
+for, nothing crashed or hung, and the memory limit was not exceeded.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from rich.table import Table
 from tests.fuzz.box import MIB, Box
 from tests.fuzz.cases import make
 
-KEPT = Path("build/fuzz")  # where the tars of findings are
+KEPT = Path("build/fuzz")  # the tars of findings
 
 
 def main() -> int:
-    """0 where nothing was found."""
+    """Returns 0 if nothing was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory", type=int, default=256, help="MiB a case may use")
-    parser.add_argument("--seconds", type=float, default=20, help="until a case counts as hanging")
+    parser.add_argument("--memory", type=int, default=256, help="MiB that a case may use")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="seconds after which a case counts as hanging"
+    )
     given = parser.parse_args()
     console, start = Console(width=140), time.monotonic()
     box = Box("tests.fuzz.judge:judged", given.seed, given.memory * MIB, given.seconds)
@@ -53,7 +55,9 @@ def main() -> int:
                           highlight=False, markup=False, soft_wrap=True)  # fmt: skip
     total = sum(rows.values(), Counter())
     columns = ("cases", "refused", "embedded", "unreadable", "findings")
-    table = Table(title=f"{given.cases:,} cases, seed {given.seed}; refused tars, samples in the others")
+    table = Table(
+        title=f"{given.cases:,} cases, seed {given.seed}; refused tars and the samples of the others"
+    )
     table.add_column("damage")
     for name in columns:
         table.add_column(name, justify="right")
@@ -61,7 +65,7 @@ def main() -> int:
         table.add_row(name, *(f"{row[c]:,}" for c in columns), end_section=name == max(rows))
     console.print(table)
     seconds = time.monotonic() - start
-    print(f"limit: RLIMIT_DATA, {given.memory} MiB beyond the loaded process, seen to bite; a case used "
+    print(f"limit: RLIMIT_DATA, {given.memory} MiB beyond the loaded process, enforced; a case used "
           f"{box.peak / MIB:.0f} MiB at most; slowest: case {slowest[1]}, {slowest[0]:.2f} s")  # fmt: skip
     print(json.dumps({"seed": given.seed, **{c: total[c] for c in columns}, "limit_mib": given.memory,
                       "peak_mib": round(box.peak / MIB, 1), "slowest_seconds": round(slowest[0], 2),

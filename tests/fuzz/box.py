@@ -1,4 +1,4 @@
-"""Cases are judged in a process that may die: limited memory, and a watchdog that ends it."""
+"""Cases are judged in a process that may die, with limited memory and a watchdog."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pathlib import Path
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
-MEMORY_DISK = Path("/dev/shm")  # what is put is flushed, which on a disk takes longer than all else
-START_SECONDS = 300  # torch is imported, perhaps on a busy machine
+MEMORY_DISK = Path("/dev/shm")  # puts are flushed, which takes most of the time on a disk
+START_SECONDS = 300  # includes the import of torch on a busy machine
 
 Judge = Callable[[int, int, Path], dict[str, int]]  # (seed, number, an empty folder) -> counts
 
@@ -37,20 +37,20 @@ class Verdict:
 
 @dataclass
 class Box:
-    """Judges cases one by one, each process serving until it dies."""
+    """Judges cases one by one; each process is used until it dies."""
 
     judge: str  # module:name of a Judge
     seed: int
-    memory: int  # bytes a case may use beyond what the loaded process has: RLIMIT_DATA
+    memory: int  # bytes that a case may use beyond those of the loaded process: RLIMIT_DATA
     seconds: float  # for a case
-    peak: int = 0  # bytes that a case used at most, resident, beyond the loaded process
+    peak: int = 0  # most resident bytes that a case used beyond those of the loaded process
     starts: int = 0
 
     def run(self, numbers: range) -> Iterator[Verdict]:
         """The verdicts in order.
 
         Raises:
-            RuntimeError: a process does not start, or its limit on memory does not bite.
+            RuntimeError: a process does not start, or its memory limit is not enforced.
         """
         left = list(reversed(numbers))
         where = MEMORY_DISK if MEMORY_DISK.is_dir() else None
@@ -81,7 +81,7 @@ class Box:
     def _greet(self, ours: Connection) -> None:
         self.starts += 1
         if not ours.poll(START_SECONDS):
-            raise RuntimeError(f"no process to judge cases in after {START_SECONDS} s")
+            raise RuntimeError(f"no process started to judge cases after {START_SECONDS} s")
         try:
             told = ours.recv()
         except EOFError:
@@ -104,7 +104,7 @@ class Box:
 def _serve(name: str, seed: int, memory: int, folder: Path, theirs: Connection) -> None:
     module, _, function = name.partition(":")
     judge: Judge = getattr(importlib.import_module(module), function)
-    judge(seed, -1, folder)  # whatever is loaded at the first use
+    judge(seed, -1, folder)  # modules that are loaded at first use
     before = _peak()
     theirs.send(_limit(memory) or "ready")
     while True:
@@ -119,12 +119,12 @@ def _serve(name: str, seed: int, memory: int, folder: Path, theirs: Connection) 
 
 
 def _limit(memory: int) -> str | None:
-    """Bounds private writable memory, whoever allocates it: malloc, numpy, PIL, a thread's stack.
+    """Limits private writable memory of any allocator: malloc, numpy, PIL, thread stacks.
 
     Not RLIMIT_AS: torch alone maps gigabytes that it never uses.
 
     Returns:
-        What is wrong with it, where it does not bite.
+        An error message if the limit is not enforced.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     now = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
@@ -133,7 +133,7 @@ def _limit(memory: int) -> str | None:
         bytes(memory + MIB)
     except MemoryError:
         return None
-    return f"the limit of {memory // MIB} MiB does not bite"
+    return f"the limit of {memory // MIB} MiB is not enforced"
 
 
 def _peak() -> int:
@@ -142,5 +142,5 @@ def _peak() -> int:
 
 if __name__ == "__main__":
     name, seed, memory, folder, descriptor = sys.argv[1:]
-    with suppress(EOFError):  # the other side is done
+    with suppress(EOFError):  # the other side has closed
         _serve(name, int(seed), int(memory), Path(folder), Connection(int(descriptor)))

@@ -1,4 +1,4 @@
-"""A case by its seed and number: a damaged tar, and what must come of it whatever the damage."""
+"""A case by its seed and number: a damaged tar and the outcomes that are allowed."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Files = tuple[tuple[str, bytes], ...]
 
 @dataclass(frozen=True)
 class Case:
-    """What is read, and how it may end."""
+    """A tar and its allowed outcomes."""
 
     family: str  # of FAMILIES
-    damage: str  # name of what was done
+    damage: str  # name of the damage
     tar: bytes
     max_pixels: int
     base: int  # number of the undamaged tar
     readable: bool | None  # None: it may be refused as a whole
-    intact: tuple[str, ...]  # keys of samples that must then be as in the undamaged tar
+    intact: tuple[str, ...]  # keys of samples that must be as in the undamaged tar
 
     @property
     def name(self) -> str:
-        """Of the case's row in the table."""
+        """The name of the case's row in the table."""
         return f"{self.family}: {self.damage.replace('_', ' ')}"
 
 
@@ -52,7 +52,7 @@ def base(number: int) -> Files:
 
 
 def make(seed: int, number: int) -> Case:
-    """Case `number` of a seed; equal arguments, equal cases."""
+    """Case `number` of a seed; equal arguments give equal cases."""
     dice = random.Random(f"{seed}/{number}")
     at, family, max_pixels = dice.randrange(BASES), dice.choice(FAMILIES), dice.choice(MAX_PIXELS)
     files = base(at)

@@ -1,4 +1,4 @@
-"""Images, and the ways in which they are damaged. All by the dice that they are given."""
+"""Images and kinds of damage to them, all driven by the given random generator."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def whole(kind: str, seed: int) -> bytes:
 
 
 def flipped(dice: random.Random, data: bytes) -> bytes:
-    """A few bits turned over, often near the start."""
+    """A few flipped bits, often near the start."""
     result = bytearray(data)
     for _ in range(dice.randint(1, 8) if data else 0):
         at = dice.randrange(min(len(data), dice.choice([32, 256, len(data)])))
@@ -99,7 +99,7 @@ def spliced(dice: random.Random, data: bytes) -> bytes:
 
 
 def resized(dice: random.Random, data: bytes) -> bytes:
-    """Another declared size: what is decoded would be far larger, or nothing."""
+    """Another declared size: the decoded image would be far larger, or empty."""
     result = bytearray(data)
     width, height = dice.choice(EDGES), dice.choice(EDGES)
     if data[:4] == b"\x89PNG":
@@ -117,13 +117,13 @@ def resized(dice: random.Random, data: bytes) -> bytes:
         result[24:30] = struct.pack("<I", width)[:3] + struct.pack("<I", height)[:3]
     elif data[12:16] == b"VP8 ":
         result[26:30] = struct.pack("<HH", width % 65536, height % 65536)
-    else:  # VP8L: two sizes of 14 bits behind a byte
+    else:  # VP8L: two sizes of 14 bits after one byte
         result[21:25] = struct.pack("<I", (width % 16384) | (height % 16384) << 14)
     return bytes(result)
 
 
 def bomb(dice: random.Random, data: bytes) -> bytes:
-    """A small file that truly is a large image, about the bound on pixels."""
+    """A small file that is a large image, about as large as the limit on pixels."""
     side = dice.choice([90, 101, 300, 1000, 1001, 2500])
     shape = dice.choice([(side, side), (1, side * side), (side * side, 1)])
     kind = dice.choice(["PNG", "PNG", "GIF", "BMP"])
@@ -138,7 +138,7 @@ def _chunk(kind: bytes, data: bytes, length: int | None = None) -> bytes:
 
 
 def chunked(dice: random.Random, _: bytes) -> bytes:
-    """A PNG with texts, profiles or chunks that are huge, many, or unfold to much."""
+    """A PNG with texts, profiles or chunks that are huge, numerous, or decompress to huge data."""
     data = whole("png", dice.randrange(8))
     zeros = zlib.compress(bytes(dice.choice([1, 2, 20]) << 20))
     chunk = dice.choice([
@@ -163,7 +163,7 @@ def crowded(dice: random.Random, _: bytes) -> bytes:
 
 
 def segmented(dice: random.Random, _: bytes) -> bytes:
-    """A JPEG with segments that say the absurd, or that come again and again."""
+    """A JPEG with segments that have absurd values or are repeated many times."""
     progressive = dice.random() < 0.5
     data = whole("jpeg, progressive" if progressive else "jpeg", dice.randrange(8))
     frame = next(i for i in range(len(data) - 1) if data[i] == 0xFF and data[i + 1] in (0xC0, 0xC2))
@@ -181,14 +181,14 @@ def segmented(dice: random.Random, _: bytes) -> bytes:
         body = dice.choice([b"Exif\0\0", b"MPF\0", b"ICC_PROFILE\0\1\2", b"Adobe", b""]) + dice.randbytes(60)
         length = dice.choice([len(body) + 2, 0, 1, 65535])
         return data[:2] + marker + struct.pack(">H", length) + body + data[2:]
-    if choice == 4:  # comments by the megabyte
+    if choice == 4:  # megabytes of comments
         return data[:2] + (b"\xff\xfe\xff\xff" + b"c" * 65533) * 20 + data[2:]
     at = data.index(b"\xff\xc4") + dice.randint(2, 24)  # Huffman's tables
     return data[:at] + dice.randbytes(dice.randint(1, 6)) + data[at + 6 :]
 
 
 def run_length(dice: random.Random, data: bytes) -> bytes:
-    """A BMP coded by run length, which says little of how much it will be."""
+    """A run-length encoded BMP, whose file size says little about its decoded size."""
     width, height = dice.choice([(64, 48), (1000, 900), (900_000, 1), (1, 900_000), (0, 5)])
     bits, codes = dice.choice([(8, 1), (4, 2)]), bytearray()
     for _ in range(dice.randrange(60)):
@@ -203,7 +203,7 @@ def run_length(dice: random.Random, data: bytes) -> bytes:
 
 
 def other(dice: random.Random, _: bytes) -> bytes:
-    """No image, or the smallest."""
+    """No image, or the smallest possible one."""
     dot = Image.new(dice.choice(["RGB", "L", "1"]), dice.choice([(1, 1), (1, 3000), (3000, 1), (2, 1)]))
     return dice.choice([
         b"", b"\0", b"<html>" * 99, b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM",
@@ -213,7 +213,7 @@ def other(dice: random.Random, _: bytes) -> bytes:
 
 
 def kept(_: random.Random, data: bytes) -> bytes:
-    """As it was, under whatever name."""
+    """Unchanged, possibly with another name."""
     return data
 
 

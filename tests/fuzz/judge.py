@@ -1,4 +1,4 @@
-"""One case through reading, embedding and writing again, as the product does it, and what is wrong."""
+"""Reads, embeds and rewrites one case with the product's code and reports what is wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.factories import shard_of, tar_bytes
 Row = tuple[bytes, dict[str, Any]]  # the embedding's bytes, the record
 Outcome = dict[str, int]  # embedded, unreadable, refused -> how many
 
-DEPENDS_ON_PLACE = ("row", "uid")  # of a record: the rest follows from key and members alone
+DEPENDS_ON_PLACE = ("row", "uid")  # of a record: the other fields depend only on key and members
 
 
 class Wrong(AssertionError):
@@ -35,7 +35,7 @@ def loaded() -> encoder.Encoder:
 
 
 def judged(seed: int, number: int, folder: Path) -> Outcome:
-    """`judge` for a box: of a case's number; below 0 it is an undamaged tar. One core is enough."""
+    """`judge` for a box, by case number; a negative number is an undamaged tar. Uses one core."""
     torch.set_num_threads(1)
     if number < 0:
         return {"embedded": len(_expected(0, folder))}
@@ -54,19 +54,19 @@ def judge(case: Case, folder: Path) -> Outcome:
     except CorruptShard as error:
         _must(not case.readable, f"a readable tar is refused: {error}")
         return {"refused": 1}
-    _must(case.readable is not False, "a tar that is not whole is read")
+    _must(case.readable is not False, "an incomplete tar is read")
     known = _expected(case.base, folder)
     by_key = {record["key"]: (vector, record) for vector, record in known.values()}
     seen = {record["key"]: (vector, record) for vector, record in found}
     for key in case.intact:
-        _must(key in seen, f"{key} is not damaged, and missing")
+        _must(key in seen, f"{key} is not damaged but missing")
         _same(seen[key], by_key[key], less=("row",))
-    for row in found:  # whatever happened around it: equal members, equal row
+    for row in found:  # regardless of damage elsewhere: equal members give equal rows
         expected = known.get((row[1]["key"], row[1]["content_digest"]))
         if expected is not None:
             _same(row, expected, less=DEPENDS_ON_PLACE)
     if case.family == "images":
-        _must([r["key"] for _, r in found] == list(by_key), "another order, or other keys")
+        _must([r["key"] for _, r in found] == list(by_key), "the order or the keys differ")
     unreadable = sum(record["error"] is not None for _, record in found)
     return {"embedded": len(found) - unreadable, "unreadable": unreadable}
 
@@ -74,7 +74,7 @@ def judge(case: Case, folder: Path) -> Outcome:
 @cache
 def _expected(number: int, folder: Path) -> dict[tuple[str, bytes], Row]:
     rows = _embedded(tar_bytes(base(number)), 10**6, folder)
-    _must(len(rows) == SAMPLES and all(r["error"] is None for _, r in rows), "the undamaged tar is not read")
+    _must(len(rows) == SAMPLES and all(r["error"] is None for _, r in rows), "the undamaged tar is refused")
     return {(record["key"], record["content_digest"]): (vector, record) for vector, record in rows}
 
 
@@ -84,10 +84,10 @@ def _embedded(data: bytes, max_pixels: int, folder: Path) -> list[Row]:
     found = embed.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
     rows, table = found.rows, found.table
     output = metadata.put(str(folder / "embedded"), rows, table)
-    _must((metadata.read_rows(output.rows) == rows).all(), "the rows read are not those written")
+    _must((metadata.read_rows(output.rows) == rows).all(), "the rows read differ from those written")
     _must(
         metadata.read_table(output.metadata, table.column_names) == table,
-        "the records read are not those written",
+        "the records read differ from those written",
     )
     records = table.to_pylist()
     _must(rows.shape == (len(records), loaded().encoding.dim) and rows.dtype == np.float16, "rows amiss")
@@ -108,7 +108,7 @@ def _explained(vector: Any, record: dict[str, Any], max_pixels: int) -> None:
 
 
 def _written_again(path: Path, records: list[dict[str, Any]]) -> None:
-    """Every sample has its row, and goes into an output shard byte for byte."""
+    """Every sample has a row and is copied to an output shard byte for byte."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         held = [tar.load(descriptor, e, "") for e in tar.index(path).entries]
@@ -126,14 +126,14 @@ def _written_again(path: Path, records: list[dict[str, Any]]) -> None:
         again = [tar.load(descriptor, e, "") for e in tar.index(copy).entries]
     finally:
         os.close(descriptor)
-    _must(again == renamed, "written again, the samples are others")
+    _must(again == renamed, "the rewritten samples differ")
 
 
 def _same(row: Row, expected: Row, less: tuple[str, ...]) -> None:
     key = expected[1]["key"]
-    _must(row[0] == expected[0], f"{key} is not damaged, and has another embedding")
+    _must(row[0] == expected[0], f"{key} is not damaged but has another embedding")
     for name in expected[1].keys() - set(less):
-        _must(row[1][name] == expected[1][name], f"{key} is not damaged, and has another {name}")
+        _must(row[1][name] == expected[1][name], f"{key} is not damaged but has another {name}")
 
 
 def _must(holds: bool, otherwise: str) -> None:

@@ -1,4 +1,4 @@
-"""Damage to what a tar holds: names, order, json, captions. The tar itself is whole."""
+"""Damage to the members of a tar: names, order, json, captions. The tar itself is valid."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEPTHS = (5, 330, 490, 980, 990, 995, 1000, 1200, 100_000)
 
 
 def _changed(files: Files, at: int, data: bytes | None) -> Damaged:
-    """With another content of a member, or without it (None)."""
+    """The members with another content of one of them, or without it (None)."""
     name = files[at][0]
     changed = [*files[:at], *([] if data is None else [(name, data)]), *files[at + 1 :]]
     return tar_bytes(changed), True, keys(files, name.split(".")[0])
@@ -42,20 +42,20 @@ def _of_kind(dice: random.Random, files: Files, suffix: str) -> int:
 
 
 def bad_json(dice: random.Random, files: Files) -> Damaged:
-    """A json that is none, is nested deeply, or says what nobody expects."""
+    """A json that is not valid, deeply nested, or has unexpected values."""
     depth = dice.choice(DEPTHS)
     left, right = dice.choice([(b"[", b"]"), (b'{"a":', b"}")])
     nested = left * depth + b"1" + right * depth
     some = [nested, b'{"uid": ' + nested + b"}", b'{"caption": ' + nested + b"}"]
     at, data = _of_kind(dice, files, ".json"), dice.choice([*JSON, *some * 3])
-    if dice.random() < 0.5:  # without a txt, whose place the json's caption then takes
+    if dice.random() < 0.5:  # without a txt, so that the json's caption is used
         less = files[at][0].replace(".json", ".txt")
-        files = [f for f in files if f[0] != less]  # it stood behind: `at` holds
+        files = [f for f in files if f[0] != less]  # it came later, so `at` is still valid
     return _changed(files, at, data)
 
 
 def bad_caption(dice: random.Random, files: Files) -> Damaged:
-    """A caption that is no text, is empty or is long."""
+    """A caption that is not text, empty or long."""
     caption = dice.choice([*CAPTIONS, dice.randbytes(50)])
     return _changed(files, _of_kind(dice, files, ".txt"), caption)
 
@@ -66,12 +66,12 @@ def missing(dice: random.Random, files: Files) -> Damaged:
 
 
 def emptied(dice: random.Random, files: Files) -> Damaged:
-    """A member of no bytes."""
+    """An empty member."""
     return _changed(files, dice.randrange(len(files)), b"")
 
 
 def shuffled(dice: random.Random, files: Files) -> Damaged:
-    """Members of a sample apart, each sample's in their order."""
+    """Members of a sample not adjacent, in their order."""
     lanes: dict[str, list[tuple[str, bytes]]] = {}
     for name, data in files:
         lanes.setdefault(name.split(".")[0], []).append((name, data))
@@ -81,7 +81,7 @@ def shuffled(dice: random.Random, files: Files) -> Damaged:
 
 
 def repeated(dice: random.Random, files: Files) -> Damaged:
-    """A key met again, with the same or other members."""
+    """A repeated key with the same or other members."""
     at = dice.randrange(len(files))
     key = files[at][0].split(".")[0]
     again = [f for f in files if f[0].startswith(key)] if dice.random() < 0.5 else [(files[at][0], b"x")]
@@ -89,7 +89,7 @@ def repeated(dice: random.Random, files: Files) -> Damaged:
 
 
 def strays(dice: random.Random, files: Files) -> Damaged:
-    """Folders, links, devices, and names that are no sample's, between the samples."""
+    """Folders, links, devices and names that belong to no sample, between the samples."""
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=dice.choice(FORMATS)) as tar:
         for name, data in files:
@@ -106,7 +106,7 @@ def strays(dice: random.Random, files: Files) -> Damaged:
 
 
 def named(dice: random.Random, files: Files) -> Damaged:
-    """Long, foreign and impossible names beside the others; PAX can hold all of them."""
+    """Long, non-ASCII and invalid names among the others; PAX can store all of them."""
     name = dice.choice(NAMES)
     text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
     strange = [(text, data) for _, data in dice.sample(list(files), dice.randint(1, 3))]

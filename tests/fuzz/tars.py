@@ -1,8 +1,7 @@
-"""Damage to tars: to their blocks and headers, and to what stands in their members.
+"""Damage to tars: to their blocks, headers and member contents.
 
-A damage is given the members of a tar. It answers with another tar, whether that must be readable
-(True), must be refused (False) or may be either (None), and the keys whose samples must then be
-what they were.
+A damage function gets the members of a tar. It returns another tar, whether that must be readable (True),
+must be refused (False) or may be either (None), and the keys whose samples must be unchanged.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ NAMES = (
 
 
 def keys(files: Files, *less: str) -> tuple[str, ...]:
-    """The samples' keys but for some."""
+    """The keys of the samples except some."""
     return tuple(dict.fromkeys(k for name, _ in files if (k := name.split(".")[0]) not in less))
 
 
 def _end(data: bytes) -> int:
-    """Where the end-of-archive marker begins."""
+    """The offset of the end-of-archive marker."""
     with tarfile.open(fileobj=BytesIO(data)) as tar:
         tar.getmembers()
         return tar.offset
@@ -49,7 +48,7 @@ def _headers(data: bytes) -> list[int]:
 
 
 def _mended(data: bytearray, at: int) -> None:
-    """Makes a header's checksum fit."""
+    """Corrects a header's checksum."""
     data[at + 148 : at + 156] = b" " * 8
     data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + BLOCK])
 
@@ -78,7 +77,7 @@ def _padded(data: bytes) -> bytes:
 
 
 def flipped(dice: random.Random, files: Files) -> Damaged:
-    """Bits turned over anywhere; sometimes the checksums are made to fit."""
+    """Flipped bits anywhere; sometimes the checksums are corrected."""
     data = bytearray(tar_bytes(files, dice.choice(FORMATS)))
     headers = _headers(bytes(data))
     for _ in range(dice.randint(1, 8)):
@@ -91,14 +90,14 @@ def flipped(dice: random.Random, files: Files) -> Damaged:
 
 
 def truncated(dice: random.Random, files: Files) -> Damaged:
-    """Cut at any byte before the end marker is whole, often at a block."""
+    """Cut at any byte before the end marker is complete, often at a block."""
     data = tar_bytes(files, dice.choice(FORMATS))
     cut = dice.randrange(_end(data) + BLOCK)
     return data[: cut // BLOCK * BLOCK if dice.random() < 0.5 else cut], False, ()
 
 
 def blocks(dice: random.Random, files: Files) -> Damaged:
-    """Blocks removed, repeated, swapped, blanked, or from elsewhere."""
+    """Blocks removed, repeated, swapped, zeroed or copied from elsewhere."""
     data = tar_bytes(files, dice.choice(FORMATS))
     cut = [data[i : i + BLOCK] for i in range(0, _end(data) + 2 * BLOCK, BLOCK)]
     at, other, count = dice.randrange(len(cut)), dice.randrange(len(cut)), dice.randint(1, 4)
@@ -110,7 +109,7 @@ def blocks(dice: random.Random, files: Files) -> Damaged:
 
 
 def fields(dice: random.Random, files: Files) -> Damaged:
-    """A header's size, kind, name or another field says something else; its checksum fits, mostly."""
+    """A changed size, type, name or other field of a header; its checksum is usually corrected."""
     data = bytearray(tar_bytes(files, dice.choice(FORMATS)))
     at = dice.choice(_headers(bytes(data)))
     field = dice.randrange(5)
@@ -135,7 +134,7 @@ def fields(dice: random.Random, files: Files) -> Damaged:
 
 
 def announced(dice: random.Random, files: Files) -> Damaged:
-    """Headers that announce others (PAX, GNU's long names), with lies in them, or by the thousand."""
+    """Headers that announce others (PAX, GNU long names), with false values or thousands of them."""
     record = dice.choice([
         b"path=other.jpg", b"path=", b"path=\xff\xfe.jpg", b"path=a\0b.jpg", b"path=" + b"p" * 5000 + b".jpg",
         b"size=-1", b"size=1e3", b"size=" + b"9" * dice.choice([8, 30, 5000]), b"size=7", b"mtime=nan",
@@ -155,7 +154,7 @@ def announced(dice: random.Random, files: Files) -> Damaged:
 
 
 def sparse(dice: random.Random, files: Files) -> Damaged:
-    """Sparse files, old and new, whose maps go on beyond the end."""
+    """Sparse files, old and new format, whose maps continue beyond the end."""
     data = tar_bytes(files)[: dice.choice([0, 10 * BLOCK])]
     pair_tasks = b"".join(b"%011o\0" % dice.choice([0, 1, 512, 8**11 - 1]) for _ in range(8))
     old = _header(
@@ -171,7 +170,7 @@ def sparse(dice: random.Random, files: Files) -> Damaged:
 
 
 def ended(dice: random.Random, files: Files) -> Damaged:
-    """One block of zeros for a marker, or all sorts of things behind it."""
+    """An end marker of only one zero block, or arbitrary data after the marker."""
     data = tar_bytes(files, dice.choice(FORMATS))
     end = _end(data)
     rest = dice.choice(
@@ -181,7 +180,7 @@ def ended(dice: random.Random, files: Files) -> Damaged:
 
 
 def whole(dice: random.Random, files: Files) -> Damaged:
-    """No tar at all."""
+    """A file that is not a tar."""
     data = tar_bytes(files)
     head = struct.pack("<4sHHHHHIII", b"PK\3\4", 20, 0, 0, 0, 0, 0, 0, 0)
     return dice.choice([b"", b"x", gzip.compress(data), head + data, b"<html>" * 999]), False, ()

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the session, a fresh database for each test that asks for a ledger."""
+"""A PostgreSQL server for the session and a new database for each test that uses a ledger."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from made_core.ledger.postgres import embedded
 
 @pytest.fixture(scope="session")
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a server of this session's own."""
+    """URL of the session's own server."""
     with embedded(tmp_path_factory.mktemp("postgres")) as url:
-        # Nothing here outlives the machine, and a database a test is much to write to a disk.
+        # The data need not survive a crash, and a database per test is too much to sync to disk.
         engine = create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(text("ALTER SYSTEM SET fsync = off"))

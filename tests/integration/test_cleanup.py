@@ -1,4 +1,4 @@
-"""Dead attempts' files are cleaned up, here and in an object store; whatever may still be named stays."""
+"""Files of dead attempts are removed, locally and in an object store; all others stay."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     with s3.server():
         boto3.client("s3").create_bucket(Bucket=s3.BUCKET)
-        yield f"s3://{s3.BUCKET}/{tmp_path.name} [1]"  # moto forgets nothing between servers
+        yield f"s3://{s3.BUCKET}/{tmp_path.name} [1]"  # moto keeps its state between servers
 
 
 @pytest.fixture(autouse=True)
 def units(ledger: Ledger) -> None:
-    """Units that are open."""
+    """Open units."""
     ledger.runs.begin("r1", "one", {}, "/out", "/store", "me", 60, False)
     ledger.units.put("r1", STAGE, SCOPE, KEYS, 3)
 
@@ -74,7 +74,9 @@ def test_a_dead_attempts_files_are_removed(ledger: Ledger, store: str) -> None:
     time.sleep(0.05)
     alive = claim(ledger, KEYS[0])
     ref = put(store, alive)
-    assert clean_stage(ledger, store, STAGE, SCOPE) == Removed()  # it runs: either may be the one
+    assert (
+        clean_stage(ledger, store, STAGE, SCOPE) == Removed()
+    )  # it is running: either token may be the live one
     ledger.units.finish(alive, output(ref))
     assert clean_stage(ledger, store, STAGE, SCOPE) == Removed(2, len(b"abandoned" + b"half"))
     assert held(store) == names(ref) and files.read(ref.path) == b"rows"
@@ -83,8 +85,8 @@ def test_a_dead_attempts_files_are_removed(ledger: Ledger, store: str) -> None:
         ledger.units.finish(dead, output(FileRef("gone", 1, "", "")))
 
 
-def test_all_else_stays(ledger: Ledger, store: str) -> None:
-    """Of units that are done, tried again, live, failed or unknown, and what is no attempt's."""
+def test_all_other_files_stay(ledger: Ledger, store: str) -> None:
+    """Files of done, retried, live, failed or unknown units, and files of no attempt."""
     done, again, live, failed = (claim(ledger, key) for key in KEYS)
     refs = [put(store, unit) for unit in (done, again, live, failed)]
     refs.append(put(store, Unit(9, STAGE.name, SCOPE, "f" * 32, 1, "c0ffee")))
@@ -97,10 +99,10 @@ def test_all_else_stays(ledger: Ledger, store: str) -> None:
     assert held(store) == names(*refs)
 
 
-def test_what_a_live_attempt_puts_meanwhile_stays(
+def test_files_put_by_a_live_attempt_meanwhile_stay(
     ledger: Ledger, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ledger's answer may be old: the unit is opened again just then, and claimed."""
+    """The ledger's answer may be outdated: the unit is reopened and claimed in between."""
     first = claim(ledger, KEYS[0])
     refs = [put(store, first)]
     ledger.units.finish(first, output(*refs))
@@ -178,7 +180,7 @@ def test_scratch_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as other:
             other.setattr(os, "getuid", lambda: 4711)
             clean_scratch()
-        assert dead.exists()  # somebody else's, to them
+        assert dead.exists()  # another user's, to them
         clean_scratch()
         assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (alive, young, *ours)}
     finally:
@@ -187,7 +189,7 @@ def test_scratch_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_another_ledgers_files_stay(ledger: Ledger, store: str) -> None:
-    """Two ledgers may name the same units over one store: each removes what its own attempts left."""
+    """Two ledgers with the same units over one store: each removes the files of its own attempts."""
     unit = claim(ledger, KEYS[0])
     ref = put(store, unit)
     theirs = files.put_bytes(files.join(store, "embeddings", SCOPE, f"{KEYS[0]}.1-abcdef.npy"), b"theirs")

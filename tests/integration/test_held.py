@@ -1,4 +1,4 @@
-"""A run's lease: it outlives a database that is away, and who has lost it does not publish."""
+"""A run's lease survives a database outage; a process that lost it does not publish."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_renewals_go_on_after_an_error(
         ledger.runs.end(run, curate._holder(), RunState.COMPLETED, {}, None)
 
 
-def test_an_output_given_away_meanwhile(ledger: Ledger, empty_url: str, tmp_path: Path) -> None:
-    """The process slept beyond its lease; what it then meets is said, and the other's run is untouched."""
+def test_an_output_taken_over_meanwhile(ledger: Ledger, empty_url: str, tmp_path: Path) -> None:
+    """A process suspended beyond its lease gets an error, and the new owner's run is not changed."""
     recipe = recipe_of(tmp_path, 60)
     with (
         pytest.raises(LeaseLost, match=rf"run .* is no longer held .* its output {recipe.output}$"),
@@ -55,7 +55,7 @@ def test_an_output_given_away_meanwhile(ledger: Ledger, empty_url: str, tmp_path
 
 
 def take_over(url: str, ledger: Ledger, recipe: Recipe) -> None:
-    """Another run has the output, once the lease has run out."""
+    """Gives the output to another run after the lease has expired."""
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE run SET lease_until = now() - interval '1 second'"))

@@ -1,4 +1,4 @@
-"""The ledger on a real PostgreSQL: each transition, and what the database itself refuses."""
+"""The ledger on PostgreSQL: each transition, and the constraints of the database."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def sql(url: str, statement: str) -> None:
 # --- schema -------------------------------------------------------------------------------------
 
 
-def test_concurrent_starts_make_the_tables_once(empty_url: str) -> None:
+def test_concurrent_starts_create_the_tables_once(empty_url: str) -> None:
     with ThreadPoolExecutor(6) as pool:
         ledgers = list(pool.map(Ledger.open, [empty_url] * 6))
     assert [ledger.runs.all() for ledger in ledgers] == [[]] * 6
@@ -92,7 +92,7 @@ def test_a_database_of_another_version_is_refused(ledger: Ledger, empty_url: str
         Ledger.open(empty_url)
 
 
-def test_a_database_with_tables_of_others_is_refused_whole(empty_url: str) -> None:
+def test_a_database_with_foreign_tables_is_refused(empty_url: str) -> None:
     sql(empty_url, "CREATE TABLE unit (id int)")
     with pytest.raises(DatabaseError, match='cannot hold the ledger: relation "unit" already'):
         Ledger.open(empty_url)
@@ -134,14 +134,14 @@ UNIT = "INSERT INTO unit (stage, scope, key, max_attempts, attempts, state"
          "VALUES ('r2', 'i', '{}', '/out', '/s', 'completed')", "run_output_live"),
     ],
 )  # fmt: skip
-def test_the_database_referees(referee_url: str, statement: str, constraint: str) -> None:
+def test_constraints_of_the_database(referee_url: str, statement: str, constraint: str) -> None:
     with pytest.raises(IntegrityError, match=constraint):
         sql(referee_url, statement)
 
 
 @pytest.fixture(scope="module")
 def referee_url(database_url: str) -> str:
-    """A database with a run and the open unit `a`, which refused statements leave as it is."""
+    """A database with a run and the open unit `a`, which refused statements do not change."""
     sql_url = database_url.replace("/postgres?", "/referee?")
     engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -153,8 +153,8 @@ def referee_url(database_url: str) -> str:
     return sql_url
 
 
-def test_the_database_takes_a_stage_of_any_name(ledger: Ledger) -> None:
-    """made_core.stages is the one list of stages: a new one needs no migration."""
+def test_the_database_accepts_any_stage_name(ledger: Ledger) -> None:
+    """made_core.stages is the only list of stages: a new one needs no migration."""
     begin(ledger)
     ledger.units.put("r1", NAP, "s", ["a"], 3)
     (unit,) = ledger.units.claim(NAP, "s", ["a"], 9, 60, "host1")
@@ -196,17 +196,17 @@ def test_a_unit_is_claimed_renewed_finished(ledger: Ledger) -> None:
     assert isinstance(event, Event) and (event.host, event.attempt) == ("host1", 1)
 
 
-def test_finish_may_be_said_twice_but_not_by_another(ledger: Ledger) -> None:
+def test_finish_is_idempotent_for_the_holder_only(ledger: Ledger) -> None:
     put(ledger, "a")
     (unit,) = claim(ledger, "a")
     ledger.units.finish(unit, output())
-    ledger.units.finish(unit, output())  # the first answer may have been lost on the way
+    ledger.units.finish(unit, output())  # the first response may have been lost
     with pytest.raises(LeaseLost):
         ledger.units.finish(unit, output(rows=METADATA))
     assert kinds(ledger, "a") == ["claimed", "done"]
 
 
-def test_a_claim_whose_answer_was_lost_is_not_claimed_again(
+def test_a_claim_whose_response_was_lost_is_not_claimed_again(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(ledger, "a", "b", "c")
@@ -244,12 +244,12 @@ def test_eight_threads_claim_without_overlap(ledger: Ledger) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         claimed = [key for mine in pool.map(work, range(8)) for key in mine]
-    # A worker may leave while others hold the last rows, but no unit goes to two.
+    # A worker may stop while others hold the last rows, but no unit is claimed twice.
     claimed += [unit.key for unit in claim(ledger, *keys, limit=1000)]
     assert sorted(claimed) == keys
 
 
-def test_a_lapsed_lease_passes_on_and_the_old_worker_is_fenced(ledger: Ledger) -> None:
+def test_an_expired_lease_passes_on_and_the_old_worker_is_fenced(ledger: Ledger) -> None:
     put(ledger, "a")
     (old,) = claim(ledger, "a", lease=0)
     (new,) = claim(ledger, "a")
@@ -262,7 +262,7 @@ def test_a_lapsed_lease_passes_on_and_the_old_worker_is_fenced(ledger: Ledger) -
     assert kinds(ledger, "a") == ["claimed", "lost", "claimed", "done"]
 
 
-def test_a_lapsed_lease_that_nobody_took_can_be_renewed(ledger: Ledger) -> None:
+def test_an_expired_lease_that_was_not_taken_can_be_renewed(ledger: Ledger) -> None:
     put(ledger, "a")
     (unit,) = claim(ledger, "a", lease=0)
     assert ledger.units.renew([unit], 60, [1]) == {unit.id}
@@ -290,9 +290,7 @@ def test_a_permanent_error_fails_at_once(ledger: Ledger) -> None:
     assert failure.kind == "failed" and "CorruptShard" in (failure.traceback or "")
 
 
-def test_a_transient_error_waits_and_is_tried_until_attempts_are_used_up(
-    ledger: Ledger, empty_url: str
-) -> None:
+def test_a_transient_error_is_retried_until_attempts_are_used_up(ledger: Ledger, empty_url: str) -> None:
     put(ledger, "a", attempts=2)
     (unit,) = claim(ledger, "a")
     assert ledger.units.fail(unit, Transient("slow"), 300) is UnitState.OPEN
@@ -308,7 +306,7 @@ def test_a_transient_error_waits_and_is_tried_until_attempts_are_used_up(
     assert kinds(ledger, "a") == ["claimed", "retry", "claimed", "failed"]
 
 
-def test_an_error_may_hold_any_text(ledger: Ledger) -> None:
+def test_an_error_may_contain_any_text(ledger: Ledger) -> None:
     put(ledger, "a")
     (unit,) = claim(ledger, "a")
     ledger.units.fail(unit, ValueError("nul \0, surrogate \udc80, " + "long " * 100_000), 0)
@@ -317,7 +315,7 @@ def test_an_error_may_hold_any_text(ledger: Ledger) -> None:
     assert len(error) < 30_000
 
 
-def test_failed_units_reopen_and_done_ones_are_forgotten(ledger: Ledger) -> None:
+def test_failed_units_are_reopened_and_done_ones_forgotten(ledger: Ledger) -> None:
     put(ledger, "a", "b", "c", attempts=1)
     a, b, _ = claim(ledger, "a", "b", "c")
     ledger.units.finish(a, output(10))
@@ -341,7 +339,7 @@ def test_pending_waits_for_the_first_lease_to_end(ledger: Ledger) -> None:
     assert ledger.units.pending(STAGE, SCOPE, ["no such"]) == ([], None)
 
 
-def test_units_are_shared_and_made_once(ledger: Ledger) -> None:
+def test_units_are_shared_and_created_once(ledger: Ledger) -> None:
     put(ledger, "a", "b", "b")
     (unit,) = claim(ledger, "a")
     ledger.units.finish(unit, output())
@@ -356,7 +354,7 @@ def test_units_are_shared_and_made_once(ledger: Ledger) -> None:
 
 
 def test_a_run_has_the_results_of_its_own_keys(ledger: Ledger) -> None:
-    """Also where runs share a scope; in the order of the keys, whatever their states are."""
+    """Also if runs share a scope; in the order of the keys, in any state."""
     put(ledger, "c", "a", "b")
     a, b = claim(ledger, "a", "b")
     ledger.units.finish(a, output(1))
@@ -386,7 +384,7 @@ def test_outputs_of_another_version_of_a_stage_are_refused(ledger: Ledger) -> No
     newer = replace(EMBED, version=EMBED.version + 1)
     with pytest.raises(OutdatedRun, match=r"run r1, stage embed: .* version 1 .* version 2; run it again"):
         ledger.units.of_run("r1", newer)
-    # Another output type in the same version is a mistake in the code, and told as plainly.
+    # Another output type in the same version is a bug, and the error is as clear.
     other = Stage(EMBED.name, EMBED.folder, EMBED.version, EMBED.key, TabulateOutput)
     with pytest.raises(OutdatedRun, match=r"unit a: .* not of the form of version 1 .* TabulateOutput"):
         ledger.units.of_run("r1", other)
@@ -403,7 +401,7 @@ def test_an_output_holds_a_table_for_each_of_many_shards(ledger: Ledger) -> None
     assert tables.refs == (ROWS, METADATA)
 
 
-def test_many_are_put_in_one_statement_each(ledger: Ledger) -> None:
+def test_many_rows_are_put_in_one_statement(ledger: Ledger) -> None:
     keys = [f"{n:032x}" for n in range(20_000)]
     begin(ledger)
     ledger.runs.put_shards("r1", [Shard(key, f"s3://b/{key}", key, 1, None) for key in keys])
@@ -414,14 +412,14 @@ def test_many_are_put_in_one_statement_each(ledger: Ledger) -> None:
 # --- runs ---------------------------------------------------------------------------------------
 
 
-def test_a_run_begins_is_renewed_and_ends(ledger: Ledger) -> None:
+def test_a_run_is_begun_renewed_and_ended(ledger: Ledger) -> None:
     assert begin(ledger) == "r1"
     run = ledger.runs.get("r1")
     assert run is not None and run == ledger.runs.of_output("/out") and ledger.runs.all() == [run]
     assert (run.state, run.holder, run.held, run.replaced) == (RunState.RUNNING, "me", True, False)
     assert run.recipe == {"output": "/out"}
     assert ledger.runs.renew("r1", "me", 60) and not ledger.runs.renew("r1", "you", 60)
-    for _ in range(2):  # the first answer may have been lost on the way
+    for _ in range(2):  # the first response may have been lost
         ledger.runs.end("r1", "me", RunState.COMPLETED, {"kept": 5}, None)
     run = ledger.runs.get("r1")
     assert run is not None and (run.state, run.summary) == (RunState.COMPLETED, {"kept": 5})
@@ -466,15 +464,15 @@ def test_a_replaced_run_keeps_how_it_ended(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("recipe_digest", ["one", "two"])
-def test_a_live_run_is_not_taken_even_by_replace(ledger: Ledger, recipe_digest: str) -> None:
+def test_a_live_run_is_not_taken_over_even_with_replace(ledger: Ledger, recipe_digest: str) -> None:
     begin(ledger)
     with pytest.raises(OutputError, match="being written by run r1, held by me until"):
         begin(ledger, "r2", recipe_digest=recipe_digest, holder="you", replace=True)
-    assert begin(ledger) == "r1"  # its own process may say it again
+    assert begin(ledger) == "r1"  # its own process may repeat the call
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_of_many_runs_on_one_output_one_gets_it(ledger: Ledger, taken: bool) -> None:
+def test_only_one_of_many_runs_gets_an_output(ledger: Ledger, taken: bool) -> None:
     if taken:
         begin(ledger, "r", recipe_digest="old", lease_seconds=0)
     start = threading.Barrier(8)
@@ -505,7 +503,7 @@ def test_put_shards_replaces(ledger: Ledger, empty_url: str) -> None:
     assert rows == [("a", 2**40, None), ("c", 1, 1)]
 
 
-def test_status_tells_stages_failures_and_the_slowest(ledger: Ledger) -> None:
+def test_status_lists_stages_failures_and_the_slowest(ledger: Ledger) -> None:
     begin(ledger)
     shards = [Shard("00000", "/0.tar", "a", 1, 5), Shard("00001", "/1.tar", "b", 1, 5)]
     ledger.runs.put_shards("r1", shards)
@@ -539,12 +537,12 @@ def test_status_tells_stages_failures_and_the_slowest(ledger: Ledger) -> None:
 # --- the server ---------------------------------------------------------------------------------
 
 
-def test_calls_outlast_a_restart_of_the_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_calls_survive_a_restart_of_the_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with postgres.embedded(tmp_path) as url:
         ledger = Ledger.open(url, patience=60)
         put(ledger, "a")
         data = tmp_path / "postgres"
-        with postgres._locked(tmp_path):  # or it would be started again at once
+        with postgres._locked(tmp_path):  # otherwise it would be restarted at once
             postgres._run(data, "pg_ctl", "stop", "-D", str(data), "-m", "immediate")
             impatient = Ledger(url, patience=0.5)
             with pytest.raises(StorageFailed, match=r"storage failed: .*tried for 0.5 s"):
@@ -560,7 +558,7 @@ def test_calls_outlast_a_restart_of_the_database(tmp_path: Path, caplog: pytest.
 
 
 def test_more_workers_than_connections(ledger: Ledger, empty_url: str) -> None:
-    """Connections that others hold are waited for."""
+    """Calls wait for connections that others use."""
     put(ledger, "a")
     engine = create_engine(empty_url, pool_size=100, max_overflow=0)
     held = [engine.connect() for _ in range(97)]
@@ -582,7 +580,7 @@ def test_more_workers_than_connections(ledger: Ledger, empty_url: str) -> None:
         ("me:hunter2@host", r"expected postgresql://user@host/name"),
     ],
 )
-def test_an_unusable_database_is_named_without_its_password(url: str, message: str) -> None:
+def test_an_unusable_database_is_reported_without_its_password(url: str, message: str) -> None:
     with pytest.raises(DatabaseError, match=message) as caught:
         Ledger.open(url)
     assert "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
@@ -610,7 +608,7 @@ with embedded(Path(sys.argv[1])) as url:
 
 
 def use(home: Path) -> subprocess.Popen[str]:
-    """Another process that uses the server until its input ends."""
+    """Another process that uses the server until its stdin is closed."""
     process = subprocess.Popen(
         [sys.executable, "-c", USE, str(home)],
         cwd=Path(__file__).parents[2], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -634,7 +632,7 @@ def test_processes_share_a_server_and_the_last_one_stops_it(tmp_path: Path) -> N
         assert again == url
 
 
-def test_a_recorded_process_id_of_something_else_is_no_server(tmp_path: Path) -> None:
+def test_a_recorded_process_id_of_another_process_is_not_a_server(tmp_path: Path) -> None:
     with postgres.embedded(tmp_path):
         pass
     (tmp_path / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n")
@@ -642,7 +640,7 @@ def test_a_recorded_process_id_of_something_else_is_no_server(tmp_path: Path) ->
         assert Ledger.open(url).runs.all() == []
 
 
-def test_a_failed_start_says_why(tmp_path: Path) -> None:
+def test_a_failed_start_reports_the_reason(tmp_path: Path) -> None:
     with postgres.embedded(tmp_path):
         pass
     with (tmp_path / "postgres" / "postgresql.conf").open("a") as conf:

@@ -1,4 +1,4 @@
-"""The private PostgreSQL is started again when it is killed, and nothing that was committed is lost."""
+"""The private PostgreSQL is restarted when it is killed, and no committed data is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from made_core.errors import StorageFailed
 from made_core.ledger import postgres
 from made_core.ledger.ledger import Ledger
 
-PATIENCE = 120  # seconds, for a machine that is busy
+PATIENCE = 120  # seconds, enough for a busy machine
 USE = """
 import sys
 from pathlib import Path
@@ -35,7 +35,7 @@ def begin(ledger: Ledger, run: str) -> None:
 
 
 def kill(data: Path) -> int:
-    """Kills the server; its process id."""
+    """Kills the server; returns its process id."""
     pid = postgres._server(data)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -57,7 +57,7 @@ def watchers() -> int:
     return sum(thread.name == "made-postgres" for thread in threading.enumerate())
 
 
-def test_a_killed_server_is_started_again(tmp_path: Path) -> None:
+def test_a_killed_server_is_restarted(tmp_path: Path) -> None:
     data, before = tmp_path / "postgres", watchers()
     with postgres.embedded(tmp_path) as url:
         ledger = Ledger.open(url, patience=PATIENCE)
@@ -70,7 +70,7 @@ def test_a_killed_server_is_started_again(tmp_path: Path) -> None:
     assert watchers() == before and postgres._server(data) is None
 
 
-def test_users_of_several_processes_start_it_once(tmp_path: Path) -> None:
+def test_several_processes_restart_it_once(tmp_path: Path) -> None:
     data = tmp_path / "postgres"
     with postgres.embedded(tmp_path) as url, postgres.embedded(tmp_path):
         command = [sys.executable, "-c", USE, str(tmp_path)]
@@ -86,7 +86,7 @@ def test_users_of_several_processes_start_it_once(tmp_path: Path) -> None:
     assert log.count("ready to accept connections") == 2, log
 
 
-def test_a_server_that_does_not_start_is_tried_until_it_does(
+def test_a_server_that_does_not_start_is_retried(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "TELL_SECONDS", 0)

@@ -1,4 +1,4 @@
-"""The migrations: one schema whatever a database was before, and what an earlier one held stays readable."""
+"""Migrations: upgraded databases have the schema of new ones, and their data stays readable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def old_url(empty_url: str) -> str:
 
 @pytest.fixture
 def upgraded(old_url: str) -> Iterator[Ledger]:
-    """The ledger on it."""
+    """The ledger on that database."""
     ledger = Ledger.open(old_url, patience=30)
     yield ledger
     ledger.close()
@@ -49,7 +49,7 @@ def inspected(url: str) -> Inspector:
 
 
 def definitions(url: str) -> dict[str, Any]:
-    """All that PostgreSQL knows of the tables, but for the order of the columns."""
+    """PostgreSQL's definitions of the tables, except the order of the columns."""
     found = inspected(url)
     return {
         table: {
@@ -95,7 +95,7 @@ def test_every_table_and_column_has_a_comment(ledger: Ledger, empty_url: str) ->
         ("event", "event_kind_known", KINDS),
     ],
 )
-def test_the_database_knows_the_states_of_the_code(
+def test_the_database_accepts_the_states_of_the_code(
     ledger: Ledger, empty_url: str, table: str, check: str, values: set[str]
 ) -> None:
     checks = definitions(empty_url)[table]["checks"]
@@ -141,11 +141,11 @@ def test_their_outputs_are_refused(upgraded: Ledger, stage: Stage[Any]) -> None:
         assert word in str(caught.value)
     with pytest.raises(OutdatedRun, match=f"stage {stage.name}, scope {scope}, unit .* run it again"):
         upgraded.units.results(stage, scope, None)
-    assert upgraded.units.of_run("r1", stage) == {}  # it had not begun any
+    assert upgraded.units.of_run("r1", stage) == {}  # it had not started any
 
 
-def test_units_that_left_no_output_are_told(upgraded: Ledger) -> None:
-    """Nothing is parsed of a failed or a running one."""
+def test_units_without_output_are_listed(upgraded: Ledger) -> None:
+    """No output is parsed for a failed or running unit."""
     found = upgraded.units.results(EMBED, SHARED, KEYS[2:])
     assert [r.state for r in found.values()] == [UnitState.FAILED, UnitState.RUNNING]
     assert upgraded.units.tally(EMBED, SHARED, None).total == 4
@@ -153,8 +153,8 @@ def test_units_that_left_no_output_are_told(upgraded: Ledger) -> None:
     assert len(upgraded.units.names(EMBED, SHARED, KEYS)) == 4
 
 
-def test_an_interrupted_run_starts_its_stages_again(upgraded: Ledger) -> None:
-    """Its scopes hold the stages' versions: the old units stay as history, under the old scopes."""
+def test_an_interrupted_run_repeats_its_stages(upgraded: Ledger) -> None:
+    """Scopes contain the stages' versions: the old units stay as history under the old scopes."""
     assert upgraded.runs.begin("new", "d3", {}, "/out3", "/store", "host:3", 60, False) == "r3"
     scope = EMBED.scope("/store", "encoder")
     upgraded.units.put("r3", EMBED, scope, KEYS[2:], 3)

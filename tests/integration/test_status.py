@@ -1,4 +1,4 @@
-"""What `made status` tells of a ledger, in words and in JSON."""
+"""The text and JSON output of `made status`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def begin(ledger: Ledger, run: str = "r1", lease: float = 60) -> None:
 
 
 def embedding(ledger: Ledger, *keys: str) -> list[Unit]:
-    """The run r1 with a shard `of-KEY` of each fingerprint; the units, claimed."""
+    """Creates the run r1 with a shard `of-KEY` for each fingerprint; returns the claimed units."""
     begin(ledger)
     ledger.runs.put_shards("r1", [Shard(f"of-{key}", f"/{key}.tar", key, 1, 5) for key in keys])
     ledger.units.put("r1", EMBED, "scope", keys, 3)
@@ -76,8 +76,8 @@ def test_json_of_one_run(ledger: Ledger) -> None:
             form(ledger, "r9")
 
 
-def test_rate_and_time_left(ledger: Ledger, empty_url: str) -> None:
-    """Of units done today, by what was done today: 2 of 100 samples and half of one in 100 s."""
+def test_rate_and_eta(ledger: Ledger, empty_url: str) -> None:
+    """From units of the last day only: 2 of 100 samples and half of one in 100 s."""
     keys = ("a", "b", "c", "d", "e")
     units = embedding(ledger, *keys)
     for unit in units[:3]:
@@ -96,7 +96,7 @@ def test_rate_and_time_left(ledger: Ledger, empty_url: str) -> None:
     assert embed.eta is None and embed.rate is not None and embed.rate < 1
 
 
-def test_time_left_where_units_hold_no_samples(ledger: Ledger, empty_url: str) -> None:
+def test_eta_of_units_without_samples(ledger: Ledger, empty_url: str) -> None:
     units = embedding(ledger, "a", "b", "c", "d")
     (embed,) = ledger.progress.of("r1")
     assert embed.eta is None  # none is done yet
@@ -106,7 +106,7 @@ def test_time_left_where_units_hold_no_samples(ledger: Ledger, empty_url: str) -
     assert embed.eta == pytest.approx(30, rel=0.1)
 
 
-def test_words_of_one_run(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_of_one_run(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     keys = [f"{n:02d}" for n in range(12)]
     for unit in embedding(ledger, *keys):
         ledger.units.fail(unit, CorruptShard("[bold]half[/bold]"), 0)
@@ -115,15 +115,15 @@ def test_words_of_one_run(ledger: Ledger, capsys: pytest.CaptureFixture[str]) ->
     ledger.units.finish(unit, WriteOutput(7, REF, REF, REF))
     ledger.runs.end("r1", "host:1", RunState.FAILED, None, "all is lost")
     status.show(ledger, "r1")
-    said = capsys.readouterr().out
-    assert said.count("failed: embed of-") == status.SHOWN and "and more" in said
-    assert "[bold]half[/bold]" in said and "error: all is lost" in said
-    assert "slowest units" in said and "host2" in said
+    printed = capsys.readouterr().out
+    assert printed.count("failed: embed of-") == status.SHOWN and "more units, --json lists all" in printed
+    assert "[bold]half[/bold]" in printed and "error: all is lost" in printed
+    assert "slowest units" in printed and "host2" in printed
     assert ledger.progress.of("r1")[0].tally.units[UnitState.FAILED] == 12
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80])
-def test_paths_are_whole_in_a_narrow_terminal(
+def test_paths_are_not_wrapped_in_a_narrow_terminal(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -155,11 +155,11 @@ def test_watch_ends_with_the_run(
     monkeypatch.setattr("flows.status.time.sleep", sleep)
     status.watch(ledger, "r1")
     assert looks == [2.0, 2.0] and "completed" in capsys.readouterr().out
-    status.watch(ledger, "r1")  # one look
+    status.watch(ledger, "r1")  # printed once
     begin(ledger, "r2")
 
     def stop(_: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("flows.status.time.sleep", stop)
-    status.watch(ledger, "r2")  # Ctrl-C is an end like any other
+    status.watch(ledger, "r2")  # Ctrl-C ends it normally

@@ -1,4 +1,4 @@
-"""Checks of a finished output that know its formats only, shared by the tests and the acceptance run."""
+"""Checks of a finished output by its documented formats, shared by tests and the acceptance run."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def decisions(output: Path) -> list[dict[str, Any]]:
 
 
 def tars(folder: Path) -> dict[str, Path]:
-    """Shard id -> tar, where names do not collide."""
+    """Shard id -> tar, if names do not collide."""
     return {t.stem: t for t in sorted(folder.glob("*.tar"))}
 
 
 def outcome(output: Path) -> dict[str, bytes]:
-    """All files of an output that must be equal when nothing that matters differs."""
+    """All files of an output that must be equal for equal inputs and settings."""
     found = sorted((*output.glob("decisions/*"), *output.glob("shards/*"), *output.glob("keep.*")))
     return {str(p.relative_to(output)): p.read_bytes() for p in found}
 
@@ -56,7 +56,7 @@ def members(tar: Path) -> list[tuple[str, str, bytes]]:
 
 
 def accounts_balance(output: Path, tars: dict[str, Path]) -> None:
-    """in = kept + dropped + unreadable: for each shard (id -> tar) and in all, against the tars."""
+    """Checks in = kept + dropped + unreadable for each shard (id -> tar) and in total, against the tars."""
     by_shard = defaultdict(list)
     for row in decisions(output):
         by_shard[row["shard"]].append(row)
@@ -90,7 +90,7 @@ def stored_rows(store: Path) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[n
 
 
 def representatives_stand(output: Path, store: Path) -> int:
-    """Every removed duplicate's representative is kept, and within eps anew; returns how many."""
+    """Checks that every removed duplicate's representative is kept and within eps; returns their count."""
     eps = summary(output)["dedup"]["eps"]
     rows = decisions(output)
     vector = stored_rows(store)
@@ -110,7 +110,7 @@ def representatives_stand(output: Path, store: Path) -> int:
 
 
 def bytes_equal(output: Path, tars: dict[str, Path]) -> int:
-    """The output tars hold the kept samples' members byte for byte, adjacent; returns samples."""
+    """Checks that the output tars hold the kept samples' members byte for byte, adjacent; returns samples."""
     source = {(name, key): [] for name, tar in tars.items() for key in {k for k, _, _ in members(tar)}}  # type: dict[tuple[str, str], list[tuple[str, bytes]]]
     for name, tar in tars.items():
         for key, suffix, data in members(tar):
@@ -140,7 +140,7 @@ def bytes_equal(output: Path, tars: dict[str, Path]) -> int:
 
 
 def keep_lists(output: Path) -> None:
-    """keep.npy is DataComp's form of keep.parquet, sorted, and equals the decisions."""
+    """Checks that keep.npy is keep.parquet in DataComp's format, sorted, and equals the decisions."""
     kept = [r["uid"] for r in decisions(output) if r["kept"]]
     assert sorted(kept) == sorted(pq.read_table(output / "keep.parquet")["uid"].to_pylist())
     array = np.load(output / "keep.npy")
@@ -149,7 +149,7 @@ def keep_lists(output: Path) -> None:
 
 
 def readers_read(output: Path, samples: int) -> None:
-    """webdataset, Ray Data and open_clip's own reader, each in a process of its own, read all."""
+    """Checks that webdataset, Ray Data and open_clip's reader, each in its own process, read all samples."""
     assert OLD_WEBDATASET.is_dir(), f"{OLD_WEBDATASET} is missing: run make setup"
     places = {"webdataset": None, "ray_data": None, "open_clip_train": OLD_WEBDATASET}
 

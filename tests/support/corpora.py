@@ -1,4 +1,4 @@
-"""Synthetic corpora, stored as real files and taken through the core, for tests against the oracle."""
+"""Synthetic corpora, stored as files and processed by the core, for tests against the oracle."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Samples:
 
 
 def clumped(seed: int, n: int = 72, dim: int = 6) -> Samples:
-    """Clumps, a chain, copies across shards, repeated uids, unreadable and filtered ones, loners."""
+    """Clumps, a chain, copies across shards, repeated uids, unreadable, filtered and isolated samples."""
     generator = np.random.default_rng(seed)
     centres = generator.normal(size=(20, dim))
     rows = centres[generator.integers(0, 20, n)] + generator.choice([0.05, 0.2, 0.5], (n, 1)) * (
@@ -60,7 +60,7 @@ def clumped(seed: int, n: int = 72, dim: int = 6) -> Samples:
     images, uids = list(range(n)), [f"u{generator.integers(10**6):06d}-{i}" for i in range(n)]
     for _ in range(10):
         a, b = generator.integers(0, n, 2).tolist()
-        images[a] = images[b]  # its row differs: the class's first decides which counts
+        images[a] = images[b]  # its row differs: the canonical image's row is used
     for _ in range(6):
         a, b = generator.integers(0, n, 2).tolist()
         uids[a] = uids[b]
@@ -104,7 +104,7 @@ def equal(seed: int) -> Samples:
 
 
 def copies(seed: int) -> Samples:
-    """Three images only."""
+    """Only three images."""
     samples = clumped(seed)
     return replace(samples, images=[p % 3 for p in samples.images])
 
@@ -116,7 +116,7 @@ def one_uid(seed: int) -> Samples:
 
 
 def one_readable(seed: int) -> Samples:
-    """Nothing to compare with; whole batches of shards without a row."""
+    """Almost no rows; some batches of shards have none."""
     samples = clumped(seed)
     return replace(samples, readable=[i == 40 for i in range(len(samples.uids))])
 
@@ -156,7 +156,7 @@ def store(folder: Path, samples: Samples) -> list[Part]:
 
 @dataclass(frozen=True)
 class Core:
-    """What the core knows before it decides; each step as the tasks will call it."""
+    """The inputs of the decisions; each step as the tasks call it."""
 
     corpus: corpora.Corpus
     identities: identity.Identities

@@ -1,4 +1,4 @@
-"""Small makers of input that the tests share."""
+"""Factories of small inputs, shared by the tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TINY: dict[str, Any] = {
 def encoded_image(
     seed: int, size: tuple[int, int] = (64, 48), format: str = "JPEG", mode: str = "RGB"
 ) -> bytes:
-    """An encoded image of soft random blobs; equal arguments, equal bytes."""
+    """An encoded image of soft random blobs; equal arguments give equal bytes."""
     blobs = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
     image = Image.fromarray(blobs).resize(size, Image.Resampling.BICUBIC).convert(mode)
     buffer = BytesIO()
@@ -40,7 +40,7 @@ def encoded_image(
 
 
 def members(seed: int, caption: str | None = "a caption", **fields: Any) -> Members:
-    """The jpg, json and txt of one sample as img2dataset leaves them; `fields` go into the json."""
+    """The jpg, json and txt of one sample as img2dataset writes them; `fields` are added to the json."""
     data = encoded_image(seed)
     found = {"caption": caption, "url": f"http://localhost/{seed}.jpg", "status": "success"}
     return {
@@ -84,7 +84,7 @@ def make_shard(
 ) -> Path:
     """`<name>.tar`, `.parquet` and, if `finished`, `_stats.json`; the tar's path.
 
-    As from img2dataset, the parquet also has a row that failed.
+    As with img2dataset, the parquet also has a row of a failed download.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tar = folder / f"{name}.tar"
@@ -102,7 +102,7 @@ def make_shard(
 
 
 def shard_of(tar: Path, fingerprint: str = "0" * 32) -> Shard:
-    """`tar` as discovery would hand it on."""
+    """`tar` as discovery returns it."""
     return Shard(tar.stem, str(tar), fingerprint, tar.stat().st_size, None)
 
 

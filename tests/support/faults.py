@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 
 def misbehave(seed: int, number: int, folder: Path) -> dict[str, int]:
-    """Has a fault at each odd number; `seed` is MiB of memory, of which it asks for twice as many."""
+    """Fails at each odd number; `seed` is the memory limit in MiB, of which it allocates twice as much."""
     if number == 1:
         raise ValueError("odd")
     if number == 3:

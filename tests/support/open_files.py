@@ -1,4 +1,4 @@
-"""The files that this process has open, of one folder: what other tests and threads open is not counted."""
+"""The open files of this process in one folder; files of other tests and threads are not counted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def open_below(folder: Path) -> list[str]:
-    """Paths of open descriptors below `folder`, with those of files that have no name any more."""
+    """Paths of open descriptors below `folder`, including deleted files."""
     found = []
     for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # closed meanwhile, such as the listing's own
+        with suppress(FileNotFoundError):  # closed meanwhile, such as that of the listing
             found.append(os.readlink(f"/proc/self/fd/{number}"))
     return [path for path in found if path.startswith(f"{folder}{os.sep}")]

@@ -20,19 +20,19 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.float64]
 Compared = npt.NDArray[np.bool_]
 
-SAME = 1e-12  # similarities closer than this are equally good for choosing who stands for whom
+SAME = 1e-12  # similarities closer than this are ties in the choice of representatives
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What must come out, by sample."""
+    """The expected outcome of each sample."""
 
     reason: list[str | None]  # None: kept
-    representatives: list[set[int]]  # who may stand for it; a kept one's is itself; empty: nobody
+    representatives: list[set[int]]  # allowed representatives; of a kept sample: itself; empty: none
 
     @property
     def kept(self) -> list[bool]:
-        """Who stays."""
+        """The kept samples."""
         return [reason is None for reason in self.reason]
 
 
@@ -43,7 +43,7 @@ def unit(rows: npt.NDArray[Any]) -> Matrix:
 
 
 def products(left: Matrix, right: Matrix) -> Matrix:
-    """(n, m) float64 products, each summed by itself, so equal rows have equal products."""
+    """(n, m) float64 products, each summed separately, so that equal rows have equal products."""
     result: Matrix = (left[:, None, :] * right[None, :, :]).sum(axis=2)
     return result
 
@@ -61,7 +61,7 @@ def distances(rows: npt.NDArray[Any], centroids: npt.NDArray[Any]) -> list[float
 
 
 def compared(probes: Sequence[Sequence[int]]) -> Compared:
-    """(n, n) which samples are compared."""
+    """(n, n) whether two samples are compared."""
     n = len(probes)
     result = np.zeros((n, n), bool)
     for i in range(n):
@@ -81,9 +81,9 @@ def pairs(rows: npt.NDArray[Any], probes: Sequence[Sequence[int]], bound: float)
 def cover(
     score: Matrix, may: Compared, walk: Sequence[int], bound: float, stays: int = 0
 ) -> dict[int, set[int]]:
-    """The cover rule over the nodes in `walk`, first to last: node -> who may stand for it.
+    """The cover rule over the nodes in `walk`, first to last: node -> allowed representatives.
 
-    The first `stays` of them are kept, come what may.
+    The first `stays` of them are always kept.
     """
     kept: list[int] = []
     result: dict[int, set[int]] = {}
@@ -98,9 +98,9 @@ def cover(
 def reference(
     score: Matrix, homes: Sequence[int], walk: Sequence[int], bound: float, stays: int = 0
 ) -> dict[int, set[int]]:
-    """The reference rule: node -> who may stand for it; the first `stays` are kept, come what may.
+    """The reference rule: node -> allowed representatives; the first `stays` are always kept.
 
-    That is the nearest kept earlier one; with none, whoever may stand for the nearest earlier one.
+    That is the nearest kept earlier node; if there is none, those of the nearest earlier node.
     """
     result: dict[int, set[int]] = {}
     for place, j in enumerate(walk):
@@ -117,7 +117,7 @@ def reference(
 def canonicals(
     images: Sequence[object], uids: Sequence[str], readable: Sequence[bool], cuts: Sequence[int] = ()
 ) -> list[int]:
-    """Whose row is the image's vector: its readable sample with the lowest uid, then gid.
+    """The sample whose row is the image's vector: the readable one with the lowest uid, then gid.
 
     With `cuts`, where generations end: of the first generation that has the image.
     """
@@ -147,17 +147,17 @@ def decide(
     """Every sample's outcome; samples are in gid order.
 
     Args:
-        images: equal where the images' bytes are. filtered: the filter's reason, or None.
+        images: equal for equal image bytes. filtered: the filter's reason, or None.
         probes: nearest clusters of each row, home first; like the row, only a first's count.
-        values: the keep rule's for each sample, lowest first.
-        earlier: what was decided of the first samples: it stands. cuts: where generations end.
+        values: of the keep rule for each sample, lowest first.
+        earlier: fixed outcomes of the first samples. cuts: where generations end.
     """
     n, before = len(rows), len(earlier.reason) if earlier else 0
     reason: list[str | None] = [None] * n
     representatives: list[set[int]] = [set() for _ in range(n)]
     first = canonicals(images, uids, readable, cuts)
 
-    # What is unreadable, filtered or a repeated uid is out, and represents nobody.
+    # Unreadable, filtered and repeated-uid samples are removed and represent no sample.
     original = list(range(n))
     for i in range(n):
         same = [m for m in range(i) if readable[m] and uids[m] == uids[i]]
@@ -170,7 +170,7 @@ def decide(
         if earlier and i < before:
             reason[i], representatives[i] = earlier.reason[i], earlier.representatives[i]
 
-    # Of equal images, the first in the total order survives.
+    # Of equal images, the first in the total order stays.
     order = sorted(range(n), key=lambda i: (i >= before, values[i], uids[i].encode(), i))
     survivor: dict[int, int] = {}
     for i in order:
@@ -178,7 +178,7 @@ def decide(
             survivor.setdefault(first[i], i)
     walk = [i for i in order if survivor.get(first[i]) == i]
 
-    # Near duplicates among the survivors, by their images' vectors.
+    # Near duplicates among the remaining samples, by the vectors of their images.
     x = unit(rows[[first[i] for i in walk]])
     seen = [probes[first[i]] for i in walk]
     places, stays = range(len(walk)), sum(i < before for i in walk)

@@ -1,4 +1,4 @@
-"""Reads shards with one of the field's readers and prints how many samples it met: `readers.py NAME DIR`."""
+"""Reads shards with a common reader and prints the number of samples: `readers.py NAME DIR`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ray_data(folder: Path) -> int:
     import ray
 
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    # Its default decoder makes arrays of 2 axes of grey images and cannot mix them with coloured ones.
+    # Its default decoder returns 2-D arrays for grey images and cannot mix them with colour images.
     rows = ray.data.read_webdataset(str(folder), file_extensions=["tar"], decoder=None).take_all()
     assert all(r["__key__"] and isinstance(json.loads(r["json"]), dict) for r in rows)
     return len(rows)

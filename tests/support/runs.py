@@ -1,4 +1,4 @@
-"""Runs of the whole: how a test starts one, and what its ledger says of it."""
+"""Starts complete runs and reads their ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MADE = str(Path(sys.executable).with_name("made"))
 
 
 def events(url: str, run: str) -> dict[str, int]:
-    """How often units of each stage of a run were claimed, ever."""
+    """The total number of claims by stage of a run."""
     ledger = Ledger.open(url)
     try:
         return {
@@ -37,7 +37,7 @@ def events(url: str, run: str) -> dict[str, int]:
 
 
 def made_here(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`made ARGS` in this process: for what ends before anything starts, without seconds of imports."""
+    """`made ARGS` in this process: for commands that end before anything starts; saves seconds of imports."""
     from flows import cli
 
     out, err = StringIO(), StringIO()

@@ -1,4 +1,4 @@
-"""An S3 server on this machine (moto's), and the environment that leads every client to it."""
+"""A local S3 server (moto) and the environment that directs every client to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUCKET = "bucket"
 
 
 def use_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """Points every S3 client of this process, and of those it starts, at an endpoint."""
+    """Points every S3 client of this process and its children at an endpoint."""
     for name, value in {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "test",
@@ -33,7 +33,7 @@ def use_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The endpoint of an S3 server, which the environment names while it runs."""
+    """The endpoint of an S3 server, set in the environment while it is running."""
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     moto.start()
     host, port = moto.get_host_and_port()

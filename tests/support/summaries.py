@@ -1,4 +1,4 @@
-"""Summaries of runs that were never made."""
+"""Summaries of fictitious runs."""
 
 from __future__ import annotations
 

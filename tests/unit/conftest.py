@@ -1,4 +1,4 @@
-"""Places for files, a folder here and one in an S3 server on this machine; and no server for unit tests."""
+"""Folders for files, local and on a local S3 server; unit tests must not start servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVERS = {"initdb", "pg_ctl", "postgres", "gcs_server", "raylet", "ray", "prefe
 
 @pytest.fixture(autouse=True)
 def no_server(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A unit test that listens on a socket or starts a server fails at once."""
+    """Fails a unit test that listens on a socket or starts a server."""
     if request.node.get_closest_marker("unit") is None:
         yield
         return
@@ -42,7 +42,7 @@ def no_server(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    """Another process's way to the bucket, on an S3 server on this machine."""
+    """A client of the bucket on a local S3 server, as another process would use."""
     with server():
         found = boto3.client("s3")
         found.create_bucket(Bucket=BUCKET)
@@ -59,5 +59,5 @@ def s3(client: Any) -> Iterator[str]:
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.integration)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A folder here, then one in the object store."""
+    """A local folder, then one in the object store."""
     return str(tmp_path / "folder") if request.param == "local" else request.getfixturevalue("s3")

@@ -1,4 +1,4 @@
-"""Stored arrays are read by slices and by rows, here and in an object store: what is touched, checked."""
+"""Stored arrays are read by slices and rows, locally and in an object store; every read block is checked."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def traffic(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
 
 
 def header(ref: FileRef, array: npt.NDArray[Any]) -> int:
-    """Where an array's first row begins in its file."""
+    """The offset of an array's first row in its file."""
     return ref.size - array.nbytes
 
 
 def flip(ref: FileRef, at: int) -> None:
-    """Changes a bit of a stored file."""
+    """Flips a bit of a stored file."""
     data = bytearray(files.read(ref.path))
     data[at] ^= 16
     files.put_bytes(ref.path, bytes(data))
@@ -101,10 +101,10 @@ def touched(ref: FileRef, array: npt.NDArray[Any], rows: list[int]) -> set[int]:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_damage_is_found_when_it_is_touched(
+def test_damage_is_found_when_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
-    """Whatever is read, in whatever order: right values, or the damaged block's name, as it is touched."""
+    """Reads in any order return correct values or raise an error that names the damaged block."""
     monkeypatch.setattr(files, "BLOCK", data.draw(st.sampled_from([64, 100, 256, 1000])))
     piece = data.draw(st.sampled_from([100, 500, 5000]))
     shape = data.draw(st.sampled_from([(0,), (5,), (40, 3), (500,), (200, 16), (7, 300)]))
@@ -123,7 +123,7 @@ def test_damage_is_found_when_it_is_touched(
         if bad in touched(ref, array, rows):
             begin, end = bad * files.BLOCK, min(ref.size, (bad + 1) * files.BLOCK)
             place = rf"x\.npy has crc32 \w+ in block {bad} \(bytes {begin} to {end}\), not"
-            for _ in range(2):  # once found it is not forgotten
+            for _ in range(2):  # it is found again
                 with pytest.raises(DamagedFile, match=rf"{place} {ref.blocks[8 * bad :][:8]}; remove it"):
                     read()
         else:
@@ -166,12 +166,12 @@ def test_a_real_block_s_edges(place: str, at: str) -> None:
 
 
 @pytest.mark.integration
-def test_only_blocks_that_are_wanted_are_read(
+def test_only_requested_blocks_are_read(
     s3: str, traffic: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each once, neighbours by one request, none larger than a piece."""
+    """Each once, adjacent blocks in one request, no request larger than a piece."""
     monkeypatch.setattr(files, "BLOCK", 4096)
-    array = np.arange(10_000 * 64, dtype=np.uint16).reshape(10_000, 64)  # 32 rows a block
+    array = np.arange(10_000 * 64, dtype=np.uint16).reshape(10_000, 64)  # 32 rows per block
     ref = put_array(f"{s3}/x.npy", array)
     stored = StoredArray(ref, 4 * 4096)
     assert traffic == [(0, 4096)]
@@ -192,10 +192,10 @@ def test_only_blocks_that_are_wanted_are_read(
     assert sum(end - start for start, end in traffic) == ref.size - 12 * 4096
 
 
-def test_a_slice_is_kept_on_disk_and_gone_with_its_user(
+def test_a_slice_is_on_disk_and_removed_with_its_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not in memory; its view outlives the one who opened it; then no file and no descriptor is left."""
+    """Not in memory; its view outlives the array; afterwards no file or descriptor is left."""
     monkeypatch.setattr(files, "settings", lambda: Settings(scratch=tmp_path))
     array = np.random.default_rng(0).integers(0, 2**62, 6 << 20)  # 48 MiB
     ref = put_array("memory://big/x.npy", array)
@@ -211,8 +211,8 @@ def test_a_slice_is_kept_on_disk_and_gone_with_its_user(
 
 
 @pytest.mark.parametrize("size", [0, 5, 200, 3000])
-def test_no_array(place: str, size: int) -> None:
-    """A whole file, but not an array."""
+def test_a_file_that_is_not_an_array(place: str, size: int) -> None:
+    """An undamaged file that is not an array."""
     ref = files.put_bytes(f"{place}/x.npy", b"x" * size)
     with pytest.raises(DamagedFile, match=r"x\.npy is no array"):
         StoredArray(ref)
@@ -220,7 +220,7 @@ def test_no_array(place: str, size: int) -> None:
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\0", None])
 def test_a_file_of_another_size(place: str, change: Callable[[bytes], bytes] | None) -> None:
-    """Cut short, longer, gone: seen before anything is read, and what to do is said."""
+    """Shorter, longer or missing: found before anything is read; the error says what to do."""
     ref = put_array(f"{place}/x.npy", np.zeros((3000, 7)))
     if change:
         files.put_bytes(ref.path, change(files.read(ref.path)))
@@ -233,8 +233,8 @@ def test_a_file_of_another_size(place: str, change: Callable[[bytes], bytes] | N
 
 
 @pytest.mark.integration
-def test_it_is_cut_short_while_it_is_read(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A remote file that shrinks or goes after it was opened."""
+def test_a_file_that_is_truncated_while_it_is_read(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remote file that is truncated or removed after it was opened."""
     ref = put_array(f"{s3}/x.npy", np.zeros(1 << 18))
     stored = StoredArray(ref)
     files.put_bytes(ref.path, files.read(ref.path)[: (3 << 20) // 2])
@@ -250,7 +250,7 @@ def test_it_is_cut_short_while_it_is_read(s3: str, monkeypatch: pytest.MonkeyPat
 @example(5000, 1000)
 @example(0, 64)
 def test_checksums_are_those_of_the_blocks(size: int, block: int) -> None:
-    """8 hex digits a block, one for the rest, none for an empty file."""
+    """8 hex digits per block, including a last partial one; none for an empty file."""
     data = np.random.default_rng(size).bytes(size)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(files, "BLOCK", block)

@@ -1,4 +1,4 @@
-"""The nearest centroids are those of the float64 products, whatever finds them."""
+"""The nearest centroids are those by float64 products, however they are found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import oracle
 
 
 def stored(seed: int, n: int, dim: int = 16) -> npt.NDArray[np.float16]:
-    """Random rows as the store holds them."""
+    """Random rows as stored."""
     return oracle.unit(np.random.default_rng(seed).normal(size=(n, dim))).astype(np.float16)
 
 
@@ -69,7 +69,7 @@ def test_near_ties_are_decided_in_float64(p: int) -> None:
 
 @pytest.mark.parametrize("p", [1, 2, 4])
 def test_equal_centroids_go_to_the_lower_cluster(p: int) -> None:
-    """Duplicates tie exactly: clusters 0 and 1 hold everyone, 2 to 5 are copies of them."""
+    """Duplicates tie exactly: clusters 0 and 1 have all rows, 2 to 5 are copies of them."""
     means = np.tile(table(7, 2), (3, 1))
     rows = stored(8, 100)
     found = kmeans.assign(rows, means, p).probes
@@ -105,7 +105,7 @@ def test_more_rows_than_a_block() -> None:
 
 
 def test_lengths_change_nothing() -> None:
-    """Rows are unit rows, however long they are stored; so are the errors of their scores."""
+    """Rows are normalised, whatever their stored length; so are the errors of their scores."""
     rows = stored(15, 200)
     means = table(16, 30)
     means[15:] = means[:15]
@@ -117,7 +117,7 @@ def test_lengths_change_nothing() -> None:
 
 
 def test_many_within_the_error_of_float32() -> None:
-    """Of 600 centroids in one direction the search is widened until it holds all that may be nearest."""
+    """With 600 centroids in one direction, the search is widened until it has all that may be nearest."""
     means = np.tile(table(2, 1, 64), (600, 1))
     means.view(np.int32)[1::2, 3] += 1
     rows = stored(3, 20, 64)
@@ -160,7 +160,7 @@ def test_no_rows() -> None:
 
 
 def test_read_only_rows() -> None:
-    """As a memory map's are."""
+    """Such as those of a memory map."""
     rows = stored(17, 30)
     expected = kmeans.assign(rows, table(18, 5), 2)
     rows.flags.writeable = False
@@ -168,7 +168,7 @@ def test_read_only_rows() -> None:
 
 
 def test_equal_rows_have_equal_distances() -> None:
-    """Wherever they stand in a batch: ties in the order are real ties."""
+    """At any position in a batch, so that ties in the order are exact."""
     rows = np.repeat(stored(13, 3, 48), 50, axis=0)
     distance = kmeans.assign(rows, table(14, 5, 48), 1).distance
     assert len(set(distance.tolist())) == 3

@@ -1,4 +1,4 @@
-"""Candidates hold every pair above the bound, whichever products find them."""
+"""Candidates contain every pair above the bound, with any kind of products."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_no_pair_is_lost(seed: int, n: int, dim: int, spread: float, spike: floa
 
 
 def test_int8_finds_few_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On rows like an encoder's, int8 gives the same pairs, and not by falling back to float32."""
+    """On rows like an encoder's, int8 gives the same pairs without falling back to float32."""
     rng = np.random.default_rng(0)
     rows = np.repeat(rng.normal(size=(200, 512)), 2, 0) + 0.1 * rng.normal(size=(400, 512))
     stored = rows.astype(np.float16)
@@ -51,5 +51,5 @@ def test_int8_finds_few_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[False] == found[True] and sum(len(i) for i, _, _ in found[True]) == 200
 
 
-def test_the_trial_answers() -> None:
+def test_the_trial_returns() -> None:
     assert candidates.int8_is_faster() in (True, False)

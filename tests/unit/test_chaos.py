@@ -1,4 +1,4 @@
-"""The plan of `make chaos`: with 120 kills it leaves out no kind and no point."""
+"""The plan of `make chaos`: 120 kills cover every kind and every point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transposition keeps every row, and ranges of clusters cover them all."""
+"""The transposition keeps every row, and ranges of clusters cover all rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from made_core.stages import AssignOutput
 
 
 def rows_of(gids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-    """A row that names its sample."""
+    """A row that encodes its sample."""
     return np.stack([gids % 1000, gids // 1000, np.ones(len(gids))], axis=1).astype(np.float16)
 
 
@@ -69,8 +69,8 @@ def gathered(batches: list[AssignOutput], start: int, stop: int) -> dict[int, li
 )
 @example(0, 12, (2, 5), [0, 0, 6])  # the first batches are empty
 @example(0, 600, (4, 16), [300])  # files large enough to be mapped
-def test_each_row_once_a_probe(seed: int, n: int, shape: tuple[int, int], cuts: list[int]) -> None:
-    """Whatever the batches, a cluster holds exactly the samples that probe it, in gid order."""
+def test_each_row_once_per_probe(seed: int, n: int, shape: tuple[int, int], cuts: list[int]) -> None:
+    """For any batches, a cluster contains exactly the samples that probe it, in gid order."""
     p, k = shape
     gids = np.sort(np.random.default_rng(seed).choice(30_000, n, replace=False))
     assignment = assigned(seed, n, p, k)
@@ -93,7 +93,7 @@ def test_each_row_once_a_probe(seed: int, n: int, shape: tuple[int, int], cuts: 
 
 @pytest.mark.integration
 def test_ranges_of_clusters_read_their_slices_only(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an object store all ranges together read each batch's rows about once."""
+    """In an object store, all ranges together read each batch's rows about once."""
     monkeypatch.setattr(files, "BLOCK", 1024)
     gids = np.arange(3000)
     batches = put(s3, gids, assigned(0, 3000, 2, 30), 30, [1000, 2000])
@@ -113,7 +113,7 @@ def test_ranges_of_clusters_read_their_slices_only(s3: str, monkeypatch: pytest.
 
 
 def test_a_damaged_file_is_refused(place: str) -> None:
-    """Another bit, cut short, gone."""
+    """A flipped bit, a truncated file, a missing file."""
     gids = np.arange(10)
     batches = put(place, gids, assigned(0, 10, 1, 2), 2, [5])
     rows = batches[1].rows.path
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_refused(place: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system to fill takes root")
 @pytest.mark.parametrize("room", [0, 4096])
 def test_a_full_disk_loses_no_row(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an error, however little did not fit, and not a cluster of fewer or narrower rows."""
+    """A short write is an error, never a cluster of fewer or narrower rows."""
     batches = put(tmp_path, np.arange(1000), assigned(0, 1000, 1, 1), 1, [400, 700])
     full = tmp_path / "full"
     full.mkdir()

@@ -1,4 +1,4 @@
-"""The corpus: its parts in one order, put once, and rows gathered from all of them."""
+"""The corpus: ordered parts, put once, and rows gathered from all parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from made_core.types import FileRef, Shard
 
 
 def test_gather(place: str) -> None:
-    """Rows of many parts, each at its place."""
+    """Rows of many parts, in the requested order."""
     parts = []
     for number in range(20):
         rows = np.arange(number * 300, number * 300 + 300, dtype=np.int64)
@@ -46,7 +46,7 @@ def test_a_damaged_row_is_not_gathered(place: str) -> None:
 
 
 def test_put_and_read(place: str) -> None:
-    """Every field of every pointer comes back; shards without samples are left out."""
+    """Every field of every file reference is read back; shards without samples are left out."""
     parts = [
         Part(
             Shard(f"{n:05d}", f"/in/{n:05d}.tar", f"{n:032x}", 10 * n, n if n % 2 else None),
@@ -66,7 +66,7 @@ def test_put_and_read(place: str) -> None:
 
 
 def test_put_again(tmp_path: Path) -> None:
-    """A corpus that stands is left alone; a damaged one is put again, not pointed to."""
+    """An existing corpus is reused; a damaged one is put again."""
     pointer = FileRef("/store/a", 5, "0" * 32, "0" * 8)
     corpus = corpora.build([Part(Shard("a", "/in/a.tar", "0" * 32, 1, 1), 0, 1, pointer, pointer)])
     ref = corpora.put(str(tmp_path), corpus)

@@ -1,4 +1,4 @@
-"""Clusters that are compared as the walk goes decide as all their pairs would."""
+"""Clusters compared during the walk give the same decisions as all their pairs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clumped(seed: int, n: int, dim: int, spread: float) -> Rows:
 
 
 def crowds(rows: Rows, probes: np.ndarray, some: set[int]) -> list[CrowdedCluster]:
-    """The clusters `some` as dense ones; a node is its row's number."""
+    """The clusters `some` as crowded ones; a node is its row's number."""
     found = []
     for c in sorted(some):
         members = np.flatnonzero((probes == c).any(axis=1))
@@ -44,7 +44,7 @@ def test_decisions_are_those_of_all_pairs(seed: int, n: int, spread: float, widt
     i, j = (np.array([p[side] for p in every], np.int64) for side in (0, 1))
     x = oracle.unit(rows)
     value = np.array([float((x[a] * x[b]).sum()) for a, b in every])
-    # Stored are those that a cluster outside `dense` reports: they are there whichever reports them.
+    # Pairs of clusters outside `dense` are stored: they exist whichever cluster reports them.
     stored = np.array(
         [any(c not in dense for c in {int(probes[a, 0]), int(probes[b, 0])}) for a, b in every], bool
     )
@@ -67,8 +67,8 @@ def test_decisions_are_those_of_all_pairs(seed: int, n: int, spread: float, widt
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 2))
-def test_who_stays_stands_for_others_as_with_all_pairs(seed: int, n: int, width: int) -> None:
-    """Of an earlier generation's keeps some are near each other; the nearest one counts all the same."""
+def test_kept_rows_represent_others_as_with_all_pairs(seed: int, n: int, width: int) -> None:
+    """Some kept rows of an earlier generation are near each other; the nearest still represents."""
     rng = np.random.default_rng(seed)
     rows, k, bound = rng.normal(size=(n, 3)).astype(np.float16), 2, 0.8
     stays, home = np.arange(n) < rng.integers(0, n), rng.integers(0, k, n)
@@ -97,7 +97,7 @@ def test_reference_edges_at_every_block_size(block: int) -> None:
 
 
 def test_thousands_of_near_equal_images_cost_their_rows() -> None:
-    """20,000 of them have 200 million near pairs; the walk holds one kept row and an edge each."""
+    """20,000 of them have 200 million near pairs; the walk holds one kept row and one edge per image."""
     rng = np.random.default_rng(0)
     n = 20_000
     rows = (np.ones(16) + 1e-3 * rng.normal(size=(n, 16))).astype(np.float16)
@@ -109,7 +109,7 @@ def test_thousands_of_near_equal_images_cost_their_rows() -> None:
 
 @pytest.mark.parametrize("n", [1, STEP, STEP + 1, 2 * STEP + 3])
 def test_field_grows(n: int) -> None:
-    """Over several steps: rows in pairs, walked backwards, so that each second one has a kept one."""
+    """Over several steps: rows in pairs, walked backwards, so that every second row has a kept one."""
     rows = np.repeat(np.eye(n // 2 + 1, dtype=np.float16), 2, axis=0)[:n]
     field = KeptRows(CrowdedCluster(np.arange(n) + 7, np.ones(n, bool), rows), np.arange(n + 7)[::-1], 0.5)
     kept: list[int] = []
@@ -124,7 +124,7 @@ def test_field_grows(n: int) -> None:
 
 @pytest.mark.parametrize("step", [1, 3, 16])
 def test_steps_change_no_decision(step: int) -> None:
-    """However many rows are compared at a time, and however the kept ones are cut."""
+    """For any number of rows compared at a time and any split of the kept ones."""
     for seed, spread in ((0, 0.02), (1, 0.1), (2, 0.4), (3, 1.5)):
         rows, n = clumped(seed, 120, 8, spread), 120
         if spread > 1:  # many kept ones, each of which some later row needs
@@ -141,7 +141,7 @@ def test_steps_change_no_decision(step: int) -> None:
 
 
 def test_every_row_kept() -> None:
-    """4,000 rows that are far from each other: each is compared with all before it, and stays."""
+    """4,000 rows that are far from each other: each is compared with all earlier rows and stays."""
     n = 4_000
     rows = np.random.default_rng(0).normal(size=(n, 64)).astype(np.float16)
     none = np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""The core from end to end, on corpora stored as real files, against the brute-force oracle."""
+"""The core end to end, on corpora stored as files, against the brute-force oracle."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def keep_values(samples: Samples, distances: Sequence[float], keep: str) -> list
 def check(
     samples: Samples, core: Core, probes: int, keeps: Sequence[str], every_eps: Sequence[float]
 ) -> None:
-    """Every rule, keep and eps: the oracle's decisions, and accounts that balance."""
+    """Every rule, keep and eps: the oracle's decisions and consistent accounts."""
     whole = np.where(np.array(samples.readable)[:, None], samples.rows, np.float16(1))
     nearest = oracle.nearest(whole, core.centroids, probes)
     distances = oracle.distances(whole, core.centroids)
@@ -98,7 +98,7 @@ def check(
 
 
 def balanced(samples: Samples, got: decide.Decisions) -> None:
-    """Each shard's account balances, and together they are the whole."""
+    """The account of each shard is consistent, and their sum is the total."""
     parts = [accounts.account(got.reason[a:b]) for a, b in samples.cuts]
     whole = accounts.total(parts)
     assert whole == accounts.account(got.reason)
@@ -111,7 +111,7 @@ def balanced(samples: Samples, got: decide.Decisions) -> None:
 @pytest.mark.parametrize(
     ("seed", "k", "probes"), [(0, 16, 1), (1, 16, 2), (2, 20, 2), (3, 24, 4), (4, 4, 2), (5, 1, 1)]
 )
-def test_the_core_is_the_oracle_s(seed: int, k: int, probes: int, tmp_path: Path) -> None:
+def test_the_core_equals_the_oracle(seed: int, k: int, probes: int, tmp_path: Path) -> None:
     """Clumped corpora: both rules, six eps, two keep rules each (all over the seeds)."""
     samples = clumped(seed)
     core = prepare(tmp_path, store(tmp_path, samples), k, probes)
@@ -120,7 +120,7 @@ def test_the_core_is_the_oracle_s(seed: int, k: int, probes: int, tmp_path: Path
 
 @pytest.mark.parametrize("keep", KEEPS)
 def test_every_keep_rule(keep: str, tmp_path: Path) -> None:
-    """In sixteen clusters and two probes."""
+    """With sixteen clusters and two probes."""
     samples = clumped(9)
     core = prepare(tmp_path, store(tmp_path, samples), 16, 2)
     check(samples, core, 2, [keep], [0.125])
@@ -141,14 +141,14 @@ def test_every_keep_rule(keep: str, tmp_path: Path) -> None:
     ],
 )
 def test_adversarial_corpora(make: Any, k: int, probes: int, tmp_path: Path) -> None:
-    """Ties exactly at 1 - eps, empty clusters and clusters of one, next to nobody left."""
+    """Ties exactly at 1 - eps, empty clusters and clusters of one, and almost no samples."""
     samples = make(21)
     core = prepare(tmp_path, store(tmp_path, samples), k, probes, batch=1)
     check(samples, core, probes, ["hard", "column"], [0.03, 0.125, 0.25])
 
 
 def test_the_corpora_are_not_easy(tmp_path: Path) -> None:
-    """The rules differ, probes find more, and every Reason that can occur does."""
+    """The rules differ, more probes find more, and every possible Reason occurs."""
     samples = clumped(1)
     embedded = store(tmp_path, samples)
     one, two = (prepare(tmp_path, embedded, 16, probes) for probes in (1, 2))
@@ -164,8 +164,8 @@ def test_the_corpora_are_not_easy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_how_the_work_is_cut_changes_nothing(rule: str, tmp_path: Path) -> None:
-    """Embedded in another order, other batches, tasks and blocks, pairs in another order."""
+def test_how_the_work_is_split_changes_nothing(rule: str, tmp_path: Path) -> None:
+    """Another order of embedding, other batches, tasks and blocks, another order of pairs."""
     samples = clumped(6)
     embedded = store(tmp_path, samples)
     plain = prepare(tmp_path, embedded, 16, 2)
@@ -182,7 +182,7 @@ def test_how_the_work_is_cut_changes_nothing(rule: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("keep", [keep for keep in KEEPS if keep != "earliest"])
 def test_the_order_of_shards_changes_nothing(rule: str, keep: str, tmp_path: Path) -> None:
-    """Where uids are unique, a sample's fate depends on no gid, so on no shard's name."""
+    """With unique uids a decision depends on no gid, and so on no shard's name."""
     samples = unique(7)
     embedded = store(tmp_path, samples)
     fates = []
@@ -203,7 +203,7 @@ def test_the_order_of_shards_changes_nothing(rule: str, keep: str, tmp_path: Pat
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("n", [0, 1])
-def test_next_to_nothing(rule: str, n: int) -> None:
+def test_almost_nothing(rule: str, n: int) -> None:
     """No sample, one sample."""
     built = identity.Identities(np.array([b"a"] * n, "S1"), np.arange(n))
     got = decide.decide(
@@ -234,8 +234,8 @@ def fate(
     return list(zip(filters.names(got.reason), got.representative.tolist(), strict=True))
 
 
-def test_a_filtered_sample_represents_nobody() -> None:
-    """Its copy and its near one stay; itself it is represented by nobody."""
+def test_a_filtered_sample_represents_no_sample() -> None:
+    """Its copy and its near-duplicate stay; it has no representative."""
     small = min_side.FILTER.reason
     assert fate("abc", [0, 0, 1], [small, None, None], [(0, 2)]) == [
         ("small_side", -1), (None, 1), ("near_duplicate", 1),
@@ -244,7 +244,7 @@ def test_a_filtered_sample_represents_nobody() -> None:
 
 
 def test_repeated_uids() -> None:
-    """The first by gid stays; a later one has its fate, even where the first is filtered."""
+    """The first by gid stays; a later one gets the same decision, even if the first is filtered."""
     assert fate("aab", [0, 1, 1], [None, None, None]) == [(None, 0), ("repeated_uid", 0), (None, 2)]
     assert fate("aa", [0, 1], [min_words.FILTER.reason, None]) == [("few_words", -1), ("repeated_uid", -1)]
     assert fate("aa", [0, 1], [UNREADABLE, None]) == [("unreadable", -1), (None, 1)]
@@ -252,14 +252,14 @@ def test_repeated_uids() -> None:
 
 
 def test_a_copy_of_a_near_duplicate() -> None:
-    """Who stands for a image stands for its copies."""
+    """The representative of an image represents its copies."""
     assert fate("abcd", [0, 1, 1, 0], [None] * 4, [(0, 1)]) == [
         (None, 0), ("near_duplicate", 0), ("exact_copy", 0), ("exact_copy", 0),
     ]  # fmt: skip
 
 
 def test_table(tmp_path: Path) -> None:
-    """A row for every sample, with nulls where there is nothing to say."""
+    """A row for every sample, with nulls for missing values."""
     samples = clumped(8)
     part = corpora.build(store(tmp_path, samples)).parts[1]
     n = part.samples

@@ -1,4 +1,4 @@
-"""Images of all sorts come out as RGB; what is none says so, within bounds on memory."""
+"""Images of all formats decode to RGB; other data is refused within limits on memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
 
 
 def pixels(data: bytes) -> npt.NDArray[np.int16]:
-    """What `decode` makes of them."""
+    """The result of `decode`."""
     image = decode(data, LIMIT)
     assert image.mode == "RGB"
     return np.asarray(image).astype(np.int16)
@@ -113,7 +113,7 @@ def test_one_pixel() -> None:
     assert (pixels(encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG")) == [1, 2, 3]).all()
 
 
-def test_the_camera_held_upright_is_not_turned() -> None:
+def test_exif_orientation_is_not_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(colours(), "JPEG", exif=exif, quality=95)
@@ -139,7 +139,7 @@ def test_a_truncated_image(format: str, share: float) -> None:
     [b"words", b"<html><body>404</body></html>", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7",
      b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", encoded(colours(), "TIFF"), b"\xff\xd8\xff\xe0"],
 )  # fmt: skip
-def test_what_is_no_image(data: bytes) -> None:
+def test_data_that_is_not_an_image(data: bytes) -> None:
     with pytest.raises(BadImage) as caught:
         decode(data, LIMIT)
     assert "\n" not in str(caught.value)
@@ -156,7 +156,7 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(BadImage, match=r"50000 x 50000 .* allowed: 100000000 \(reading.max_pixels\)"):
         decode(bomb, LIMIT)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB; whole it is 7.5 GB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB; decoded it is 7.5 GB
 
 
 def test_errors_of_other_kinds() -> None:
@@ -192,7 +192,7 @@ def test_damage_is_a_bad_image_or_none(seed: int) -> None:
 
 def test_threads_leave_the_warnings_as_they_are() -> None:
     """`catch_warnings` in several threads leaks its filters into the process."""
-    image = colours().quantize(16).resize((800, 800))  # so large that the threads overlap
+    image = colours().quantize(16).resize((800, 800))  # large enough that the threads overlap
     data = [encoded(image, "PNG", transparency=bytes(range(0, 256, 16)))] * 24
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:

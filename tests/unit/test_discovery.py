@@ -1,4 +1,4 @@
-"""Which tars are shards, what they are called, and what makes two of them the same one."""
+"""Which tars are shards, their ids, and when two shards are the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ids(*sources: object, require_stats: bool = True) -> list[str]:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """A folder with shards 00000 to 00002, and what else lies about."""
+    """A folder with shards 00000 to 00002 and other files."""
     folder = tmp_path / "job"
     for i in range(3):
         make_shard(folder, f"{i:05d}", [(f"{i}{j}", members(10 * i + j)) for j in range(i + 1)])
@@ -70,7 +70,7 @@ def test_forms_of_a_source(job: Path, source: str, expected: list[str] | None) -
         assert ids(source) == expected
 
 
-def test_what_a_shard_tells(job: Path) -> None:
+def test_fields_of_a_shard(job: Path) -> None:
     one = found(job)[1]
     assert one.url == str(job / "00001.tar")
     assert one.size == (job / "00001.tar").stat().st_size
@@ -111,7 +111,7 @@ def test_equal_content_under_the_same_names(job: Path, tmp_path: Path) -> None:
     assert len({s.fingerprint for s in both}) == 3
 
 
-def test_names_that_look_like_made_up_ones(tmp_path: Path) -> None:
+def test_names_that_look_like_generated_ones(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         make_shard(tmp_path / folder, "x", [("0", members(0))])
     mark = found(tmp_path / "a")[0].fingerprint[:8]
@@ -120,7 +120,7 @@ def test_names_that_look_like_made_up_ones(tmp_path: Path) -> None:
     assert len(set(ids(tmp_path / "a", tmp_path / "b", tmp_path / "c"))) == 4
 
 
-def test_blanks_brackets_and_foreign_names(tmp_path: Path) -> None:
+def test_spaces_brackets_and_non_ascii_names(tmp_path: Path) -> None:
     for folder in ("with blank", "ünïcødé 日本", "job [1]", "a{b,c}d", "50% #1?"):
         make_shard(tmp_path / folder, "shard ä 1", [("0", members(0))])
         assert ids(tmp_path / folder) == ["shard ä 1"]
@@ -128,7 +128,7 @@ def test_blanks_brackets_and_foreign_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expected"),
     [
         ("{job}/none", "no such folder: .*/none"),
         ("{job}/none/*.tar", r"no shard \(\*\.tar\) in .*none"),
@@ -141,8 +141,8 @@ def test_blanks_brackets_and_foreign_names(tmp_path: Path) -> None:
         ("{job}/{00000..00002.tar", r"\{00000\.\.00002\.tar: "),
     ],
 )
-def test_a_source_that_does_not_fit(job: Path, source: str, said: str) -> None:
-    with pytest.raises(SourceError, match=said) as caught:
+def test_an_invalid_source(job: Path, source: str, expected: str) -> None:
+    with pytest.raises(SourceError, match=expected) as caught:
         found(job, source.replace("{job}", str(job)))
     assert "\n" not in str(caught.value)
 
@@ -164,13 +164,13 @@ def test_an_unfinished_tar_named_by_the_user(job: Path) -> None:
         assert "00003" in ids(source, require_stats=False)
 
 
-def test_nothing_but_unfinished_tars(tmp_path: Path) -> None:
+def test_only_unfinished_tars(tmp_path: Path) -> None:
     make_shard(tmp_path, "00000", [("0", members(0))], finished=False)
     with pytest.raises(SourceError, match=r"1 tars, none with its _stats\.json"):
         found(tmp_path)
 
 
-def test_shards_of_other_makers(job: Path) -> None:
+def test_shards_of_other_tools(job: Path) -> None:
     make_shard(job, "00003", [("0", members(0))], finished=False)
     held = discovery.discover([str(job)], False)
     assert [s.id for s in held.shards] == [*ALL, "00003"]
@@ -184,14 +184,14 @@ def test_shards_of_other_makers(job: Path) -> None:
     [b"", b"{", b"[1]", b"{}", b'{"successes": null}', b'{"successes": "many"}', b'{"successes": 1e999}',
      b"\xff\xfe", b"7", b'{"successes": NaN}', b"[" * 100_000],
 )  # fmt: skip
-def test_stats_that_are_none(job: Path, content: bytes) -> None:
+def test_invalid_stats(job: Path, content: bytes) -> None:
     (job / "00001_stats.json").write_bytes(content)
     with pytest.raises(SourceError, match=r"00001_stats\.json is no statistics") as caught:
         found(job)
     assert "\n" not in str(caught.value)
 
 
-def test_fingerprint_is_blind_to_path_and_time(job: Path, tmp_path: Path) -> None:
+def test_fingerprint_ignores_path_and_time(job: Path, tmp_path: Path) -> None:
     before = {s.fingerprint for s in found(job)}
     shutil.copytree(job, tmp_path / "moved")
     for i, file in enumerate(sorted((tmp_path / "moved").iterdir())):
@@ -202,7 +202,7 @@ def test_fingerprint_is_blind_to_path_and_time(job: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("with_stats", [True, False])
-def test_fingerprint_sees_size_and_stats(job: Path, with_stats: bool) -> None:
+def test_fingerprint_depends_on_size_and_stats(job: Path, with_stats: bool) -> None:
     def mark() -> str:
         return found(job / "00001.tar", require_stats=False)[0].fingerprint
 
@@ -220,8 +220,8 @@ def test_fingerprint_sees_size_and_stats(job: Path, with_stats: bool) -> None:
 
 @pytest.mark.parametrize("at", [0, 70_000, -1])
 @pytest.mark.parametrize("finished", [True, False])
-def test_fingerprint_sees_head_and_tail(tmp_path: Path, at: int, finished: bool) -> None:
-    """Not all stats hold times, and many tars have the same padded size."""
+def test_fingerprint_depends_on_head_and_tail(tmp_path: Path, at: int, finished: bool) -> None:
+    """Not all stats contain times, and many tars have the same padded size."""
     tar = make_shard(tmp_path, "0", [("0", {"jpg": bytes(300_000)})], finished=finished)
     before = found(tar, require_stats=False)[0].fingerprint
     data = bytearray(tar.read_bytes())
@@ -256,7 +256,7 @@ def upload() -> Iterator[Callable[[Path], str]]:
     fs.store.clear()
 
 
-def test_urls_hold_the_same_shards(job: Path, upload: Callable[[Path], str]) -> None:
+def test_urls_have_the_same_shards(job: Path, upload: Callable[[Path], str]) -> None:
     make_shard(job, "00003", [("0", members(0))], finished=False)
     url = upload(job)
     for require_stats in (True, False):

@@ -1,4 +1,4 @@
-"""The documents say what the code says, and a wrong region is named."""
+"""The documents match the code, and an invalid region is reported."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from made_core import filters
 
 
 def test_the_documents_are_up_to_date() -> None:
-    """Where this fails: make docs."""
+    """If this fails: make docs."""
     assert generate.outdated() == []
 
 
 @pytest.fixture
 def only_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other region is asked for."""
+    """No other region is expected."""
     monkeypatch.setattr(generate, "REGIONS", {"reasons": generate.reasons})
 
 
@@ -34,7 +34,7 @@ OPEN, END = "<!-- generated: reasons -->\n", "<!-- end -->\n"
 
 
 @pytest.mark.usefixtures("only_reasons")
-def test_what_stands_in_a_region_is_replaced(tmp_path: Path) -> None:
+def test_the_text_of_a_region_is_replaced(tmp_path: Path) -> None:
     root = tree(tmp_path, f"before\n{OPEN}stale\n{END}after\n")
     assert generate.outdated(root) == [*generate.FILES, "docs/formats.md"]
     text = generate.generated(root)[root / "docs" / "formats.md"]
@@ -46,7 +46,7 @@ def test_what_stands_in_a_region_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("only_reasons")
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (f"{OPEN}stale\n", "formats.md: each"),
         (f"{OPEN}{OPEN}{END}", "formats.md: each"),
@@ -55,8 +55,8 @@ def test_what_stands_in_a_region_is_replaced(tmp_path: Path) -> None:
         ("nothing", r"no document has the regions \['reasons'"),
     ],
 )
-def test_a_region_that_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_region_is_reported(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         generate.generated(tree(tmp_path, text))
 
 

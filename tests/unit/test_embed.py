@@ -1,4 +1,4 @@
-"""Every sample of a shard gets a row and a record, and what was put is what is read."""
+"""Every sample of a shard gets a row and a record, and stored results are read back unchanged."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_row_for_every_sample(tmp_path: Path, loaded: encoder.Encoder, n: int)
     assert found.stray == 0
 
 
-def test_a_bad_image_costs_its_neighbours_nothing(tmp_path: Path, loaded: encoder.Encoder) -> None:
+def test_a_bad_image_does_not_affect_its_neighbours(tmp_path: Path, loaded: encoder.Encoder) -> None:
     good: Samples = [(f"{i}", members(i)) for i in range(9)]
     bad = {
         1: {"jpg": b""},
@@ -111,13 +111,13 @@ def test_a_bad_image_costs_its_neighbours_nothing(tmp_path: Path, loaded: encode
     assert table["content_digest"].null_count == 0
 
 
-def test_nothing_but_bad_images(tmp_path: Path, loaded: encoder.Encoder) -> None:
+def test_only_bad_images(tmp_path: Path, loaded: encoder.Encoder) -> None:
     rows, table = embed(tmp_path, [(f"{i}", {"jpg": b"x"}) for i in range(BATCH + 1)], loaded)
     assert not rows.any()
     assert table["error"].null_count == 0
 
 
-def test_equal_bytes_have_equal_rows_wherever_they_stand(tmp_path: Path, loaded: encoder.Encoder) -> None:
+def test_equal_bytes_have_equal_rows_at_any_position(tmp_path: Path, loaded: encoder.Encoder) -> None:
     samples: Samples = [(f"{i}", members(i)) for i in range(3 * BATCH + 1)]
     for place in (0, 5, 6, 11, 12):
         samples[place] = (f"{place}", members(99))
@@ -150,7 +150,7 @@ def test_metadata(tmp_path: Path, builtin: encoder.Encoder) -> None:
 
 
 def test_derived_uids(tmp_path: Path, builtin: encoder.Encoder) -> None:
-    """Where the json names none: stable, 128 bits, and not the same for a key met twice."""
+    """Without a uid in the json: stable, 128 bits, and different for a repeated key."""
     sample = members(0)
     parts = [(f"k.{s}", d) for s, d in sample.items()]
     tar = tmp_path / "0.tar"
@@ -186,7 +186,7 @@ def test_odd_uids(tmp_path: Path, builtin: encoder.Encoder, uid: object, expecte
         ("a\0", "uid has a zero byte: one is derived"),
     ],
 )
-def test_uids_that_the_catalog_cannot_hold(
+def test_uids_that_cannot_be_stored(
     tmp_path: Path, builtin: encoder.Encoder, uid: str, warning: str | None
 ) -> None:
     found = record(tmp_path, members(0, uid=uid), builtin)
@@ -233,14 +233,14 @@ def test_missing_json_and_txt(tmp_path: Path, builtin: encoder.Encoder) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"caption": "of the json"}, {"caption": 5}, {}])
-def test_caption_of_the_json_where_there_is_no_txt(
+def test_caption_of_the_json_without_a_txt(
     tmp_path: Path, builtin: encoder.Encoder, fields: dict[str, object]
 ) -> None:
     found = record(tmp_path, {"jpg": encoded_image(0), "json": json.dumps(fields).encode()}, builtin)
     assert found["caption"] == ("of the json" if fields.get("caption") == "of the json" else None)
 
 
-def test_names_that_are_no_text(tmp_path: Path, builtin: encoder.Encoder) -> None:
+def test_names_that_are_not_text(tmp_path: Path, builtin: encoder.Encoder) -> None:
     name = b"\xff.jp\xffg".decode("utf-8", "surrogateescape")
     tar = tmp_path / "0.tar"
     tar.write_bytes(tar_bytes([(name, b"x")]))
@@ -256,7 +256,7 @@ def test_strays_are_counted(tmp_path: Path, builtin: encoder.Encoder) -> None:
     assert (len(found.rows), len(found.table), found.stray) == (1, 1, 2)
 
 
-def test_a_tar_that_is_not_whole(tmp_path: Path, builtin: encoder.Encoder) -> None:
+def test_an_incomplete_tar(tmp_path: Path, builtin: encoder.Encoder) -> None:
     tar = make_shard(tmp_path, "0", [("0", members(0))])
     tar.write_bytes(tar.read_bytes()[:1024])
     with pytest.raises(CorruptShard):
@@ -264,7 +264,9 @@ def test_a_tar_that_is_not_whole(tmp_path: Path, builtin: encoder.Encoder) -> No
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
-def test_an_encoder_that_returns_no_vector(tmp_path: Path, builtin: encoder.Encoder, bad: float) -> None:
+def test_an_encoder_that_returns_an_invalid_vector(
+    tmp_path: Path, builtin: encoder.Encoder, bad: float
+) -> None:
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         rows = builtin.forward(pixels)
         rows[2] = bad
@@ -280,7 +282,7 @@ def test_an_encoder_that_returns_no_vector(tmp_path: Path, builtin: encoder.Enco
 
 @pytest.fixture
 def put(tmp_path: Path, builtin: encoder.Encoder) -> tuple[Embedded, FileRef, FileRef]:
-    """A shard's embeddings, and where they are."""
+    """A shard's embeddings and their files."""
     rows, table = embed(tmp_path, [(f"{i}", members(i, uid=f"{i}")) for i in range(6)], builtin)
     output = metadata.put(str(tmp_path / "store" / "x"), rows, table, stray=3)
     assert (output.samples, output.unreadable, output.warnings, output.stray) == (6, 0, 0, 3)
@@ -305,12 +307,12 @@ def flip(path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    """Loses the last byte."""
+    """Removes the last byte."""
     path.write_bytes(path.read_bytes()[:-1])
 
 
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
-def test_damage_is_seen(put: tuple[Embedded, FileRef, FileRef], damage: Callable[[Path], None]) -> None:
+def test_damage_is_detected(put: tuple[Embedded, FileRef, FileRef], damage: Callable[[Path], None]) -> None:
     _, at_rows, at_table = put
     for ref in (at_rows, at_table):
         damage(Path(ref.path))
@@ -327,7 +329,7 @@ def test_unit64() -> None:
     assert unit64(rows).dtype == np.float64
 
 
-def test_a_store_elsewhere(put: tuple[Embedded, FileRef, FileRef]) -> None:
+def test_a_remote_store(put: tuple[Embedded, FileRef, FileRef]) -> None:
     (rows, table), _, _ = put
     output = metadata.put("memory://store/y", rows, table)
     assert (metadata.read_rows(output.rows) == rows).all()

@@ -1,4 +1,4 @@
-"""Encoders say what does not fit, are keyed by what they compute, and compute what open_clip does."""
+"""Encoders report invalid settings, have a key for what they compute, and compute what open_clip does."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(autouse=True)
 def no_cache() -> Iterator[None]:
-    """Each test loads for itself."""
+    """Clears the cache of loaded encoders."""
     encoder.load.cache_clear()
     yield
     encoder.load.cache_clear()
 
 
 def part(tiny: tuple[Path, Path], **changes: Any) -> recipe.Encoder:
-    """The recipe's part for the tiny model, on the CPU."""
+    """The encoder part of the recipe for the tiny model on the CPU."""
     fields = {"model": "tiny", "config": str(tiny[0]), "pretrained": str(tiny[1]), "device": "cpu"}
     return encoder.resolve(recipe.Encoder(**{"batch_size": 4, **fields, **changes}))
 
 
 def refusal(wanted: recipe.Encoder) -> str:
-    """The error on loading."""
+    """The error raised on loading."""
     with pytest.raises(EncoderError) as caught:
         encoder.load(wanted)
     assert isinstance(caught.value, UserError)
@@ -89,7 +89,7 @@ def test_config_of_another_name(tiny: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"{", "is not valid JSON"),
         (b"\xff", "is not valid JSON"),
@@ -97,11 +97,13 @@ def test_config_of_another_name(tiny: tuple[Path, Path]) -> None:
         (b'{"embed_dim": 8}', "embed_dim, text_cfg, vision_cfg"),
     ],
 )
-def test_config_that_is_none(tiny: tuple[Path, Path], tmp_path: Path, content: bytes, said: str) -> None:
+def test_config_that_is_not_valid(
+    tiny: tuple[Path, Path], tmp_path: Path, content: bytes, expected: str
+) -> None:
     path = tmp_path / "tiny.json"
     path.write_bytes(content)
-    assert said in refusal(part(tiny, config=str(path)))
-    encoder.load(part(tiny))  # and open_clip has not kept it
+    assert expected in refusal(part(tiny, config=str(path)))
+    encoder.load(part(tiny))  # and open_clip has not registered it
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_config_that_is_none(tiny: tuple[Path, Path], tmp_path: Path, content: b
     ids=["empty", "text", "pickle", "zip"],
 )
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_a_file_that_is_no_checkpoint(
+def test_a_file_that_is_not_a_checkpoint(
     tiny: tuple[Path, Path], tmp_path: Path, content: bytes, suffix: str
 ) -> None:
     path = tmp_path / f"weights.{suffix}"
@@ -137,7 +139,7 @@ def test_a_checkpoint_of_another_model(tiny: tuple[Path, Path], tmp_path: Path) 
     assert "size mismatch" in text or "Error(s) in loading state_dict" in text
 
 
-def test_image_size_that_the_patches_do_not_fill(tmp_path: Path) -> None:
+def test_image_size_that_is_no_multiple_of_the_patches(tmp_path: Path) -> None:
     odd = tiny_open_clip(tmp_path, "odd", image_size=40)
     assert "patch size 16 does not divide image size 40" in refusal(part(odd, model="odd"))
 
@@ -147,7 +149,7 @@ def test_schemas_that_ignore_the_weights(model: str, tiny: tuple[Path, Path]) ->
     assert "its weights in pretrained" in refusal(part(tiny, model=model, config=None))
 
 
-def test_a_download_that_fails_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_can_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> str:
         raise ConnectionError("no route to the hub")
 
@@ -173,7 +175,7 @@ def test_cuda_without_gpu(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
         ({"precision": "bf16", "batch_size": 5}, False, ("cpu", "bf16", 5)),
     ],
 )
-def test_auto_is_settled(
+def test_auto_is_resolved(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], has_cuda: bool, settled: tuple[str, str, int]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
@@ -182,7 +184,7 @@ def test_auto_is_settled(
     assert encoder.resolve(found) == found
 
 
-def test_key_is_of_what_is_computed(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+def test_key_depends_on_what_is_computed(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     key = encoder.load(part(tiny)).encoding.key
     shutil.copy(tiny[1], tmp_path / "moved.bin")
     moved = tmp_path / "elsewhere"
@@ -203,7 +205,7 @@ def test_key_is_of_what_is_computed(tiny: tuple[Path, Path], tmp_path: Path) -> 
 
 
 def test_key_is_the_same_in_any_process(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes into it: no address of an object, no path."""
+    """It contains no object address and no path."""
     seen: list[str] = []
 
     def spy(value: object) -> str:
@@ -217,7 +219,7 @@ def test_key_is_the_same_in_any_process(tiny: tuple[Path, Path], monkeypatch: py
     assert not any(" at 0x" in s or str(tiny[0].parent) in s for s in seen)
 
 
-def test_encoding_tells_what_was_loaded(tiny: tuple[Path, Path]) -> None:
+def test_encoding_describes_what_was_loaded(tiny: tuple[Path, Path]) -> None:
     found = encoder.load(part(tiny)).encoding
     assert (found.model, found.dim, found.image_size, found.device) == ("tiny", 16, 32, "cpu")
     assert (found.precision, found.batch_size) == ("fp32", 4)
@@ -227,8 +229,8 @@ def test_encoding_tells_what_was_loaded(tiny: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("vision", [{}, {"patch_dropout": 0.5}, {"output_tokens": True}])
-def test_rows_are_open_clips(tmp_path: Path, vision: dict[str, Any]) -> None:
-    """Also of towers that hand out their tokens beside the row."""
+def test_rows_equal_open_clips(tmp_path: Path, vision: dict[str, Any]) -> None:
+    """Also for towers that return their tokens with the row."""
     config, checkpoint = tiny_open_clip(tmp_path, "same", **vision)
     loaded = encoder.load(part((config, checkpoint), model="same"))
     open_clip.add_model_config(config)
@@ -246,7 +248,7 @@ def test_rows_are_open_clips(tmp_path: Path, vision: dict[str, Any]) -> None:
 
 
 def test_coca(tmp_path: Path) -> None:
-    """Its image tower returns two things, whatever its config says."""
+    """Its image tower returns two values regardless of its config."""
     text = TINY["text_cfg"] | {"embed_cls": True, "output_tokens": True}
     more = {"multimodal_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1,
                                "mlp_ratio": 4}, "custom_text": True}  # fmt: skip
@@ -265,7 +267,7 @@ def test_coca(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.02), ("fp16", 0.002)])
-def test_less_precision_comes_close(tiny: tuple[Path, Path], precision: str, bound: float) -> None:
+def test_lower_precision_is_close(tiny: tuple[Path, Path], precision: str, bound: float) -> None:
     fine = encoder.load(part(tiny))
     coarse = encoder.load(part(tiny, precision=precision))
     first, second = (e.encode([e.to_pixels(i) for i in images(4)]) for e in (fine, coarse))
@@ -273,7 +275,7 @@ def test_less_precision_comes_close(tiny: tuple[Path, Path], precision: str, bou
 
 
 @pytest.mark.parametrize("model", ["tiny", "perceptual", "mean-colour"])
-def test_a_row_does_not_know_its_neighbours(tiny: tuple[Path, Path], model: str) -> None:
+def test_a_row_does_not_depend_on_its_batch(tiny: tuple[Path, Path], model: str) -> None:
     wanted = part(tiny) if model == "tiny" else recipe.Encoder(model=model, device="cpu", batch_size=4)
     loaded = encoder.load(encoder.resolve(wanted))
     pixels = [loaded.to_pixels(i) for i in images(6)]
@@ -285,7 +287,7 @@ def test_a_row_does_not_know_its_neighbours(tiny: tuple[Path, Path], model: str)
             assert (loaded.encode(batch)[place] == alone).all(), (others, place)
 
 
-def test_rows_that_are_no_vectors_come_out_as_nan(tiny: tuple[Path, Path]) -> None:
+def test_invalid_rows_are_nan(tiny: tuple[Path, Path]) -> None:
     rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [float("inf"), 1.0], [float("nan"), 1.0]])
     loaded = replace(encoder.load(part(tiny)), forward=lambda _: rows)
     found = loaded.encode([torch.zeros(3, 2, 2)] * 4)

@@ -1,4 +1,4 @@
-"""A file is put whole or not at all, here and in an object store, and errors are of our kinds."""
+"""Puts are atomic, locally and in an object store, and raise made's error types."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.s3 import BUCKET, use_s3
 
 
 def there(folder: str) -> dict[str, int]:
-    """What a folder holds; nothing if it is not there."""
+    """The files of a folder; empty if it does not exist."""
     with suppress(FileNotFoundError):
         return files.names(folder)
     return {}
@@ -45,14 +45,14 @@ def test_put_read_names(place: str) -> None:
     assert files.glob(f"{place}/*/x.*") == [url]
 
 
-def test_names_are_of_files_directly_in_it(place: str) -> None:
+def test_names_lists_files_directly_in_the_folder(place: str) -> None:
     for name in ("a", "b", "sub/c"):
         files.put_bytes(f"{place}/{name}", name.encode())
     assert files.names(place) == {"a": 1, "b": 1}
     assert files.names(f"{place}/") == {"a": 1, "b": 1}
 
 
-def test_what_is_not_there(place: str) -> None:
+def test_missing_files(place: str) -> None:
     files.put_bytes(f"{place}/a", b"")
     url = f"{place}/none"
     with pytest.raises(FileNotFoundError):
@@ -70,7 +70,7 @@ def test_what_is_not_there(place: str) -> None:
 
 
 class BrokenError(Exception):
-    """An error of the writer's own."""
+    """An error raised by the writer."""
 
 
 @pytest.mark.parametrize("before", [None, b"what stood there"])
@@ -85,7 +85,7 @@ class BrokenError(Exception):
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
 )
-def test_a_writer_that_fails_leaves_what_stood_there(
+def test_a_failed_write_keeps_the_old_file(
     tmp_path: Path, before: bytes | None, error: BaseException, expected: type[BaseException]
 ) -> None:
     fail(str(tmp_path), before, error, expected)
@@ -94,7 +94,7 @@ def test_a_writer_that_fails_leaves_what_stood_there(
 
 @pytest.mark.integration
 @pytest.mark.parametrize("before", [None, b"what stood there"])
-def test_a_writer_that_fails_uploads_nothing(s3: str, before: bytes | None) -> None:
+def test_a_failed_write_uploads_nothing(s3: str, before: bytes | None) -> None:
     fail(s3, before, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), StorageFailed)
     fail(s3, before, BrokenError("x"), BrokenError)
 
@@ -115,7 +115,7 @@ def fail(place: str, before: bytes | None, error: BaseException, expected: type[
     assert there(place) == ({} if before is None else {"x": len(before)})
 
 
-def test_a_full_disk_asks_for_another_try(tmp_path: Path) -> None:
+def test_a_full_disk_can_be_retried(tmp_path: Path) -> None:
     def write(path: Path) -> None:
         with open("/dev/full", "wb", buffering=0) as full:
             full.write(b"x")
@@ -125,7 +125,7 @@ def test_a_full_disk_asks_for_another_try(tmp_path: Path) -> None:
     assert isinstance(caught.value, Transient)
 
 
-def test_nothing_is_seen_while_it_is_written(tmp_path: Path) -> None:
+def test_a_file_is_not_visible_while_it_is_written(tmp_path: Path) -> None:
     written: list[int] = []
 
     def write(path: Path) -> None:
@@ -140,7 +140,7 @@ def test_nothing_is_seen_while_it_is_written(tmp_path: Path) -> None:
     assert written == [(tmp_path / "x.tar").stat().st_ino], "renamed, not copied"
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for url in (tmp_path / "file" / "x", Path("/proc/made/x"), tmp_path / ("x" * 300) / "y"):
         with pytest.raises(PathError, match=str(url.parent)):
@@ -169,7 +169,7 @@ def test_remove(place: str) -> None:
 
 
 def test_names_that_look_like_patterns(place: str) -> None:
-    """Move and remove exactly what is named."""
+    """Move and remove only the named file."""
     for name in ("a*", "ab", "[0-2]/x", "0/x", "{a,b}?", "sub/x", "sub2/x"):
         files.put_bytes(f"{place}/{name}", name.encode())
     files.move(f"{place}/[0-2]/x", f"{place}/[3]/y?")
@@ -208,14 +208,14 @@ def test_stored(place: str) -> None:
         pass
 
 
-def test_stored_blames_its_own_file_only(tmp_path: Path) -> None:
+def test_stored_reports_only_its_own_file(tmp_path: Path) -> None:
     ref = files.put_bytes(str(tmp_path / "x"), b"content")
     with pytest.raises(FileNotFoundError), stored.local(ref):
         (tmp_path / "another").read_bytes()
 
 
 def test_digest(tmp_path: Path) -> None:
-    """Of files that are longer than the pieces in which they are read."""
+    """For files longer than the chunks in which they are read."""
     data = bytes(range(256)) * 4097 * 2
     ref = files.put_bytes(str(tmp_path / "x"), data)
     assert ref.digest == hashlib.blake2b(data, digest_size=16).hexdigest()
@@ -224,7 +224,7 @@ def test_digest(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_another_process_changes_the_store(s3: str, client: Any) -> None:
-    """Listings are never remembered: other workers put and remove files."""
+    """Listings are never cached: other workers put and remove files."""
     files.put_bytes(f"{s3}/a", b"1")
     assert files.names(s3) == {"a": 1}
     client.put_object(Bucket=BUCKET, Key="folder/b", Body=b"22")
@@ -251,7 +251,7 @@ def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.integration
-def test_a_bucket_that_is_not_there(s3: str) -> None:
+def test_a_missing_bucket(s3: str) -> None:
     with pytest.raises((StorageFailed, FileNotFoundError)):
         files.put_bytes("s3://no-such-bucket/x", b"1")
 
@@ -271,7 +271,7 @@ def test_a_protocol_that_cannot_be_used(url: str, words: str) -> None:
             act(url)
 
 
-def test_missing_credentials_are_the_users(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_a_user_error(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     s3fs.S3FileSystem.clear_instance_cache()
@@ -290,7 +290,7 @@ def test_missing_credentials_are_the_users(s3: str, monkeypatch: pytest.MonkeyPa
         (errno.ENOENT, FileNotFoundError),
     ],
 )  # fmt: skip
-def test_what_a_retry_may_mend(code: int, expected: type[Exception]) -> None:
+def test_which_errors_are_transient(code: int, expected: type[Exception]) -> None:
     with pytest.raises(expected) as caught, translated_errors("/data/x"):
         raise OSError(code, os.strerror(code), "/data/x")
     assert isinstance(caught.value, Transient) == (expected is StorageFailed)

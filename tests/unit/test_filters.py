@@ -57,7 +57,7 @@ def image(
     ],
 )
 def test_bounds(bounds: dict[str, Any], sample: dict[str, Any], reason: str | None) -> None:
-    """At the bound a sample stays, past it it goes."""
+    """At the bound a sample stays, beyond it it is dropped."""
     assert names([sample], **bounds) == [reason]
 
 
@@ -107,7 +107,7 @@ BOUNDS = st.fixed_dictionaries(
 
 
 def expected(sample: dict[str, Any], bounds: dict[str, Any]) -> str | None:
-    """The reason, from what the recipe says of each bound."""
+    """The reason, from the description of each bound in the recipe."""
     if sample.get("error"):
         return "unreadable"
     short, long = sorted([sample["width"], sample["height"]])
@@ -128,7 +128,7 @@ def test_reasons_follow_the_bounds(records: list[dict[str, Any]], bounds: dict[s
 
 @given(st.lists(samples(), max_size=6), BOUNDS)
 def test_a_sample_is_judged_by_itself(records: list[dict[str, Any]], bounds: dict[str, Any]) -> None:
-    """Whatever table it is in."""
+    """In any table."""
     assert names(records, **bounds) == [reason for r in records for reason in names([r], **bounds)]
 
 
@@ -136,7 +136,7 @@ def test_a_sample_is_judged_by_itself(records: list[dict[str, Any]], bounds: dic
 def test_a_filter_that_is_off_drops_nothing(
     records: list[dict[str, Any]], bounds: dict[str, Any], off: str
 ) -> None:
-    """Turning one off keeps the other reasons, except where it was the first to fail."""
+    """Turning one off keeps the other reasons, unless it was the first to fail."""
     (reason,) = [f.reason.name for f in filters.FILTERS if f.field == off]
     before, after = names(records, **bounds), names(records, **{**bounds, off: None})
     assert reason not in after
@@ -157,7 +157,7 @@ def test_a_filter_is_complete() -> None:
 
 
 def test_a_part_made_from_the_filters_is_a_part() -> None:
-    """Frozen, strict and picklable, as the parts of the recipe that are written out."""
+    """Frozen, strict and picklable, like the hand-written parts of the recipe."""
     bounds = Filters(min_side=3)
     assert pickle.loads(pickle.dumps(bounds)) == bounds
     with pytest.raises(ValueError, match="frozen"):

@@ -1,4 +1,4 @@
-"""A part of `make fuzz`, and that it would notice what it looks for."""
+"""A part of `make fuzz`, and a check that it detects faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz.box import MIB, Box
 
 
-def test_damage_costs_no_more_than_itself() -> None:
+def test_damage_affects_only_its_own_sample() -> None:
     box = Box("tests.fuzz.judge:judged", seed=1, memory=256 * MIB, seconds=60)
     verdicts = list(box.run(range(250)))
     assert [(v.number, v.wrong) for v in verdicts if v.wrong] == []
@@ -18,8 +18,8 @@ def test_damage_costs_no_more_than_itself() -> None:
     assert total["refused"] > 20 and total["unreadable"] > 50 and total["embedded"] > 500
 
 
-def test_cases_are_the_same_again() -> None:
-    from tests.fuzz.cases import make  # here: it imports torch, which the boxes below need not
+def test_cases_are_reproducible() -> None:
+    from tests.fuzz.cases import make  # imported here: it imports torch, which the boxes below do not need
 
     assert [make(3, n) for n in range(40)] == [make(3, n) for n in range(40)]
     assert make(3, 0).tar != make(4, 0).tar

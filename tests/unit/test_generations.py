@@ -1,4 +1,4 @@
-"""A corpus that grows: later generations against the oracle, and what the cover rule promises of them."""
+"""Extending a corpus: later generations against the oracle, and the guarantee of the cover rule."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROBES = 2
 
 @dataclass(frozen=True)
 class Generation:
-    """A corpus so far, and what was decided of it."""
+    """A corpus so far and its decisions."""
 
     core: Core
     decided: Decisions
@@ -52,7 +52,7 @@ def grown(
     every_eps: Sequence[float],
     k: int = 16,
 ) -> list[Generation]:
-    """The samples' shards in generations: `shards` says how many each brings."""
+    """The shards of the samples by generation; `shards`: the number of new shards of each."""
     embedded, start = store(folder, samples), 0
     result: list[Generation] = []
     for number, (count, eps) in enumerate(zip(shards, every_eps, strict=True)):
@@ -90,12 +90,12 @@ def grown(
 @pytest.mark.parametrize("make", [clumped, ties, copies, equal, one_uid])
 @pytest.mark.parametrize("rule", ["cover", "reference"])
 @pytest.mark.parametrize(("shards", "keep"), [((3, 2), "easy"), ((1, 2, 2), "largest"), ((3, 1, 1), "easy")])
-def test_each_generation_is_the_oracle_s(
+def test_each_generation_equals_the_oracle(
     make: object, rule: str, shards: tuple[int, ...], keep: str, tmp_path: Path
 ) -> None:
     assert callable(make)
     samples: Samples = make(4)
-    every_eps = (0.125, 0.25, 0.0625)[: len(shards)]  # a wider eps, too, turns no earlier keep into a drop
+    every_eps = (0.125, 0.25, 0.0625)[: len(shards)]  # a wider eps does not drop earlier kept samples either
     last = None
     for now in grown(tmp_path, samples, shards, Dedup(keep=keep, rule=rule), every_eps):
         assert filters.names(now.decided.reason) == now.expected.reason
@@ -113,9 +113,9 @@ def test_each_generation_is_the_oracle_s(
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("shards", [(5,), (3, 2), (1, 2, 2)])
-def test_the_promise_of_cover(seed: int, shards: tuple[int, ...], tmp_path: Path) -> None:
-    """In one run or in three: every removed duplicate has a kept one within eps, no two kept ones that
-    were compared are within eps, and kept ones stay."""
+def test_the_guarantee_of_cover(seed: int, shards: tuple[int, ...], tmp_path: Path) -> None:
+    """In one run or in three: every removed duplicate has a kept sample within eps, no two compared kept
+    samples are within eps, and kept samples stay."""
     samples, eps = clumped(seed), 0.125
     found = grown(tmp_path, samples, shards, Dedup(), [eps] * len(shards))
     core, decided = found[-1].core, found[-1].decided
@@ -137,7 +137,7 @@ def test_the_promise_of_cover(seed: int, shards: tuple[int, ...], tmp_path: Path
 
 
 def test_dense_clusters_of_an_earlier_generation(tmp_path: Path) -> None:
-    """Pairs that were not stored are compared in the walk, the earlier kept ones standing."""
+    """Pairs that were not stored are compared in the walk; earlier kept samples stay."""
     samples = clumped(2)
     dedup = Dedup(keep="easy")
     plain = grown(tmp_path / "plain", samples, (3, 2), dedup, (0.125, 0.125), k=1)[-1]
@@ -171,7 +171,7 @@ def test_drift(trained: float, new: float, then: int, now: int, anew: bool) -> N
 
 
 def test_a_generation_of_nothing_new(tmp_path: Path) -> None:
-    """Its decisions are the earlier ones."""
+    """Its decisions equal the earlier ones."""
     one, two = grown(tmp_path, clumped(1), (5, 0), Dedup(), (0.125, 0.125))
     assert np.array_equal(one.decided.reason, two.decided.reason)
     assert np.array_equal(one.core.pairs, two.core.pairs)

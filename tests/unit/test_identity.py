@@ -1,4 +1,4 @@
-"""Classes of equal bytes, and a training sample that no order of shards changes."""
+"""Classes of equal bytes, and a training sample that does not depend on the order of shards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from made_core.types import Shard
 
 
 def stored(folder: Path, name: str, records: list[dict[str, Any]]) -> corpora.Part:
-    """A shard's files in the store, from the fields that matter here."""
+    """A shard's files in the store, from the fields used here."""
     table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
     rows = np.ones((len(records), 4), np.float16)
     output = metadata.put(str(folder / name), rows, table)
@@ -26,7 +26,7 @@ def stored(folder: Path, name: str, records: list[dict[str, Any]]) -> corpora.Pa
 
 
 def halves(digests: list[bytes]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Digests as `canonicals` takes them."""
+    """Digests as `canonicals` expects them."""
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
 
 
@@ -53,7 +53,7 @@ def test_firsts(samples: list[tuple[str, bytes, bool]]) -> None:
 
 
 def test_build(tmp_path: Path) -> None:
-    """Across shards; digests that differ in a trailing zero byte only; unreadable rows apart."""
+    """Across shards; digests that differ only in a trailing zero byte; unreadable rows separate."""
     end = b"\7" * 15
     one: list[dict[str, Any]] = [
         {"uid": "m", "image_digest": end + b"\0"},
@@ -86,8 +86,8 @@ def test_nothing(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 60), st.integers(0, 2**31 - 1))
-def test_the_training_sample_has_no_order(seed: int, size: int, key: int) -> None:
-    """Samples in any order: the same uids, in the same order; a smaller sample is its beginning."""
+def test_the_training_sample_does_not_depend_on_order(seed: int, size: int, key: int) -> None:
+    """Samples in any order give the same uids in the same order; a smaller sample is a prefix."""
     generator = np.random.default_rng(seed)
     uids = np.array([b"u%d" % i for i in range(50)])
     digests = generator.integers(0, 30, (50, 2)).astype(np.uint64) // 6

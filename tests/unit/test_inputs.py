@@ -1,4 +1,4 @@
-"""What resolve gathers: the same decisions however crowded clusters are, within few open files."""
+"""The inputs of resolve: the same decisions for crowded clusters, with few open files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_crowded_clusters_share_the_open_files(tmp_path: Path, monkeypatch: pyte
     dense = inputs.ResolveFiles(found, core.batches, (), tuple(range(len(core.centroids))))
     expected = inputs.read(core.corpus, stored, recipe).decisions(0.1).reason
     known = inputs.read(core.corpus, dense, recipe)
-    # Of ours: pyarrow's own threads close the metadata's parquet files some time later.
+    # Only our files: pyarrow's threads close the metadata's parquet files later.
     opened = [path for path in open_below(tmp_path) if not path.endswith(".parquet")]
-    assert len(known.crowded) <= len(opened) <= len(known.crowded) + 2  # the identities' two
+    assert len(known.crowded) <= len(opened) <= len(known.crowded) + 2  # two of the identities
     assert len(known.crowded) > 10 and len(core.batches) > 3
     assert np.array_equal(known.decisions(0.1).reason, expected) and (expected == KEPT).any()

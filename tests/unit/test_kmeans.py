@@ -18,7 +18,7 @@ from tests.support import oracle
 
 
 def stored(seed: int, n: int, dim: int = 16) -> npt.NDArray[np.float16]:
-    """Random rows as the store holds them."""
+    """Random rows as stored."""
     return oracle.unit(np.random.default_rng(seed).normal(size=(n, dim))).astype(np.float16)
 
 
@@ -40,13 +40,13 @@ def stored(seed: int, n: int, dim: int = 16) -> npt.NDArray[np.float16]:
     ],
 )
 def test_choose_k(k: int | str, images: int, expected: int) -> None:
-    """As given, at most one an image; auto: 1 per 1024, at most the square root."""
+    """As given, at most one per image; auto: 1 per 1024, at most the square root."""
     assert centroids.choose_k(k, images) == expected
 
 
 @pytest.mark.parametrize("k", [1, 4, 16])
 def test_fit_repeats(k: int) -> None:
-    """The same rows and seed: the same bits; unit rows; another seed: others."""
+    """Equal rows and seed give equal bits and unit rows; another seed gives other centroids."""
     rows = stored(3, 400)
     one = centroids.fit(rows, k, 5, 0)
     assert one.shape == (k, 16)
@@ -58,7 +58,7 @@ def test_fit_repeats(k: int) -> None:
 
 
 def test_fit_finds_clumps() -> None:
-    """Four tight clumps far apart: no cluster holds rows of two of them."""
+    """Four tight clumps far apart: no cluster has rows of two clumps."""
     clump = np.random.default_rng(0).integers(0, 4, 200)
     noise = 0.01 * np.random.default_rng(1).normal(size=(200, 16))
     rows = oracle.unit(np.eye(16)[clump] + noise).astype(np.float16)
@@ -67,7 +67,7 @@ def test_fit_finds_clumps() -> None:
 
 
 def test_fit_repeats_in_another_process() -> None:
-    """Nothing of a process' own, such as addresses or the hash seed, is in the centroids."""
+    """The centroids do not depend on addresses or the hash seed of a process."""
     code = (
         "import hashlib\n"
         "from made_core.cluster import kmeans\n"
@@ -80,8 +80,8 @@ def test_fit_repeats_in_another_process() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_are_fixed_and_given_back(threads: int) -> None:
-    """Whatever the process' own number of threads; also where training fails."""
+def test_threads_are_fixed_and_restored(threads: int) -> None:
+    """For any number of threads of the process; also if training fails."""
     rows = stored(3, 3000)
     before = faiss.omp_get_max_threads()
     try:
@@ -99,7 +99,7 @@ def test_threads_are_fixed_and_given_back(threads: int) -> None:
 
 
 def test_all_rows_are_trained_on() -> None:
-    """One centroid is the mean of 3,000 rows, not of a sample of them."""
+    """One centroid is the mean of all 3,000 rows, not of a sample."""
     rows = stored(5, 3000)
     mean = unit64(rows).mean(axis=0)
     found = centroids.fit(rows, 1, 2, 0)
@@ -107,14 +107,14 @@ def test_all_rows_are_trained_on() -> None:
 
 
 def test_lengths_change_no_centroid() -> None:
-    """Rows are unit rows, however long they are stored."""
+    """Rows are normalised, whatever their stored length."""
     rows = stored(5, 300)
     longer = rows * np.float16(4)
     assert centroids.fit(longer, 8, 5, 0).tobytes() == centroids.fit(rows, 8, 5, 0).tobytes()
 
 
 def test_no_cluster_stays_empty() -> None:
-    """Nine of ten rows are nearly equal, so most of the first centroids are: their cluster is split."""
+    """Nine of ten rows are nearly equal, and so are most initial centroids: their cluster is split."""
     rows = stored(6, 500)
     noise = np.random.default_rng(1).normal(size=(450, 16))
     rows[50:] = rows[50] + 0.05 * noise
@@ -124,7 +124,7 @@ def test_no_cluster_stays_empty() -> None:
 
 
 def test_inhabited() -> None:
-    """Three different rows cannot fill eight clusters: the others are left out, and nobody moves."""
+    """Three different rows cannot fill eight clusters: the empty ones are removed, the others kept."""
     rows = np.repeat(stored(7, 3), 30, axis=0)
     found = centroids.fit(rows, 8, 5, 0)
     before = centroids.assign(rows, found, 1)
@@ -137,7 +137,7 @@ def test_inhabited() -> None:
 @pytest.mark.parametrize(
     "rows",
     [
-        np.array([[1, 0], [-1, 0]]),  # an image and its negative: their mean is nowhere
+        np.array([[1, 0], [-1, 0]]),  # a row and its negative: their mean is zero
         np.array([[1, 0], [-1, 0], [0, 1], [0, -1]]),
         np.ones((9, 2)),
     ],

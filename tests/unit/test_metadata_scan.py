@@ -1,4 +1,4 @@
-"""What the metadata says of samples: placeholders, and keep rules that find nothing to go by."""
+"""The metadata scan: placeholders, and keep rules without values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def corpus_of(folder: Path, *shards: Sequence[Row], fields: str = "{}") -> corpo
 
 
 def look(corpus: corpora.Corpus, **dedup: object) -> tuple[MetadataScan, list[str | None], list[int]]:
-    """The scan, and each sample's reason and representative where all are decided by it."""
+    """The scan, and the reason and representative of each sample that it decides."""
     recipe = Recipe(sources=("in",), output="out", dedup=Dedup(**dedup), filters=Filters(min_chars=2))
     built = identity.build(corpus)
     found = scan(corpus, built.canonical, recipe)
@@ -58,7 +58,7 @@ def look(corpus: corpora.Corpus, **dedup: object) -> tuple[MetadataScan, list[st
 
 
 def test_one_image_under_many_captions(tmp_path: Path) -> None:
-    """Named where captions differ in more than blanks, whichever shards they are in."""
+    """Detected if captions differ in more than whitespace, across shards."""
     corpus = corpus_of(
         tmp_path,
         [(1, "a cat"), (1, "a dog"), (2, "b"), (3, "same"), (3, "same")],
@@ -84,13 +84,13 @@ def test_no_placeholder(most: int | None, tmp_path: Path) -> None:
     assert not found.placeholder.any() and names == [None, *[EXACT_COPY.name] * 3]
 
 
-def test_the_default_wants_ten_captions(tmp_path: Path) -> None:
+def test_the_default_needs_ten_captions(tmp_path: Path) -> None:
     for count, named in ((9, False), (10, True)):
         corpus = corpus_of(tmp_path / str(count), [(1, f"caption {n}") for n in range(count)])
         assert look(corpus)[0].placeholder.any() == named
 
 
-def test_a_keep_rule_without_anything_to_go_by(tmp_path: Path) -> None:
+def test_a_keep_rule_without_values(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "a", [(1, "aa"), (2, "bb")], fields=json.dumps({"score": "high"}))
     with pytest.raises(RecipeError, match=r"keep is column, but no sample's json has a number in score"):
         look(corpus, keep="column", keep_column="score")

@@ -1,4 +1,4 @@
-"""Near pairs: the full float64 matrix at every block size, and each pair once whatever the probes."""
+"""Near pairs equal the full float64 matrix at every block size; each pair once for any probes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def signs(seed: int, n: int, dim: int = 16) -> Rows:
 
 
 def found(rows: Rows, bound: float, block: int, chunk: int = EXACT_CHUNK) -> dict[tuple[int, int], float]:
-    """What `near` yields; refuses a pair that comes twice."""
+    """The pairs of `near`; fails if a pair is repeated."""
     result: dict[tuple[int, int], float] = {}
     for i, j, value in near_pairs.near(rows, bound, block, chunk=chunk):
         for a, b, v in zip(i.tolist(), j.tolist(), value.tolist(), strict=True):
@@ -47,13 +47,13 @@ def found(rows: Rows, bound: float, block: int, chunk: int = EXACT_CHUNK) -> dic
 
 
 def everywhere(rows: Rows) -> list[list[int]]:
-    """One cluster holds all rows."""
+    """One cluster with all rows."""
     return [[0]] * len(rows)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 36), st.sampled_from([0.3, 0.9, 0.98]))
-def test_near_is_the_full_matrix(seed: int, n: int, bound: float) -> None:
+def test_near_equals_the_full_matrix(seed: int, n: int, bound: float) -> None:
     """Each pair above the bound once, with its float64 product, at every block size."""
     rows = clumped(seed, n)
     expected = oracle.pairs(rows, everywhere(rows), bound)
@@ -178,25 +178,25 @@ def test_clusters_together_report_each_candidate_once(seed: int, n: int, p: int,
         ([0, 2], [1, 0], 0),  # the right one visits the left one's home
         ([0, 1], [1, 2], 1),  # the left one visits the right one's home
         ([0, 2], [1, 2], None),  # both visit a third: no candidates
-        ([0, 1], [2, 3], None),  # strangers
+        ([0, 1], [2, 3], None),  # no shared cluster
     ],
 )
 def test_who_reports_a_pair(left: list[int], right: list[int], reporter: int | None) -> None:
     """Every way in which two rows can share clusters."""
     rows = np.repeat(clumped(2, 1), 2, axis=0)
-    told = []
+    reporters = []
     for c in range(4):
         held = [r for r, p in enumerate((left, right)) if c in p]
         members = np.zeros(len(held), cluster_rows.member_type(2))
         members["gid"] = held
         members["probes"] = np.array([(left, right)[r] for r in held], np.int32).reshape(-1, 2)
         if sum(map(len, near_pairs.of_cluster(c, rows[held], members, 0.9, 8))):
-            told.append(c)
-    assert told == ([] if reporter is None else [reporter])
+            reporters.append(c)
+    assert reporters == ([] if reporter is None else [reporter])
 
 
 def test_gids_need_no_order() -> None:
-    """Rows gathered from several batches come by batch: still i < j."""
+    """Rows gathered from several batches are ordered by batch: still i < j."""
     rows = np.repeat(clumped(3, 1), 3, axis=0)
     members = np.zeros(3, cluster_rows.member_type(1))
     members["gid"] = [7, 2, 5]
@@ -205,7 +205,7 @@ def test_gids_need_no_order() -> None:
     assert part["similarity"].tolist() == pytest.approx([1.0] * 3)
 
 
-def test_read_holds_the_pairs_once(tmp_path: Path) -> None:
+def test_read_returns_the_pairs_once(tmp_path: Path) -> None:
     every = np.zeros(600_000, near_pairs.PAIR)
     every["i"] = np.arange(len(every))
     cuts = np.split(every, [1, 1, 300_000])  # an empty file too

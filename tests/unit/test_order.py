@@ -50,7 +50,7 @@ def test_hard_and_easy() -> None:
 
 
 def test_random_goes_by_seed_and_uid_alone() -> None:
-    """The same order for the same seed wherever a sample stands; another for another seed."""
+    """The order depends only on the seed and the uid, not on the position of a sample."""
     uids = [f"u{i}" for i in range(40)]
 
     def walked(uids: list[str], seed: int) -> list[str]:
@@ -77,7 +77,7 @@ def test_largest() -> None:
 
 @pytest.mark.parametrize(("prefer", "expected"), [("max", [1, 3, 0, 2]), ("min", [2, 0, 3, 1])])
 def test_column(prefer: str, expected: list[int]) -> None:
-    """Best first; samples without a number come last, whichever way is best."""
+    """Best first; samples without a value come last in both directions."""
     texts: list[str | None] = [json.dumps({"score": s}) for s in (0.5, 10, -3, 0.75)]
     nothing: list[Any] = [
         None, "{}", '{"score": null}', '{"score": "12"}', '{"score": true}', '{"score": [1]}',

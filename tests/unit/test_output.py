@@ -1,4 +1,4 @@
-"""Output shards: numbered without gaps, byte for byte what came in, readable by others."""
+"""Output shards: numbered without gaps, members byte for byte, readable by other tools."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_members_of_a_sample_are_adjacent(held: tuple[Corpus, Path], tmp_path: P
     assert offsets == sorted(offsets)
 
 
-def test_written_again_it_is_the_same(held: tuple[Corpus, Path], tmp_path: Path) -> None:
+def test_writing_again_gives_the_same_bytes(held: tuple[Corpus, Path], tmp_path: Path) -> None:
     first, second = write(held[0], GIDS, tmp_path / "a" / "0"), write(held[0], GIDS, tmp_path / "b" / "0")
     assert [f.read_bytes() for f in first] == [f.read_bytes() for f in second]
 
@@ -149,8 +149,8 @@ def test_webdataset_reads_it(held: tuple[Corpus, Path], tmp_path: Path) -> None:
     assert [s["jpg"] for s in read] == [next(iter(m.values())) for _, m in contents(tar)]
 
 
-def test_output_is_input_again(held: tuple[Corpus, Path], tmp_path: Path) -> None:
-    """Also where shards of equal size and equal counts lie in two folders."""
+def test_output_can_be_used_as_input(held: tuple[Corpus, Path], tmp_path: Path) -> None:
+    """Also if two folders have shards of equal size and counts."""
     for i, folder in enumerate(("a", "b")):
         write(held[0], GIDS[i : i + 1], tmp_path / folder / "00000000")
     found = discovery.discover([str(tmp_path / "a"), str(tmp_path / "b")], True).shards
@@ -171,7 +171,7 @@ def test_progress(held: tuple[Corpus, Path], tmp_path: Path) -> None:
 
 
 def rewrite(folder: Path, change: dict[str, bytes] | None, keep: int = 5) -> None:
-    """Makes shard 00000 again, with another sample 2, or fewer samples."""
+    """Writes shard 00000 again with another sample 2 or fewer samples."""
     parts = contents(folder / "00000.tar")[:keep]
     if change is not None:
         parts[2] = (parts[2][0], change)
@@ -179,11 +179,11 @@ def rewrite(folder: Path, change: dict[str, bytes] | None, keep: int = 5) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [("byte", r"sample 002 \(row 2\) has other bytes"), ("suffix", "other bytes"),
      ("fewer", "holds 2 samples"), ("order", "other bytes"), ("caption", "other bytes")],
 )  # fmt: skip
-def test_changed_input(held: tuple[Corpus, Path], tmp_path: Path, change: str, said: str) -> None:
+def test_changed_input(held: tuple[Corpus, Path], tmp_path: Path, change: str, expected: str) -> None:
     (job, _), names = held, ("00000", "00001")
     folder = tmp_path / "changed"
     for name in names:
@@ -200,7 +200,7 @@ def test_changed_input(held: tuple[Corpus, Path], tmp_path: Path, change: str, s
     else:
         make_shard(folder, "00000", contents(folder / "00000.tar")[::-1])
     moved = corpus.build(replace(p, shard=shard_of(folder / f"{p.shard.id}.tar")) for p in job.parts)
-    with pytest.raises(ChangedInput, match=said):
+    with pytest.raises(ChangedInput, match=expected):
         write(moved, GIDS, tmp_path / "out" / "00000000")
     assert list((tmp_path / "out").iterdir()) == []
     (folder / "00000.tar").write_bytes((folder / "00000.tar").read_bytes()[:2000])

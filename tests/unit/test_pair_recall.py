@@ -1,4 +1,4 @@
-"""Recall: the counts are the full matrix', the interval holds the truth as often as it says."""
+"""Recall: counts equal the full matrix, and the interval has its nominal coverage."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def some(images: Images, which: npt.NDArray[np.int64]) -> Images:
 
 @pytest.mark.parametrize("probes", [1, 2, 3])
 @pytest.mark.parametrize("block", [1, 7, 64, 2048])
-def test_counts_are_the_full_matrix(probes: int, block: int) -> None:
-    """d and f of every query, whatever the block and however the others are cut."""
+def test_counts_equal_the_full_matrix(probes: int, block: int) -> None:
+    """d and f of every query, for any block size and any split of the others."""
     images = planted(probes, 90 if block < 64 else 150, 8, 1)
     generator = np.random.default_rng(block)
     visits = np.array([generator.permutation(8)[:probes] for _ in images.gids], np.int32)
@@ -59,22 +59,22 @@ def test_counts_are_the_full_matrix(probes: int, block: int) -> None:
 
 
 def test_all_queries_give_the_true_recall() -> None:
-    """A point, and more probes lose less."""
+    """The interval is a point, and more probes lose fewer pairs."""
     shares = []
     for probes in (1, 2, 8):
         images = planted(5, 300, 8, probes)
         counts = pair_recall.count(images, images, 1 - EPS, 64)
         found = oracle.pairs(images.rows, images.probes.tolist(), 1 - EPS)
         every = oracle.pairs(images.rows, [[0]] * 300, 1 - EPS)
-        told = pair_recall.estimate(counts, 300)
-        assert (told.queries, told.pairs, told.found) == (300, 2 * len(every), 2 * len(found))
-        assert told.estimate == told.low == told.high == len(found) / len(every)
-        shares.append(told.estimate)
+        measured = pair_recall.estimate(counts, 300)
+        assert (measured.queries, measured.pairs, measured.found) == (300, 2 * len(every), 2 * len(found))
+        assert measured.estimate == measured.low == measured.high == len(found) / len(every)
+        shares.append(measured.estimate)
     assert shares[0] < shares[1] <= shares[2] == 1
 
 
 def test_pairs_at_the_bound_are_decided_by_float64() -> None:
-    """Bounds that are some pair's own similarity: that pair is not above it."""
+    """Bounds equal to a pair's similarity: that pair is not above it."""
     images = planted(6, 60, 4, 1)
     x = oracle.unit(images.rows)
     near = np.einsum("id,jd->ijd", x, x).sum(axis=2)
@@ -103,94 +103,100 @@ def population(seed: int, n: int, missing: float, tail: float) -> npt.NDArray[np
 @pytest.mark.parametrize("share", [0.05, 0.5])
 @pytest.mark.parametrize("missing", [0.0, 0.01, 0.2, 1.0])
 @pytest.mark.parametrize("tail", [0, 1.5])
-def test_the_interval_holds_the_truth(share: float, missing: float, tail: float) -> None:
-    """In at least 93 of 100 draws: pairs, and groups whose pairs stand and fall together."""
+def test_the_interval_contains_the_true_recall(share: float, missing: float, tail: float) -> None:
+    """In at least 93 of 100 draws: for pairs, and for groups whose pairs are found or missed together."""
     counts = population(3, 2000, missing, tail)
     truth = counts[:, 1].sum() / counts[:, 0].sum()
     generator = np.random.default_rng(17)
     inside, width = 0, 0.0
     for _ in range(100):
-        told = pair_recall.estimate(counts[generator.choice(2000, int(share * 2000), replace=False)], 2000)
-        assert told.estimate is not None and told.low is not None and told.high is not None
-        assert 0 <= told.low <= told.estimate <= told.high <= 1
-        inside += told.low <= truth <= told.high
-        width += (told.high - told.low) / 100
+        measured = pair_recall.estimate(
+            counts[generator.choice(2000, int(share * 2000), replace=False)], 2000
+        )
+        assert measured.estimate is not None and measured.low is not None and measured.high is not None
+        assert 0 <= measured.low <= measured.estimate <= measured.high <= 1
+        inside += measured.low <= truth <= measured.high
+        width += (measured.high - measured.low) / 100
     assert inside >= 93
     assert width < 0.4
 
 
 def test_from_uid_to_interval() -> None:
-    """Drawn images, counted against all: the same from rows."""
+    """Drawn images counted against all images, from rows."""
     images = planted(9, 600, 12, 1)
     every = pair_recall.count(images, images, 1 - EPS, 256)
     truth = every[:, 1].sum() / every[:, 0].sum()
     generator = np.random.default_rng(1)
     inside = 0
     for _ in range(100):
-        told = pair_recall.estimate(every[generator.choice(600, 120, replace=False)], 600)
-        inside += told.low is not None and told.high is not None and told.low <= truth <= told.high
+        measured = pair_recall.estimate(every[generator.choice(600, 120, replace=False)], 600)
+        inside += (
+            measured.low is not None and measured.high is not None and measured.low <= truth <= measured.high
+        )
     assert 0.1 < truth < 0.99 and inside >= 93
 
 
-def test_all_found_is_no_certainty() -> None:
-    """Clopper and Pearson's of queries that have duplicates, not of pairs: 1 - .025^(1/m)."""
+def test_all_found_is_not_certain() -> None:
+    """Clopper-Pearson over queries with duplicates, not over pairs: 1 - .025^(1/m)."""
     counts = np.zeros((1000, 2), np.int64)
     counts[:100] = 7
-    told = pair_recall.estimate(counts, 10**9)
-    assert (told.with_duplicates, told.pairs, told.found, told.estimate) == (100, 700, 700, 1)
-    assert told.low == pytest.approx(0.025 ** (1 / 100), abs=1e-6) and told.high == 1
+    measured = pair_recall.estimate(counts, 10**9)
+    assert (measured.with_duplicates, measured.pairs, measured.found, measured.estimate) == (100, 700, 700, 1)
+    assert measured.low == pytest.approx(0.025 ** (1 / 100), abs=1e-6) and measured.high == 1
     more = pair_recall.estimate(counts, 1100)
-    assert told.low is not None and more.low is not None and told.low < more.low < 1
+    assert measured.low is not None and more.low is not None and measured.low < more.low < 1
 
 
 def test_none_found() -> None:
     counts = np.zeros((50, 2), np.int64)
     counts[:20, 0] = 3
-    told = pair_recall.estimate(counts, 10**9)
-    assert (told.estimate, told.low) == (0, 0)
-    assert told.high == pytest.approx(1 - 0.025 ** (1 / 20), abs=1e-6)
+    measured = pair_recall.estimate(counts, 10**9)
+    assert (measured.estimate, measured.low) == (0, 0)
+    assert measured.high == pytest.approx(1 - 0.025 ** (1 / 20), abs=1e-6)
 
 
 @pytest.mark.parametrize(("d", "f", "low", "high"), [(1, 1, 0.025, 1.0), (1, 0, 0.0, 0.975)])
 def test_one_query_with_duplicates(d: int, f: int, low: float, high: float) -> None:
-    told = pair_recall.estimate(np.array([[d, f], [0, 0]]), 10**9)
-    assert told.low == pytest.approx(low, abs=1e-6) and told.high == pytest.approx(high, abs=1e-6)
+    measured = pair_recall.estimate(np.array([[d, f], [0, 0]]), 10**9)
+    assert measured.low == pytest.approx(low, abs=1e-6) and measured.high == pytest.approx(high, abs=1e-6)
     half = pair_recall.estimate(np.array([[2, 1], [0, 0]]), 10**9)
     assert half.low is not None and half.high is not None and half.low < 0.1 and half.high > 0.9
 
 
-def test_equal_misses_everywhere_are_no_certainty() -> None:
-    """No variance among the drawn, and still an interval."""
-    told = pair_recall.estimate(np.array([[4, 3]] * 30), 10**6)
-    assert told.low is not None and told.high is not None and told.low < 0.6 < 0.85 < told.high
+def test_equal_misses_everywhere_are_not_certain() -> None:
+    """No variance among the drawn images, but the interval has a width."""
+    measured = pair_recall.estimate(np.array([[4, 3]] * 30), 10**6)
+    assert (
+        measured.low is not None and measured.high is not None and measured.low < 0.6 < 0.85 < measured.high
+    )
 
 
-def sentence(told: Recall) -> str:
-    """What the summary says of a recall, in words."""
-    return RecallFacts(**asdict(told), probes=1).sentence
+def sentence(measured: Recall) -> str:
+    """The sentence of the summary on a recall."""
+    return RecallFacts(**asdict(measured), probes=1).sentence
 
 
 @pytest.mark.parametrize("images", [40, 10**6])
 def test_no_duplicates_at_all(images: int) -> None:
-    told = pair_recall.estimate(np.zeros((40, 2), np.int64), images)
-    assert told == Recall(40, 0, 0, 0, None, None, None)
-    assert "the recall is unknown" in sentence(told)
+    measured = pair_recall.estimate(np.zeros((40, 2), np.int64), images)
+    assert measured == Recall(40, 0, 0, 0, None, None, None)
+    assert "the recall is unknown" in sentence(measured)
 
 
 def test_one_cluster_compares_all() -> None:
-    """k = 1, and as many probes as clusters: what the run says without counting."""
+    """k = 1, or as many probes as clusters: what the run reports without counting."""
     images = planted(11, 100, 1, 1)
-    told = pair_recall.estimate(pair_recall.count(images, images, 1 - EPS, 64), 100)
-    assert told.pairs > 0
-    assert (told.estimate, told.low, told.high) == (1, 1, 1)
+    measured = pair_recall.estimate(pair_recall.count(images, images, 1 - EPS, 64), 100)
+    assert measured.pairs > 0
+    assert (measured.estimate, measured.low, measured.high) == (1, 1, 1)
     assert (pair_recall.WHOLE.estimate, pair_recall.WHOLE.low, pair_recall.WHOLE.high) == (1, 1, 1)
     assert sentence(pair_recall.WHOLE).startswith("Every image was compared")
 
 
 def test_sentence() -> None:
-    """Rounded, and never to more than it is."""
-    told = Recall(1000, 90, 1200, 1199, 1199 / 1200, 0.9871, 0.99998)
-    assert sentence(told) == (
+    """Rounded, never up."""
+    measured = Recall(1000, 90, 1200, 1199, 1199 / 1200, 0.9871, 0.99998)
+    assert sentence(measured) == (
         "Found 1,199 of 1,200 duplicate pairs of 1,000 sampled images: recall 0.999 "
         "(95 % interval 0.987 to > 0.999)"
     )
@@ -218,7 +224,7 @@ def test_interval_of_single_pairs(queries: int, t: float) -> None:
 
 
 def test_probes_are_those_stored(tmp_path: Path) -> None:
-    """By gid over several batches; a image that no batch holds is an error."""
+    """By gid over several batches; an image that is in no batch is an error."""
     images = planted(13, 200, 8, 3)
     batches = []
     for number, half in enumerate(np.array_split(np.arange(200), 2)):

@@ -1,4 +1,4 @@
-"""Spans cover all clusters and all pairs once, however they are cut."""
+"""Pair tasks cover all clusters and all pairs once, for any split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support import oracle
 @example([5], 3)
 @example([0, 9, 0, 0, 9, 0], 2)
 def test_pack(sizes: list[int], tasks: int) -> None:
-    """All clusters, in order, each once or in slices; no span above its share but by a row's pairs."""
+    """All clusters, in order, each once or in slices; none exceeds its share by more than a row's pairs."""
     found = pair_tasks.pack(np.array(sizes, np.int64), tasks)
     assert [c for s in found if s.part == 0 for c in range(s.start, s.stop)] == list(range(len(sizes)))
     limit = sum(n * n + n for n in sizes) / max(1, tasks)
@@ -47,7 +47,7 @@ def test_pack(sizes: list[int], tasks: int) -> None:
 
 
 def test_pack_spreads() -> None:
-    """Work for everyone, a single cluster too."""
+    """Work for every worker, even with a single cluster."""
     assert len(pair_tasks.pack(np.full(64, 100), 16)) == 16
     assert pair_tasks.pack(np.array([100, 1, 1, 100]), 1) == [PairTask(0, 4)]
     cut = pair_tasks.pack(np.array([1, 100, 1, 1]), 2)
@@ -56,7 +56,7 @@ def test_pack_spreads() -> None:
 
 @given(st.integers(0, 3000), st.integers(1, 60))
 def test_slices_are_all_rows(n: int, parts: int) -> None:
-    """Each row once, in order; equal numbers of pairs but for a row's."""
+    """Each row once, in order; the numbers of pairs differ by at most those of a row."""
     cuts = [PairTask(7, 8, part, parts).rows(n) for part in range(parts)]
     assert cuts[0][0] == 0 and cuts[-1][1] == n
     assert all(a[1] == b[0] for a, b in pairwise(cuts))
@@ -69,7 +69,7 @@ def test_slices_are_all_rows(n: int, parts: int) -> None:
     st.integers(0, 2**32 - 1), st.integers(0, 50), st.sampled_from([1, 2, 3, 9]), st.sampled_from([1, 7, 64])
 )
 def test_slices_find_each_pair_once(seed: int, n: int, parts: int, block: int) -> None:
-    """As one unit does, whatever the number of slices and the block."""
+    """The same pairs as one unit, for any number of slices and any block size."""
     generator = np.random.default_rng(seed)
     rows = generator.normal(size=(4, 8))[generator.integers(0, 4, n)] + 0.2 * generator.normal(size=(n, 8))
     stored = oracle.unit(rows).astype(np.float16)
@@ -90,7 +90,7 @@ def test_slices_find_each_pair_once(seed: int, n: int, parts: int, block: int) -
         ([5, 4, 6, 3], [[], [], [], []], []),  # 10 pairs in two slices: as many as may be
         ([5, 5, 6, 3], [[], [], [], []], [2]),  # none of the slices has too many, together they have
         ([5, 11, 0, 3], [[], [2], [], []], [2]),  # one has
-        ([5, 4, 6, 3], [[1], [], [], [4]], [1, 4]),  # whole clusters say so themselves
+        ([5, 4, 6, 3], [[1], [], [], [4]], [1, 4]),  # whole clusters are marked by their own task
     ],
 )
 def test_crowded(counts: list[int], dense: list[list[int]], expected: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""The descriptors: what stays close, what does not, and that a row is its image's alone."""
+"""The descriptors: which edits stay close, which do not, and that a row depends only on its image."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_rows_are_float32_unit_rows(pixels: Tensor) -> None:
 
 
 @pytest.mark.parametrize("describe", [perceptual.describe, perceptual.mean_colour])
-def test_a_row_is_the_same_bits_in_any_company(describe: Callable[[Tensor], Tensor], pixels: Tensor) -> None:
+def test_a_row_has_the_same_bits_in_any_batch(describe: Callable[[Tensor], Tensor], pixels: Tensor) -> None:
     rows = describe(pixels)
     assert torch.equal(torch.cat([describe(one[None]) for one in pixels[:9]]), rows[:9])
     assert torch.equal(torch.cat([describe(part) for part in (pixels[:7], pixels[7:])]), rows)
@@ -89,7 +89,7 @@ def test_a_row_is_the_same_bits_in_any_company(describe: Callable[[Tensor], Tens
     assert torch.equal(describe(padded)[0], rows[5])
 
 
-def test_blank_images_have_finite_rows_that_tell_colours_apart() -> None:
+def test_blank_images_have_finite_rows_that_distinguish_colours() -> None:
     names = {
         "black": flat(0, 0, 0),
         "white": flat(255, 255, 255),
@@ -106,7 +106,7 @@ def test_blank_images_have_finite_rows_that_tell_colours_apart() -> None:
         assert cosines.max() < 1 - perceptual.DEFAULT_EPS
 
 
-def test_coding_noise_on_a_blank_image_is_no_content() -> None:
+def test_compression_noise_on_a_blank_image_is_ignored() -> None:
     rng = np.random.default_rng(0)
     noisy = (127 + rng.integers(-3, 4, (120, 120, 3))).astype(np.uint8)
     rows = perceptual.describe(

@@ -1,4 +1,4 @@
-"""Mistakes are found before anything is started: in words, at once, and nothing is left behind."""
+"""User errors are reported at once, before anything starts, and leave no files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # the frame with which an HTTP/2 server begins
 
 @contextmanager
 def answering(reply: bytes) -> Iterator[str]:
-    """The address of a server that says `reply` to whoever connects, and waits until they leave."""
+    """The address of a server that sends `reply` to each client and waits until it disconnects."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -54,7 +54,7 @@ def place_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("address", [None, "", "auto", "local"])
-def test_no_head_is_named(place_of: Callable[..., None], address: str | None) -> None:
+def test_no_head_is_configured(place_of: Callable[..., None], address: str | None) -> None:
     place_of(address)
     preflight.check_ray()
 
@@ -67,7 +67,7 @@ def test_a_head_that_answers(place_of: Callable[..., None]) -> None:
             preflight.check_ray()
 
 
-def test_a_head_that_is_not_there(place_of: Callable[..., None]) -> None:
+def test_a_missing_head(place_of: Callable[..., None]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -77,7 +77,7 @@ def test_a_head_that_is_not_there(place_of: Callable[..., None]) -> None:
 
 
 @pytest.mark.integration
-def test_a_head_that_is_silent(place_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_does_not_answer(place_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "RAY_SECONDS", 0.2)
     with answering(b"") as address:
         place_of(address)
@@ -94,13 +94,13 @@ def test_another_server(place_of: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("address", ["host", "host:", ":6379", "host:port", "host:70000", "ray://host"])
-def test_an_address_that_is_none(place_of: Callable[..., None], address: str) -> None:
+def test_an_invalid_address(place_of: Callable[..., None], address: str) -> None:
     place_of(address)
     with pytest.raises(RayAddressError, match=rf"Ray head {address}: expected host:port"):
         preflight.check_ray()
 
 
-def test_a_host_that_is_not_known(place_of: Callable[..., None]) -> None:
+def test_an_unknown_host(place_of: Callable[..., None]) -> None:
     place_of("no-such-host.invalid:6379")
     with pytest.raises(RayAddressError, match=r"host no-such-host\.invalid is not known"):
         preflight.check_ray()
@@ -109,7 +109,7 @@ def test_a_host_that_is_not_known(place_of: Callable[..., None]) -> None:
 def test_another_host_needs_a_database_that_it_reaches(
     place_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """192.0.2.0/24 is no machine's: kept for documents."""
+    """192.0.2.0/24 is reserved for documentation and assigned to no machine."""
     place_of("192.0.2.7:6379")
     with pytest.raises(RayAddressError, match=r"192\.0\.2\.7:6379 is on another host.*MADE_DATABASE_URL"):
         preflight.check_ray()
@@ -127,8 +127,8 @@ def test_own_addresses() -> None:
     assert any(preflight._is_own(family, at[0]) for family, _, _, _, at in name)
 
 
-def test_places_that_can_be_written(place: str, tmp_path: Path) -> None:
-    """And nothing is left in them, nor are they made."""
+def test_writable_folders(place: str, tmp_path: Path) -> None:
+    """Nothing is left in them, and they are not created."""
     there = tmp_path / "there"
     there.mkdir()
     for name in (f"{place}/new", str(there), str(tmp_path / "a" / "b" / "c")):
@@ -137,7 +137,7 @@ def test_places_that_can_be_written(place: str, tmp_path: Path) -> None:
     assert not files.exists(f"{place}/new")
 
 
-def test_places_that_cannot(tmp_path: Path) -> None:
+def test_folders_that_are_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for name, reason in [
         ("/proc/x", "no folder can be made there"),
@@ -152,13 +152,13 @@ def test_places_that_cannot(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_bucket_that_is_not_there(s3: str) -> None:
+def test_a_missing_bucket(s3: str) -> None:
     with pytest.raises(OutputError, match=f"output s3://no-such-{BUCKET}/x cannot be written: "):
         probe.writable("output", f"s3://no-such-{BUCKET}/x")
 
 
 def test_a_folder_without_permission(tmp_path: Path) -> None:
-    """Root may write anywhere: another user tries."""
+    """Root can write anywhere: tested as another user."""
     tmp_path.chmod(0o755)
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
@@ -174,7 +174,7 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
         ({"model": "ViT-B-23", "pretrained": "openai"}, "has no model ViT-B-23; did you mean ViT-B-32"),
         ({"model": "ViT-B-32", "pretrained": "opnai"}, "ViT-B-32 has no tag opnai.*its tags: openai, "),
@@ -182,19 +182,19 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         ({"model": "hf-hub:x/y", "pretrained": "z"}, "name a model"),
     ],
 )  # fmt: skip
-def test_encoders_that_are_none(fields: dict[str, str], said: str) -> None:
-    with pytest.raises(EncoderError, match=said):
+def test_unknown_encoders(fields: dict[str, str], expected: str) -> None:
+    with pytest.raises(EncoderError, match=expected):
         models.check(Encoder.model_validate(fields))
 
 
 @pytest.mark.parametrize("tag", ["openai", "laion2b_s34b_b79k", "laion2b-s34b-b79k"])
-def test_encoders_that_are_known(tag: str) -> None:
+def test_known_encoders(tag: str) -> None:
     models.check(Encoder(model="ViT-B-32", pretrained=tag))
     models.check(Encoder())
 
 
 def test_the_tags_are_open_clips_own() -> None:
-    """Told in a process that never imports torch, they are the same."""
+    """The list of a process without torch equals open_clip's own."""
     import open_clip
 
     code = (

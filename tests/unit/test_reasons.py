@@ -1,4 +1,4 @@
-"""Reasons are told apart by every part, and stored codes never change."""
+"""Reasons differ in every field, and stored codes never change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from made_core.reasons import BUILTIN, DUPLICATES, KEPT, NEAR_DUPLICATE, UNREADA
 from made_core.report import html, report
 from tests.support.summaries import summary_of
 
-STORED = {  # as generations on disk have them: no line ever changes
+STORED = {  # as stored by existing generations: no line may change
     -1: None,
     0: "unreadable",
     1: "repeated_uid",
@@ -59,7 +59,7 @@ def test_a_name_of_another_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"code": UNREADABLE.code}, "two reasons have 0"),
         ({"name": "unreadable"}, "two reasons have 'unreadable'"),
@@ -67,13 +67,13 @@ def test_a_name_of_another_version() -> None:
         ({"code": KEPT}, "is -1, allowed: 0 to 127"),
     ],
 )
-def test_a_reason_that_clashes_is_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_reason_that_clashes_is_refused(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         filters.checked([UNREADABLE, replace(NEAR_DUPLICATE, **changes)])
 
 
 def test_every_outcome_has_a_colour() -> None:
-    """Its own, and the report's style defines it for light and for dark pages."""
+    """A distinct one that the report's style defines for light and dark pages."""
     dropped = ["own_filter", *(r.name for r in filters.REASONS if r is not UNREADABLE)]
     samples = {"in": 0, "kept": 0, "dropped": dict.fromkeys(dropped, 0), "unreadable": 0}
     page = report.render(summary_of(samples=samples), report.Histogram((), (), 0.9), [], [], [])

@@ -1,4 +1,4 @@
-"""A recipe names each mistake in one line, and its identity is what decides the output."""
+"""A recipe reports each error in one line, and its digest covers what decides the output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def message(values: dict[str, Any], sets: tuple[str, ...] = ()) -> str:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
         ({"sorces": ["x"]}, ["sorces: unknown field, allowed here: sources, output, extends, store"]),
         ({"dedup": {"epz": 0.1}}, ["dedup.epz: unknown field", "rule, eps, eps_max, keep"]),
@@ -56,12 +56,12 @@ def message(values: dict[str, Any], sets: tuple[str, ...] = ()) -> str:
         ({"filters": {"max_aspect": 0.5}}, ["filters.max_aspect: ", "greater than or equal to 1"]),
     ],
 )
-def test_one_line_names_the_field_and_what_is_allowed(values: dict[str, Any], said: list[str]) -> None:
+def test_one_line_names_the_field_and_what_is_allowed(values: dict[str, Any], expected: list[str]) -> None:
     text = message(GIVEN | values)
-    assert all(part in text for part in said), text
+    assert all(part in text for part in expected), text
 
 
-def test_every_mistake_is_named_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     text = message({"sources": ["in"], "clusters": {"probes": 0}, "dedup": {"epz": 1}})
     assert "output: missing" in text
     assert "clusters.probes: " in text
@@ -74,7 +74,7 @@ def test_missing_field(wanting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"- a\n- b\n", "expected fields and values, found a list"),
         (b"just words", "expected fields and values, found a str"),
@@ -85,18 +85,18 @@ def test_missing_field(wanting: str) -> None:
         (b"", "sources: missing; output: missing"),
     ],
 )
-def test_a_file_that_is_no_recipe(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_a_recipe(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_bytes(content)
     with pytest.raises(RecipeError) as caught:
         load(str(path), {}, [])
     text = str(caught.value)
-    assert said in text
+    assert expected in text
     assert str(path) in text
     assert "\n" not in text
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(RecipeError, match=path.name) as caught:
             load(str(path), {}, [])
@@ -104,7 +104,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "said"),
+    ("item", "expected"),
     [
         ("dedup.eps", "--set dedup.eps: expected field=value"),
         ("dedup.eps=[", "--set dedup.eps=[: no YAML"),
@@ -115,8 +115,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("dedup.eps.deep=3", "dedup.eps: "),
     ],
 )
-def test_a_set_that_does_not_fit(item: str, said: str) -> None:
-    assert said in message(GIVEN, (item,))
+def test_an_invalid_set(item: str, expected: str) -> None:
+    assert expected in message(GIVEN, (item,))
 
 
 def test_sets_go_over_overrides_over_the_file(tmp_path: Path) -> None:
@@ -146,14 +146,14 @@ def test_sets_go_over_overrides_over_the_file(tmp_path: Path) -> None:
         {"admission": {"require_stats": False}},
     ],
 )
-def test_identity_changes_with_what_decides_the_output(change: dict[str, Any]) -> None:
+def test_digest_changes_with_what_decides_the_output(change: dict[str, Any]) -> None:
     assert Recipe(**GIVEN).recipe_digest != Recipe(**(GIVEN | change)).recipe_digest
 
 
 @pytest.mark.parametrize(
     "change", [{"output": "elsewhere"}, {"store": "shared"}, {"work": {"attempts": 9, "block_rows": 1}}]
 )
-def test_identity_is_blind_to_how_and_where(change: dict[str, Any]) -> None:
+def test_digest_ignores_how_and_where(change: dict[str, Any]) -> None:
     same = Recipe(**GIVEN)
     assert same.recipe_digest == Recipe(**(GIVEN | change)).recipe_digest
     assert len(same.recipe_digest) == 16
@@ -174,7 +174,7 @@ def test_round_trip_through_yaml(tmp_path: Path) -> None:
     assert again.recipe_digest == first.recipe_digest
 
 
-def test_store_stands_in_the_output_unless_named() -> None:
+def test_store_is_in_the_output_by_default() -> None:
     assert Recipe(sources=("a",), output="out/").store_url == "out/store"
     assert Recipe(sources=("a",), output="out", store="s3://b/s").store_url == "s3://b/s"
 

@@ -1,4 +1,4 @@
-"""The recipes that we ship load, and the annotated one tells the defaults."""
+"""The recipes that we ship load, and the annotated one has the defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: self-contained, escaped, complete, and said in words where there is nothing."""
+"""The report: self-contained, escaped, complete, with a sentence in place of empty parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTILE = '</p><script>alert(\'x\')</script>" onerror="alert(1)" \x00\ud83d \u20
 
 
 class Page(HTMLParser):
-    """Checks that tags nest, and collects tags, attributes and the text that is shown."""
+    """Checks that tags nest and collects tags, attributes and visible text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ def test_a_run_without_duplicates_says_so() -> None:
 
 
 @pytest.mark.parametrize("rule", ["cover", "reference"])
-def test_a_broken_promise_is_named(rule: str) -> None:
+def test_a_broken_promise_is_reported(rule: str) -> None:
     dedup = summary_of().dedup.model_dump() | {"rule": rule}
     summary = summary_of(promise={"checked": 1000, "broken": 3}, dedup=dedup)
     text = Page(render(summary, NO_PAIRS, [], [], [])).text
@@ -206,14 +206,14 @@ def test_histogram_colours_by_the_threshold() -> None:
     assert "The vertical axis is logarithmic" not in text, "40,000 is not 50 times 900"
 
 
-def test_histogram_is_logarithmic_where_counts_differ_much() -> None:
+def test_histogram_is_logarithmic_if_counts_differ_much() -> None:
     bars, text = _bars(Histogram((0.9, 0.95, 1.0), (2_000_000_000, 1), 0.95))
     assert "The vertical axis is logarithmic" in text
     assert float(bars[1]["height"]) > 5, "a single pair is seen"
     assert "1 (< 0.01%) of them lies above" in text
 
 
-def test_a_bin_that_the_threshold_cuts_is_not_counted_for_sure() -> None:
+def test_a_bin_with_the_threshold_is_not_counted_as_above() -> None:
     bars, text = _bars(Histogram((0.9, 0.94, 0.98, 1.0), (5, 7, 2), 0.95))
     assert [bar["class"] for bar in bars] == ["below", "below", "above", "above"]
     assert "Between 2 and 9 of them lie above" in text

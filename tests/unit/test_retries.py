@@ -1,4 +1,4 @@
-"""Attempts are made again after a while that grows, and has a bound."""
+"""Retries wait for a growing, bounded time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-def test_a_transient_error_is_tried_again(slept: list[float]) -> None:
+def test_a_transient_error_is_retried(slept: list[float]) -> None:
     errors = [StorageFailed(str(n)) for n in range(7)]
 
     def call(answer: str) -> str:

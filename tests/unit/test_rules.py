@@ -18,13 +18,13 @@ Matrix = npt.NDArray[np.float64]
 
 
 def edges(score: Matrix) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Matrix]:
-    """Every pair once, as `resolve` takes them."""
+    """Every pair once, as `resolve` expects them."""
     i, j = np.triu_indices(len(score), 1)
     return i, j, score[i, j]
 
 
 def ranks(walk: list[int]) -> npt.NDArray[np.int64]:
-    """Each node's place in the walk."""
+    """Each node's position in the walk."""
     result = np.empty(len(walk), np.int64)
     result[walk] = np.arange(len(walk))
     return result
@@ -36,7 +36,7 @@ def everywhere(n: int) -> npt.NDArray[np.bool_]:
 
 
 def check(resolved: rules.Resolved, expected: dict[int, set[int]]) -> None:
-    """The outcome is the oracle's, and each representative is kept."""
+    """Checks that the outcome equals the oracle's and each representative is kept."""
     assert resolved.kept.tolist() == [expected[i] == {i} for i in range(len(expected))]
     for i, who in enumerate(resolved.representative.tolist()):
         assert who in expected[i]
@@ -44,7 +44,7 @@ def check(resolved: rules.Resolved, expected: dict[int, set[int]]) -> None:
 
 
 def angles(*degrees: float) -> Matrix:
-    """The similarities of unit vectors of a plane."""
+    """The similarities of unit vectors in a plane."""
     radians = np.deg2rad(np.array(degrees))
     result: Matrix = np.cos(radians[:, None] - radians[None, :])
     return result
@@ -65,7 +65,7 @@ def graphs(draw: st.DrawFn) -> tuple[Matrix, list[int], list[int]]:
 
 @settings(deadline=None, max_examples=80)
 @given(graphs(), st.integers(1, 15))
-def test_both_rules_are_the_oracle_s(graph: tuple[Matrix, list[int], list[int]], level: int) -> None:
+def test_both_rules_equal_the_oracle(graph: tuple[Matrix, list[int], list[int]], level: int) -> None:
     """On random graphs full of ties, some exactly at the bound."""
     score, walk, clusters = graph
     bound = level / 16
@@ -82,10 +82,10 @@ def test_both_rules_are_the_oracle_s(graph: tuple[Matrix, list[int], list[int]],
 
 @settings(deadline=None, max_examples=40)
 @given(graphs(), st.integers(1, 15), st.integers(0, 2**32 - 1))
-def test_the_order_of_pairs_and_of_nodes_is_irrelevant(
+def test_the_order_of_pairs_and_nodes_is_irrelevant(
     graph: tuple[Matrix, list[int], list[int]], level: int, seed: int
 ) -> None:
-    """Pairs shuffled and turned, nodes renumbered: the same nodes stay, with the same stand-ins."""
+    """Pairs shuffled and swapped, nodes renumbered: the same nodes stay with the same representatives."""
     score, walk, clusters = graph
     bound, n = level / 16, len(score)
     generator = np.random.default_rng(seed)
@@ -109,7 +109,7 @@ def test_the_order_of_pairs_and_of_nodes_is_irrelevant(
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(EPS), st.sampled_from(["hard", "easy"]))
 def test_vectors_in_many_clusters(seed: int, eps: float, keep: str) -> None:
-    """k >= 16, six eps, hard and easy, on clumped vectors: the oracle's, and the rule's promise."""
+    """k >= 16, six eps, hard and easy, on clumped vectors: the oracle's decisions, the rule's guarantee."""
     generator = np.random.default_rng(seed)
     centres = generator.normal(size=(18, 6))
     rows = (centres[generator.integers(0, 18, 70)] + 0.15 * generator.normal(size=(70, 6))).astype(np.float16)
@@ -138,11 +138,11 @@ def test_vectors_in_many_clusters(seed: int, eps: float, keep: str) -> None:
 @pytest.mark.parametrize(
     ("walk", "cover", "reference"),
     [
-        ([0, 1, 2], [0, 0, 2], [0, 0, 0]),  # 10 falls to 0; 20 falls to 10, which is not there
+        ([0, 1, 2], [0, 0, 2], [0, 0, 0]),  # 10 is removed for 0; 20 for 10, which is not kept
         ([2, 1, 0], [0, 2, 2], [2, 2, 2]),
         ([1, 0, 2], [1, 1, 1], [1, 1, 1]),
         ([1, 2, 0], [1, 1, 1], [1, 1, 1]),
-        ([0, 2, 1], [0, 0, 2], [0, 0, 2]),  # 10 is as near to 0 as to 20: the earlier stands for it
+        ([0, 2, 1], [0, 0, 2], [0, 0, 2]),  # 10 is as near to 0 as to 20: the earlier represents it
         ([2, 0, 1], [0, 2, 2], [0, 2, 2]),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_chain_of_three(walk: list[int], cover: list[int], reference: list[int
 
 @pytest.mark.parametrize("n", [1, 2, 9, 30])
 def test_a_long_chain(n: int) -> None:
-    """Walked end to end, the reference leaves one of a chain, the cover every second."""
+    """Walked end to end, the reference rule keeps one of a chain, the cover rule every second."""
     score = np.round(angles(*(10.0 * i for i in range(n))), 9)
     i, j, value = edges(score)
     rank = np.arange(n)
@@ -169,7 +169,7 @@ def test_a_long_chain(n: int) -> None:
 
 
 def test_a_chain_across_clusters() -> None:
-    """The cover rule sees pairs of two clusters, the reference rule only those inside one."""
+    """The cover rule uses pairs across clusters, the reference rule only those inside one."""
     i, j = np.array([0, 1, 2, 3]), np.array([1, 2, 3, 4])
     value = np.full(4, 0.99)
     cluster = np.array([0, 0, 1, 1, 0])
@@ -177,15 +177,15 @@ def test_a_chain_across_clusters() -> None:
     assert rules.cover(rank, i, j, value, 0.98).representative.tolist() == [0, 0, 2, 2, 4]
     reference = rules.reference(rank, cluster, i, j, value, 0.98)
     assert reference.representative.tolist() == [0, 0, 2, 2, 4]
-    # 1 falls to 0, whose cluster is another; 2 then stays, though 1 was before it.
+    # 1 is removed for 0 of another cluster; 2 then stays, although 1 was before it.
     cover = rules.cover(rank, i, j, value, 0.98)
     across = rules.reference(rank, np.array([0, 1, 1, 1, 1]), i, j, value, 0.98)
     assert cover.kept.tolist() == [True, False, True, False, True]
     assert across.representative.tolist() == [0, 1, 1, 1, 1]
 
 
-def test_a_representative_that_fell_to_another_cluster() -> None:
-    """Decided cluster by cluster, 2 would fall to 1; but 1 fell to 0 of another cluster: 2 stays."""
+def test_a_representative_removed_by_another_cluster() -> None:
+    """Decided by cluster, 1 would remove 2; but 0 of another cluster removes 1, so 2 stays."""
     i, j, value = np.array([0, 1]), np.array([1, 2]), np.array([0.99, 0.99])
     resolved = rules.cover(np.array([0, 1, 2]), i, j, value, 0.98)
     assert resolved.representative.tolist() == [0, 0, 2]
@@ -219,7 +219,7 @@ def test_the_bound_is_sharp_to_the_last_bit(ulps: int) -> None:
 
 
 def test_equally_near_representatives_go_by_rank() -> None:
-    """Of two kept ones as similar, the earlier stands for a sample, whatever its number."""
+    """Of two equally similar kept nodes, the earlier in the walk represents, whatever its number."""
     i, j, value = np.array([0, 1]), np.array([2, 2]), np.array([0.9, 0.9])
     for rank, first in (([0, 1, 2], 0), ([1, 0, 2], 1)):
         resolved = rules.cover(np.array(rank), i, j, value, 0.5)
@@ -240,7 +240,7 @@ def test_without_pairs_all_stay(n: int) -> None:
 
 
 def test_a_chain_of_the_removed_ends_at_a_kept_one() -> None:
-    """Reference: 3's only near one is 2, 2's is 1, both removed: 0 stands for all."""
+    """Reference: 3's only neighbour is 2, 2's is 1, both removed: 0 represents all."""
     i, j = np.array([2, 0, 1]), np.array([3, 1, 2])
     resolved = rules.reference(np.arange(4), np.zeros(4, np.int64), i, j, np.full(3, 0.9), 0.5)
     assert resolved.representative.tolist() == [0, 0, 0, 0]

@@ -1,4 +1,4 @@
-"""What a worker's process is given, once, before its first unit."""
+"""What a worker process sets up once, before its first unit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import resource
 from tasks import run_units
 
 
-def test_all_open_files_that_it_may_have() -> None:
+def test_the_limit_of_open_files_is_raised() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
     try:

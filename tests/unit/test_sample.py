@@ -1,4 +1,4 @@
-"""The planted sample: img2dataset's format, a truth that holds, and a task of fair difficulty."""
+"""The planted sample: img2dataset's format, a correct ground truth, and a task of fair difficulty."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JSON_FIELDS = [
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All samples in the order of shards, as webdataset sees them."""
+    """All samples in the order of shards, as webdataset reads them."""
     tars = [str(tar) for tar in sorted((folder / "shards").glob("*.tar"))]
     return list(wds.WebDataset(tars, shardshuffle=False))
 
@@ -64,7 +64,7 @@ def test_equal_arguments_write_equal_bytes(tmp_path: Path) -> None:
     )
 
 
-def test_the_folder_holds_what_img2dataset_leaves(small: Small) -> None:
+def test_the_folder_has_the_files_of_img2dataset(small: Small) -> None:
     folder, _ = small
     endings = (".parquet", ".tar", "_stats.json")
     expected = {f"{shard:05d}{ending}" for shard in range(3) for ending in endings}
@@ -119,12 +119,12 @@ def test_keys_follow_img2datasets_formula(small: Small) -> None:
     folder, _ = small
     for shard in range(3):
         rows = pq.read_table(folder / "shards" / f"{shard:05d}.parquet")
-        keys = rows.column("key").to_pylist()  # 21 rows a shard: two digits, five for the shard
+        keys = rows.column("key").to_pylist()  # 21 rows per shard: two digits, five for the shard
         assert sorted(keys) == [f"{100 * shard + row:07d}" for row in range(len(keys))]
         assert keys != sorted(keys)  # download order
 
 
-def test_the_truth_holds(small: Small) -> None:
+def test_the_ground_truth_is_correct(small: Small) -> None:
     folder, truth = small
     assert json.loads((folder / "truth.json").read_text()) == truth
     assert (truth["seed"], truth["samples"]) == (5, 60)
@@ -167,11 +167,11 @@ def test_score_counts_by_hand() -> None:
     truth = {"groups": {"a": 0, "b": 0, "c": 0, "d": 1, "e": 2, "f": 2}}
     decisions = [
         ("a", True, None),
-        ("b", False, "a"),  # right
+        ("b", False, "a"),  # correct
         ("c", False, "d"),  # wrong group
         ("d", True, None),
-        ("e", False, None),  # dropped by a filter: neither right nor wrong
-        ("f", False, "e"),  # right
+        ("e", False, None),  # dropped by a filter: neither correct nor wrong
+        ("f", False, "e"),  # correct
     ]
     result = score(truth, decisions)
     assert astuple(result) == pytest.approx((2 / 3, 2 / 3, 2 / 3, 3, 3, 2))
@@ -195,7 +195,7 @@ def test_score_refuses_a_sample_decided_twice() -> None:
 
 
 def cover(uids: list[str], rows: Tensor, eps: float) -> list[tuple[str, bool, str | None]]:
-    """Keeps a sample iff no kept earlier one is above 1 - eps; by brute force."""
+    """Keeps a sample iff no kept earlier sample is above 1 - eps; brute force."""
     cosines = (rows @ rows.T).numpy()
     kept: list[int] = []
     decisions: list[tuple[str, bool, str | None]] = []

@@ -1,4 +1,4 @@
-"""The benchmark of scale on few rows: the cut into units changes nothing, the crowd is one cluster."""
+"""benchmarks.scale on few rows: the split into units changes nothing, the crowd is one cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks import scale, scale_run
 
 
 @pytest.mark.parametrize("crowd", [False, True])
-def test_the_cut_changes_nothing(tmp_path: Path, crowd: bool) -> None:
+def test_the_split_changes_nothing(tmp_path: Path, crowd: bool) -> None:
     scale.store(tmp_path, 5000, 48, 0, crowd, part=900)
     whole = scale_run.whole(tmp_path, crowd, shards=2)
     assert whole["k"] > 1 and 4000 < whole["kept"] < 5000

@@ -1,4 +1,4 @@
-"""What a unit leaves comes back from the ledger's row as it was; a scope holds the stage's version."""
+"""Unit outputs are read back unchanged from the ledger's rows; a scope contains the stage's version."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KINDS: dict[object, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 @given(data=st.data())
-def test_an_output_comes_back_from_its_row(stage: Stage[Any], data: st.DataObject) -> None:
+def test_an_output_is_read_back_from_its_row(stage: Stage[Any], data: st.DataObject) -> None:
     hints = get_type_hints(stage.output)
     output = stage.output(**{f.name: data.draw(KINDS[hints[f.name]]) for f in fields(stage.output)})
     row = output.to_row()
@@ -60,14 +60,14 @@ def test_a_row_of_another_form_is_refused() -> None:
         from_row(EmbedOutput, OutputRow(5, {}, {"unreadable": 0}))
 
 
-def test_stages_are_told_apart() -> None:
+def test_stages_are_distinct() -> None:
     assert list(BY_NAME.values()) == list(STAGES)
     places = {(stage.folder, stage.in_output) for stage in STAGES}
     assert len(places) == len(STAGES), "two stages would clean up each other's files"
     assert len({stage.scope("store") for stage in STAGES}) == len(STAGES)
 
 
-def test_a_scope_holds_the_version() -> None:
+def test_a_scope_contains_the_version() -> None:
     mended = replace(EMBED, version=EMBED.version + 1)
     assert mended.scope("store", [1]) != EMBED.scope("store", [1]) != EMBED.scope("store", [2])
     assert EMBED.scope("store", [1]) == EMBED.scope("store", [1])

@@ -1,4 +1,4 @@
-"""The summary: one model, read strictly, compared without what varies."""
+"""The summary: one model, parsed strictly, compared without the fields that vary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from made_core.output.summary import Summary
 from tests.support.summaries import summary_of
 
 
-def test_it_comes_back_from_its_text(tmp_path: Path) -> None:
+def test_it_is_read_back_from_its_text(tmp_path: Path) -> None:
     given = summary_of(recall={
         "queries": 10, "with_duplicates": 2, "pairs": 4, "found": 3, "estimate": 0.75, "low": 0.2,
         "high": 0.97, "probes": 1,
@@ -25,18 +25,18 @@ def test_it_comes_back_from_its_text(tmp_path: Path) -> None:
     assert json.loads(given.json_text())["samples"]["in"] == given.samples.in_
 
 
-def test_a_summary_of_another_version_is_none(tmp_path: Path) -> None:
+def test_a_summary_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps(summary_of().document() | {"plan": "0"}))
     assert summary.read(str(tmp_path)) is None
     with pytest.raises(DamagedFile, match="run r: its summary"):
         summary.parsed({"plan": "0"}, "r")
 
 
-def test_when_and_how_fast_makes_no_other_output() -> None:
+def test_times_do_not_change_the_output() -> None:
     given = summary_of()
     assert given.same_output(summary_of(seconds=1.0, seconds_by_stage={}, started="later"))
     assert not given.same_output(summary_of(run="another"))
 
 
-def test_every_field_has_a_sentence() -> None:
+def test_every_field_has_a_description() -> None:
     assert all(field.description for field in Summary.model_fields.values())

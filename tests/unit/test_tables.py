@@ -1,4 +1,4 @@
-"""The tables of a shard: its metadata and further ones, read by name."""
+"""The tables of a shard: its metadata and additional ones, read by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def part(tmp_path: Path) -> corpora.Part:
 
 
 def score(folder: Path, values: list[float]) -> FileRef:
-    """A table of one column."""
+    """A table with one column."""
     table = pa.table({"value": values})
     return files.put(str(folder / f"{len(values)}.parquet"), partial(pq.write_table, table))
 
@@ -47,7 +47,7 @@ def test_columns_of_several_tables(part: corpora.Part, tmp_path: Path) -> None:
     assert corpora.read(ref) == scored
 
 
-def test_a_table_that_is_not_there(part: corpora.Part) -> None:
+def test_a_missing_table(part: corpora.Part) -> None:
     with pytest.raises(RecipeError, match=r"score\.value: shard 00000 has no table score; its tables: none"):
         tables.read(part, ["score.value"])
 

@@ -1,4 +1,4 @@
-"""A tar comes apart and together again byte for byte, and one that is not whole is never read."""
+"""A tar is split and rebuilt byte for byte, and an incomplete tar is never read."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def held(tar: Path) -> list[Sample]:
 
 
 def as_pairs(found: list[Sample]) -> list[tuple[str, dict[str, bytes]]]:
-    """What matters of samples."""
+    """The compared fields of samples."""
     return [(s.key, s.members) for s in found]
 
 
 @pytest.fixture
 def tar(tmp_path: Path) -> Iterator[Path]:
-    """Where a test puts a tar."""
+    """The path of a test's tar."""
     yield tmp_path / "00000.tar"
 
 
@@ -64,7 +64,7 @@ def test_round_trip(tar: Path, parts: dict[str, dict[str, bytes]]) -> None:
     assert tar.read_bytes() == first
 
 
-def test_write_is_plain_and_the_same_at_any_time(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_is_plain_and_reproducible(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given_samples = [Sample(f"{i:08d}", "", members(i)) for i in range(3)]
     samples.write(tar, iter(given_samples))
     first = tar.read_bytes()
@@ -82,7 +82,7 @@ def test_write_is_plain_and_the_same_at_any_time(tar: Path, monkeypatch: pytest.
 
 
 def small_tar() -> tuple[bytes, int]:
-    """(a tar with zero blocks in its data too, where its end marker begins)."""
+    """(a tar whose data also has zero blocks, the offset of its end marker)."""
     files = [
         ("0.jpg", random.Random(1).randbytes(700)),
         ("0.txt", b""),
@@ -112,7 +112,7 @@ def test_a_truncated_tar_is_never_read(tar: Path) -> None:
                 pytest.fail(f"cut at {cut} of {len(data)} reads as whole")
 
 
-def test_truncations_that_other_readers_take_for_whole(tar: Path) -> None:
+def test_truncations_that_other_readers_accept(tar: Path) -> None:
     """The reason for the check: tarfile and webdataset see a clean end at these cuts."""
     data, end = small_tar()
     misled = 0
@@ -144,14 +144,14 @@ def test_real_looking_shard_truncated_at_random(tmp_path: Path, format: int) -> 
     [b"", b"no tar at all", b"\xff" * 5000, b"<html>" * 500, b"\x1f\x8b\x08" + bytes(range(256)) * 8],
     ids=["empty", "short", "bytes", "html", "gzip"],
 )
-def test_what_is_no_tar(tar: Path, data: bytes) -> None:
+def test_a_file_that_is_not_a_tar(tar: Path, data: bytes) -> None:
     tar.write_bytes(data)
     with pytest.raises(CorruptShard, match=r"00000\.tar"):
         samples.index(tar)
 
 
 def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
-    """Its members have no place that could be read by itself."""
+    """Its members cannot be read separately."""
     tar = tmp_path / "00000.tar"
     with tarfile.open(tar, "w:gz") as packed:
         packed.addfile(tarfile.TarInfo("0.jpg"), io.BytesIO())
@@ -159,7 +159,7 @@ def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
         samples.index(tar)
 
 
-def test_a_cut_names_the_member(tar: Path) -> None:
+def test_a_truncation_names_the_member(tar: Path) -> None:
     tar.write_bytes(tar_bytes([("0.jpg", b"0" * 600), ("1.jpg", b"1" * 600)])[: 4 * BLOCK])
     with pytest.raises(CorruptShard, match=r"cut off inside '1\.jpg'"):
         samples.index(tar)
@@ -168,7 +168,7 @@ def test_a_cut_names_the_member(tar: Path) -> None:
 @pytest.mark.parametrize("kind", [b"0", b"Z"], ids=["file", "unknown"])
 @pytest.mark.parametrize("size", [-BLOCK, -2 * BLOCK, -10 * BLOCK])
 def test_headers_that_point_back(tar: Path, size: int, kind: bytes) -> None:
-    """A negative size makes a reader without care go in circles for ever."""
+    """A negative size makes a careless reader loop forever."""
     data = bytearray(tar_bytes([("0.jpg", b""), ("1.jpg", b"")]))
     header = data[BLOCK : 2 * BLOCK]
     header[156:157] = kind
@@ -181,7 +181,7 @@ def test_headers_that_point_back(tar: Path, size: int, kind: bytes) -> None:
         samples.index(tar)
 
 
-def test_a_size_below_nothing(tar: Path) -> None:
+def test_a_negative_size(tar: Path) -> None:
     data = bytearray(tar_bytes([("0.jpg", b"")]))
     data[124:136] = b"\xff" * 12
     data[148:156] = b" " * 8
@@ -200,14 +200,14 @@ def test_garbage_between_members(tar: Path) -> None:
 
 def test_a_damaged_header(tar: Path) -> None:
     data = bytearray(tar_bytes([(f"{i}.jpg", bytes([i]) * 600) for i in range(4)]))
-    for at in {*range(3 * BLOCK, 4 * BLOCK)} - {3 * BLOCK + 155}:  # a blank behind the checksum
+    for at in {*range(3 * BLOCK, 4 * BLOCK)} - {3 * BLOCK + 155}:  # a space after the checksum
         broken = bytes(data[:at]) + bytes([data[at] ^ 0x15]) + bytes(data[at + 1 :])
         tar.write_bytes(broken)
         with pytest.raises(CorruptShard):
             samples.index(tar)
 
 
-def test_any_damage_is_an_error_of_ours_or_none(tar: Path) -> None:
+def test_any_damage_is_a_made_error_or_none(tar: Path) -> None:
     """No exception of another kind, no endless loop, no member beyond the file."""
     dice = random.Random(5)
     long = "directory/" * 12 + "name.jpg"
@@ -218,7 +218,9 @@ def test_any_damage_is_an_error_of_ours_or_none(tar: Path) -> None:
             broken[dice.randrange(len(data) // 2)] = dice.choice(
                 [0, 0x20, 0x2D, 0x30, 0x37, 0x78, 0x80, 0xFF]
             )
-        for at in range(0, len(broken), BLOCK):  # checksums that fit, so that the damage gets through
+        for at in range(
+            0, len(broken), BLOCK
+        ):  # corrected checksums, so that the damage is not caught by them
             broken[at + 148 : at + 156] = b" " * 8
             broken[at + 148 : at + 156] = b"%06o\0 " % sum(broken[at : at + BLOCK])
         broken[-2 * BLOCK :] = bytes(2 * BLOCK)
@@ -238,18 +240,18 @@ def test_a_long_chain_of_headers(tar: Path) -> None:
         samples.index(tar)
 
 
-def test_members_apart(tar: Path) -> None:
+def test_members_that_are_not_adjacent(tar: Path) -> None:
     tar.write_bytes(tar_bytes([("0.jpg", b"a"), ("1.jpg", b"b"), ("1.txt", b"c"), ("0.txt", b"d")]))
     assert as_pairs(held(tar)) == [("0", {"jpg": b"a", "txt": b"d"}), ("1", {"jpg": b"b", "txt": b"c"})]
     assert [e.row for e in samples.index(tar).entries] == [0, 1]
 
 
-def test_a_key_met_twice_is_two_samples(tar: Path) -> None:
+def test_a_repeated_key_is_two_samples(tar: Path) -> None:
     tar.write_bytes(tar_bytes([("0.jpg", b"a"), ("0.txt", b"b"), ("0.jpg", b"c"), ("0.txt", b"d")]))
     assert as_pairs(held(tar)) == [("0", {"jpg": b"a", "txt": b"b"}), ("0", {"jpg": b"c", "txt": b"d"})]
 
 
-def test_what_is_no_sample_is_counted(tar: Path) -> None:
+def test_strays_are_counted(tar: Path) -> None:
     with tarfile.open(tar, "w") as packed:
         folder = tarfile.TarInfo("folder.d")
         folder.type = tarfile.DIRTYPE
@@ -257,7 +259,7 @@ def test_what_is_no_sample_is_counted(tar: Path) -> None:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
             link = tarfile.TarInfo("0.png")
             link.type, link.linkname = kind, "0.jpg"
-            link.size = 10**9 if kind == tarfile.LNKTYPE else 0  # meaningless, and some makers do
+            link.size = 10**9 if kind == tarfile.LNKTYPE else 0  # meaningless, but some tools write it
             packed.addfile(link)
         for name in ("README", ".hidden", "a/b"):
             packed.addfile(tarfile.TarInfo(name))
@@ -276,7 +278,7 @@ def test_a_tar_without_samples(tar: Path) -> None:
 
 @pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("key", ["k" * 150, "ü" * 80, "日本" * 60, "dir.d/" * 30 + "key", "a b'\"\\"])
-def test_long_and_foreign_names(tar: Path, key: str, format: int) -> None:
+def test_long_and_non_ascii_names(tar: Path, key: str, format: int) -> None:
     tar.write_bytes(tar_bytes([(f"{key}.jpg", b"a" * 600), (f"{key}.txt", b"b")], format))
     found = held(tar)
     assert as_pairs(found) == [(key, {"jpg": b"a" * 600, "txt": b"b"})]
@@ -284,7 +286,7 @@ def test_long_and_foreign_names(tar: Path, key: str, format: int) -> None:
     assert as_pairs(held(tar)) == as_pairs(found)
 
 
-def test_names_that_are_no_text(tar: Path) -> None:
+def test_names_that_are_not_text(tar: Path) -> None:
     name = b"\xff\xfe.jpg".decode("utf-8", "surrogateescape")
     tar.write_bytes(tar_bytes([(name, b"a")]))
     found = held(tar)
@@ -301,12 +303,12 @@ def test_suffixes_as_written(tar: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "WEBP"])
-def test_what_is_a_image(suffix: str) -> None:
+def test_which_suffixes_are_images(suffix: str) -> None:
     assert Sample("0", "", {"txt": b"t", suffix: b"p"}).image == b"p"
     assert Sample("0", "", {"txt": b"t", f"seg.{suffix}": b"p"}).image is None
 
 
-def test_content_tells_names_and_bytes_apart() -> None:
+def test_content_depends_on_names_and_bytes() -> None:
     variants = [
         {"jpg": b"ab", "txt": b"c"},
         {"jpg": b"a", "txt": b"bc"},
@@ -337,7 +339,7 @@ def test_webdataset_reads_the_same(tmp_path: Path, format: int) -> None:
     assert ours == theirs
 
 
-def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+def test_a_file_that_is_truncated_while_it_is_read(tmp_path: Path) -> None:
     tar = make_shard(tmp_path, "00000", [("0", members(0)), ("1", members(1))])
     entries = samples.index(tar).entries
     os.truncate(tar, 2 * BLOCK)
@@ -350,7 +352,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
 
 
 def header(name: bytes, kind: bytes, size: bytes) -> bytes:
-    """A header block with these fields and a checksum that fits."""
+    """A header block with these fields and a valid checksum."""
     block = bytearray(name.ljust(100, b"\0") + b"0000644\0" * 3 + size.ljust(12, b"\0")).ljust(BLOCK, b"\0")
     block[148:156] = b" " * 8
     block[156:157] = kind
@@ -363,8 +365,8 @@ def header(name: bytes, kind: bytes, size: bytes) -> bytes:
 @pytest.mark.parametrize(
     "size", [b"77777777777", b"\x80" + b"\0" * 7 + b"\x7f\xff\xff\xff", b"\xff" * 10 + b"\xfe\0"]
 )
-def test_a_long_header_takes_no_memory(tar: Path, kind: bytes, size: bytes) -> None:
-    """One that claims gigabytes, or less than nothing, is refused before a buffer is made for it."""
+def test_a_long_header_allocates_no_memory(tar: Path, kind: bytes, size: bytes) -> None:
+    """A header with a huge or negative size is refused before a buffer is allocated."""
     tar.write_bytes(header(b"@long", kind, size) + tar_bytes([("0.jpg", b"0")]))
     with pytest.raises(CorruptShard, match="a header claims"):
         samples.index(tar)
@@ -373,7 +375,7 @@ def test_a_long_header_takes_no_memory(tar: Path, kind: bytes, size: bytes) -> N
 def test_a_sparse_map_beyond_the_end(tar: Path) -> None:
     """tarfile's own IndexError."""
     old = bytearray(header(b"0.jpg", b"S", b"00000000000"))
-    old[482] = 1  # the map goes on in another block
+    old[482] = 1  # the map continues in another block
     old[148:156] = b" " * 8
     old[148:156] = b"%06o\0 " % sum(old)
     tar.write_bytes(old)
@@ -381,8 +383,8 @@ def test_a_sparse_map_beyond_the_end(tar: Path) -> None:
         samples.index(tar)
 
 
-def test_a_name_with_a_zero_byte_is_no_sample(tar: Path) -> None:
-    """Written again, it would end there: another name, perhaps another member's."""
+def test_a_name_with_a_nul_byte_is_not_a_sample(tar: Path) -> None:
+    """Rewritten, the name would end there and might equal another member's."""
     files = [("ü.jpg", b"a"), ("ü.jpg\0x", b"b"), ("ü\0.txt", b"c"), ("ü.txt", b"d")]
     tar.write_bytes(tar_bytes(files, tarfile.PAX_FORMAT))
     assert samples.index(tar).stray == 2
@@ -393,10 +395,10 @@ def test_a_name_with_a_zero_byte_is_no_sample(tar: Path) -> None:
     ("code", "expected"),
     [(errno.EIO, StorageFailed), (errno.ESTALE, StorageFailed), (errno.EINVAL, CorruptShard)],
 )
-def test_a_disk_that_fails_is_no_corrupt_shard(
+def test_a_disk_error_is_not_a_corrupt_shard(
     code: int, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is tried again; what tarfile's own seeks refuse is a header that lies."""
+    """It is retried; an offset that tarfile cannot seek to is an invalid header."""
     tar = make_shard(tmp_path, "00000", [("a", members(1))])
 
     def fail(_: object) -> None:

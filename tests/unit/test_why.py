@@ -1,4 +1,4 @@
-"""What became of a sample, in words: what it is, whom it represents, and which uid is meant."""
+"""`made why`: the sample, what it represents, and uid prefixes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def decision(row: int, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """A kept sample that represents 12 others, and one that represents nobody."""
+    """A kept sample that represents 12 others, and one that represents none."""
     sources = [(f"{n:08d}", members(n, f"caption [b]{n}[/b]\n", url=f"https://x/{n}")) for n in range(14)]
     shard = make_shard(tmp_path / "in", "00000", sources)
     rows = [decision(0, uid=KEPT, kept=True, output_shard="0", output_key="000")]
@@ -50,7 +50,7 @@ def output(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def said(output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+def explain(output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("COLUMNS", "200")
 
     def explain(uid: str) -> str:
@@ -60,27 +60,27 @@ def said(output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     return explain
 
 
-def test_a_kept_sample_and_whom_it_represents(said: Any) -> None:
-    text = said(KEPT)
+def test_a_kept_sample_and_what_it_represents(explain: Any) -> None:
+    text = explain(KEPT)
     assert '"the [i]kept[/i] one"' in text and '"https://kept/0"' in text
     assert "12 removed samples, the 10 most similar:" in text
     lines = [line.split("│")[2].split() for line in text.splitlines() if "near_duplicate" in line]
     assert lines == [[f"bbbbbbbb{n:08x}", "near_duplicate", f"{1 - n / 100:.6f}"] for n in range(1, 11)]
 
 
-def test_a_kept_sample_that_represents_nobody(said: Any) -> None:
-    text = said("aaaaaaaa00000001")
+def test_a_kept_sample_that_represents_none(explain: Any) -> None:
+    text = explain("aaaaaaaa00000001")
     assert "no removed sample" in text and "│ caption    │ none " in text
 
 
-def test_a_removed_sample(said: Any) -> None:
-    text = said("bbbbbbbb00000003")
+def test_a_removed_sample(explain: Any) -> None:
+    text = explain("bbbbbbbb00000003")
     assert '"caption [b]3[/b]\\n"' in text and '"https://x/3"' in text
     assert "near_duplicate" in text and KEPT in text and "0.970000" in text
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "changed", "shorter", "remote"])
-def test_an_input_that_is_not_there_any_more(said: Any, output: Path, how: str) -> None:
+def test_an_input_that_is_not_available(explain: Any, output: Path, how: str) -> None:
     tar = output.parent / "in" / "00000.tar"
     if how == "gone":
         tar.unlink()
@@ -91,24 +91,24 @@ def test_an_input_that_is_not_there_any_more(said: Any, output: Path, how: str) 
     else:
         names = {"changed": [f"new{n}" for n in range(14)], "shorter": ["00000000"]}[how]
         make_shard(tar.parent, "00000", [(name, members(1)) for name in names])
-    text = said("bbbbbbbb00000003")
+    text = explain("bbbbbbbb00000003")
     assert "│ caption        │ not available " in text and "│ url            │ not available " in text
     assert "near_duplicate" in text
 
 
-def test_the_first_characters_of_a_uid(said: Any, output: Path) -> None:
+def test_a_prefix_of_a_uid(explain: Any, output: Path) -> None:
     table = output / "decisions" / "00000.parquet"
     rows = pq.read_table(table).to_pylist()
     rows[13]["uid"] = "dddddddd00000001"
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), table)
     for start in ("dddddddd", "dddddddd0000000"):
-        assert "sample dddddddd00000001" in said(start)
+        assert "sample dddddddd00000001" in explain(start)
 
 
-def test_a_beginning_that_will_not_do(output: Path) -> None:
+def test_an_invalid_prefix(output: Path) -> None:
     for start, words in [
-        ("aaaaaaaa", rf"2 uids begin with aaaaaaaa, such as {KEPT}, aaaaaaaa00000001: give more of it"),
-        ("aaaaaaa", r"no sample with uid aaaaaaa in .*its first 8 or more"),
+        ("aaaaaaaa", rf"2 uids start with aaaaaaaa, such as {KEPT}, aaaaaaaa00000001: use a longer prefix"),
+        ("aaaaaaa", r"no sample with uid aaaaaaa in .*a prefix needs at least 8 characters"),
         ("cccccccc", r"^no sample with uid cccccccc in \S*$"),
     ]:
         with pytest.raises(UserError, match=words):

@@ -1,4 +1,4 @@
-"""`made why` on outputs written by hand: every reason is explained, an unknown one is named."""
+"""`made why` on hand-written outputs: known reasons are explained, unknown ones are shown by name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from made_core.reasons import Reason
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal that breaks no line."""
+    """A terminal wide enough not to wrap lines."""
     monkeypatch.setenv("COLUMNS", "300")
 
 
-def told(folder: Path, reason: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What is said of a sample that was dropped for `reason`."""
+def explained(folder: Path, reason: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The output for a sample that was dropped for `reason`."""
     (folder / "decisions").mkdir()
     row = {"uid": "u", "shard": "00000", "key": "k", "row": 0, "kept": False, "reason": reason}
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), folder / "decisions" / "00000.parquet")
@@ -36,8 +36,8 @@ def told(folder: Path, reason: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_reason_is_explained(
     reason: Reason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert f"dropped: {reason.name}, {reason.meaning} " in told(tmp_path, reason.name, capsys)
+    assert f"dropped: {reason.name}, {reason.meaning} " in explained(tmp_path, reason.name, capsys)
 
 
-def test_a_reason_of_another_version_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "dropped: own_filter " in told(tmp_path, "own_filter", capsys)
+def test_a_reason_of_another_version_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "dropped: own_filter " in explained(tmp_path, "own_filter", capsys)
