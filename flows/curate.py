@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from prefect import flow
 
-from flows import generation, preflight, servers, steps, summary
+from flows import generation, preflight, servers, steps, summarise
 from flows.engine import Engine, run_task, runner
 from flows.generation import Generation
 from flows.progress import Display
@@ -82,8 +82,8 @@ def curate(
             decided = steps.resolve(engine, embedded, clustered, pairs)
             written = steps.write(engine, embedded, decided)
 
-            rows = summary.accounts(found.shards, embedded, decided)
-            result = summary.summarise(
+            rows = summarise.accounts(found.shards, embedded, decided)
+            result = summarise.summarise(
                 engine, started, found, rows, embedded, clustered, pairs, decided, written, audited
             )
             published = summaries.read(recipe.output)

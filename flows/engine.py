@@ -117,6 +117,7 @@ class Engine:
         scope: str,
         keys: Sequence[str],
         submit: Callable[[list[str]], PrefectRayFuture],
+        gpus: float = 0,
         expect: int | None = None,
         present: Callable[[UnitOutput], bool] = present,
         missing: Callable[[], None] = lambda: None,
@@ -126,7 +127,7 @@ class Engine:
         Raises:
             Permanent: a unit failed.
         """
-        results = self.units(stage, scope, keys, submit, expect=expect, present=present, missing=missing)
+        results = self.units(stage, scope, keys, submit, gpus, expect, present, missing)
         outputs: dict[str, OutputT] = {}
         for key, result in results.items():
             if result.output is None:

@@ -1,3 +1,3 @@
-"""The core of made: types and algorithms that need neither Prefect nor Ray."""
+"""The core of made: everything that needs neither Prefect nor Ray."""
 
 __version__ = "0.2.0"

@@ -24,7 +24,9 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(
         None, description="host:port of a running Ray head; default: Ray starts on this machine"
     )
-    home: Path = Field(Path("~/.made"), description="folder of the private PostgreSQL and Prefect servers")
+    home: Path = Field(
+        Path("~/.made"), description="folder of the private PostgreSQL server's data, on a disk of this host"
+    )
     scratch: Path | None = Field(
         None, description="folder for local copies of remote files; default: the system's temporary folder"
     )

@@ -1,1 +1,1 @@
-"""Spherical k-means, rows in cluster order, and the tasks of the pair search."""
+"""Spherical k-means, rows in cluster order, and the cut of the pair search into units."""

@@ -1,1 +1,1 @@
-"""From near pairs to decisions: candidates, rules, order, decisions, and the recall of the pairs."""
+"""From cluster rows to near pairs and decisions: candidates, order, rules, and the recall of the pairs."""

@@ -1,1 +1,1 @@
-"""From a tar to embeddings and metadata: the encoders, and the stored tables."""
+"""From a tar to embeddings and metadata: the encoders, and the stored rows and metadata."""

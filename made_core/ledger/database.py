@@ -17,7 +17,7 @@ from tenacity import (
 )
 
 from made_core.errors import DatabaseError, StorageFailed
-from made_core.ledger.schema import upgrade
+from made_core.ledger.upgrade import upgrade
 
 log = logging.getLogger(__name__)
 

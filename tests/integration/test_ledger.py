@@ -31,7 +31,7 @@ from made_core.errors import (
 from made_core.ledger import postgres
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Event
-from made_core.ledger.schema import VERSION_TABLE
+from made_core.ledger.upgrade import VERSION_TABLE
 from made_core.stages import EMBED, PAIRS, TABULATE, WRITE, EmbedOutput, Stage, TabulateOutput
 from made_core.types import Account, FileRef, RunState, Shard, Unit, UnitState
 
