@@ -118,9 +118,9 @@ def _table(
 
     row("lies in", _place(record, urls))
     if record["kept"]:
-        facts: SampleFacts | None = sample_facts.of_kept(output, record)
+        facts: SampleFacts | None = sample_facts.of_kept(output, record["output_shard"], record["output_key"])
     else:
-        facts = sample_facts.of_input(urls[record["shard"]], record)
+        facts = sample_facts.of_input(urls[record["shard"]], record["row"], record["key"])
     for name in ("caption", "url"):
         row(name, "not available" if facts is None else _quoted(getattr(facts, name)))
     if record["kept"]:
