@@ -54,7 +54,7 @@ class Encoder(Part):
     config: str | None = Field(
         None,
         examples=["my-model.json"],
-        description="Path of an open_clip model config (JSON); its file name without .json is the model name.",
+        description="Path of an open_clip model config (JSON); its file name without .json is the model.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device of the model. auto: cuda if the workers have it, else cpu."
@@ -74,9 +74,7 @@ class Encoder(Part):
         if builtin and (self.pretrained or self.config):
             raise ValueError(f"model {self.model} is built in: remove `pretrained` and `config`")
         if not builtin and not self.pretrained:
-            raise ValueError(
-                f"model {self.model} needs `pretrained`: a tag or a checkpoint file"
-            )
+            raise ValueError(f"model {self.model} needs `pretrained`: a tag or a checkpoint file")
         return self
 
 
@@ -91,12 +89,9 @@ class Clusters(Part):
         1,
         ge=1,
         le=64,
-        description="Number of nearest clusters in which an image is compared. More find more duplicates "
-        "across cluster borders and take longer.",
+        description="Nearest clusters in which an image is compared.",
     )
-    samples_per_centroid: int = Field(
-        256, ge=1, le=100_000, description="Images to train on, per centroid."
-    )
+    samples_per_centroid: int = Field(256, ge=1, le=100_000, description="Images to train on, per centroid.")
     iterations: int = Field(20, ge=1, le=1000, description="Iterations of k-means.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the training sample and initial centroids.")
 
