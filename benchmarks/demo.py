@@ -20,7 +20,7 @@ def main(sample: Path, output: Path) -> int:
     """Prints the score; returns 0 if the goal is met."""
     truth = json.loads((sample / "truth.json").read_text(encoding="utf-8"))
     rows = ds.dataset(output / "decisions", format="parquet").to_table().to_pylist()
-    result = score(truth, [(r["uid"], r["kept"], r["represented_by"]) for r in rows])
+    result = score(truth["groups"], [(r["uid"], r["kept"], r["represented_by"]) for r in rows])
     table = Table(title="planted duplicates")
     for name in ("planted", "dropped", "correct", "precision", "recall", "goal"):
         table.add_column(name, justify="right")

@@ -54,12 +54,13 @@ def check_owner(url: str, recipe: Recipe, replace: bool) -> None:
     if run.held and run.holder != f"{socket.gethostname()}:{os.getpid()}":
         raise OutputError(
             f"{recipe.output} is being written by run {run.id}, held by {run.holder} "
-            f"until {run.lease_until:%Y-%m-%d %H:%M:%S %Z} unless renewed"
+            f"until {run.lease_until:%Y-%m-%d %H:%M:%S %Z} unless renewed; wait for it or name "
+            "another output"
         )
     if run.recipe_digest != recipe.recipe_digest and not replace:
         raise OutputError(
-            f"{recipe.output} belongs to run {run.id} of another recipe, created "
-            f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}; use --replace to take it over"
+            f"{recipe.output} belongs to run {run.id} with another recipe since "
+            f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}; name another output, or use --replace"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -127,7 +127,7 @@ def _urls(output: str) -> Urls:
 
 def _kept_table(decision: Decision, output: str, represented: Sequence[Represented], urls: Urls) -> Table:
     table = _table(decision, urls)
-    _add_facts(table, sample_facts.of_kept(output, asdict(decision)))
+    _add_facts(table, sample_facts.of_kept(output, str(decision.output_shard), str(decision.output_key)))
     _add(table, "outcome", "kept")
     _add(table, "output", _output(decision, output))
     for name, value in _represents(represented):
@@ -137,7 +137,7 @@ def _kept_table(decision: Decision, output: str, represented: Sequence[Represent
 
 def _dropped_table(decision: Decision, representative: Representative | None, urls: Urls) -> Table:
     table = _table(decision, urls)
-    _add_facts(table, sample_facts.of_input(urls[decision.shard], asdict(decision)))
+    _add_facts(table, sample_facts.of_input(urls[decision.shard], decision.row, decision.key))
     reason = by_name(str(decision.reason))
     meaning = f", {reason.meaning}" if reason else ""  # None: a reason of another version
     _add(table, "outcome", f"dropped: {decision.reason}{meaning}")

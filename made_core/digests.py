@@ -7,6 +7,6 @@ import json
 
 
 def digest(value: object) -> str:
-    """16 hex digits of a JSON value, blake2b-64 over its sorted text: equal values give equal digits."""
+    """16 hex digits: blake2b-64 over a JSON value's text with sorted keys; equal for equal values."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -56,7 +56,7 @@ class Encoder(Part):
     config: str | None = Field(
         None,
         examples=["my-model.json"],
-        description="Path of an open_clip model config (JSON); its file name without .json is the model name.",
+        description="Path of an open_clip model config (JSON); its file name without .json is the model.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device of the model. auto: cuda if the workers have it, else cpu."
@@ -91,8 +91,7 @@ class Clusters(Part):
         1,
         ge=1,
         le=64,
-        description="Number of nearest clusters in which an image is compared. More find more duplicates "
-        "across cluster borders and take longer.",
+        description="Nearest clusters in which an image is compared.",
     )
     samples_per_centroid: int = Field(256, ge=1, le=100_000, description="Images to train on, per centroid.")
     iterations: int = Field(20, ge=1, le=1000, description="Iterations of k-means.")

@@ -19,7 +19,7 @@ from made_core.output.accounts import ShardAccount
 from made_core.output.keep_lists import kept_table, write_keep_npy
 from made_core.output.plan import Plan
 from made_core.output.summary import Summary
-from made_core.report import examples, report
+from made_core.report import charts, examples, report
 from made_core.stages import IdentifyOutput, ResolveOutput, UnitOutput
 from made_core.types import FileRef
 from tasks.run_units import RunContext, open_log
@@ -62,7 +62,7 @@ def publish(context: RunContext, given: Publication) -> None:
     edges = np.linspace(context.bound, 1, len(given.histogram) + 1)
     page = report.render(
         summary,
-        report.Histogram(tuple(edges.tolist()), given.histogram, 1 - context.encoding.eps),
+        charts.Histogram(tuple(edges.tolist()), given.histogram, 1 - context.encoding.eps),
         examples.largest_groups(corpus, decided, GROUPS, MEMBERS),
         examples.unreadable(corpus, decided),
         [(row.shard, row.error) for row in given.accounts if row.error],

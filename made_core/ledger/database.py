@@ -127,7 +127,7 @@ def _engine(url: str) -> tuple[Engine, str]:
 
 
 def _unanswered(error: BaseException) -> bool:
-    """Whether a retry may succeed: the server is down, starting, stopping or full, or there was a deadlock."""
+    """Whether a retry may succeed: the server is down, starting, stopping, full, or had a deadlock."""
     if isinstance(error, (OperationalError, InterfaceError)):
         return True
     return isinstance(error, DBAPIError) and error.connection_invalidated

@@ -58,7 +58,7 @@ class Runs:
             if row.owner is not None:
                 raise OutputError(
                     f"{output} belongs to run {row.owner} with another recipe since "
-                    f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}; name another output, or replace it with --replace"
+                    f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}; name another output, or use --replace"
                 )
             # Neither: another process took the output between the query and the insert. Try again.
 

@@ -1,1 +1,1 @@
-"""What a run leaves: decision tables, output shards, keep lists, accounts, and how they are published."""
+"""The output of a run: decision tables, output shards, keep lists, accounts, summary, and publishing."""

@@ -1,4 +1,4 @@
-"""Accounts: samples = kept + dropped by reason + unreadable, of a shard and in all."""
+"""Accounts: samples = kept + dropped by reason + unreadable, per shard and in total."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ SCHEMA = pa.schema(
         ("url", pa.string()),
         ("state", pa.string()),  # done, failed
         ("error", pa.string()),  # why it failed
-        ("expected", pa.int64()),  # samples by its stats; null without stats
+        ("expected", pa.int64()),  # samples according to its stats; null without stats
         ("samples", pa.int64()),
         ("kept", pa.int64()),
         ("unreadable", pa.int64()),
         *((reason.name, pa.int64()) for reason in REASONS if reason is not UNREADABLE),
-        ("shortfall", pa.int64()),  # expected - samples where that is positive
+        ("shortfall", pa.int64()),  # expected - samples, at least 0
     ]
 )
 
 
 @dataclass(frozen=True)
 class ShardAccount:
-    """What became of an input shard."""
+    """The account of an input shard."""
 
     shard: str  # its id
     url: str
-    error: str | None  # why it failed
-    expected: int | None  # samples by its stats
+    error: str | None  # why it failed; None: it did not
+    expected: int | None  # samples according to its stats; None without stats
     account: Account
 
     @property
     def shortfall(self) -> int:
-        """Samples fewer than its stats say; 0 for a failed shard."""
+        """Number of samples missing compared to its stats; 0 for a failed shard."""
         if self.error is not None or self.expected is None:
             return 0
         return max(0, self.expected - self.account.samples)
@@ -60,7 +60,7 @@ def table(accounts: Sequence[ShardAccount]) -> pa.Table:
 
 
 def account(reason: Codes) -> Account:
-    """The counts of some samples' codes."""
+    """The account of samples with these codes."""
     counts = {r.name: int((reason == r.code).sum()) for r in REASONS}
     unreadable = counts.pop(UNREADABLE.name)
     return Account(

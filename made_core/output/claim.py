@@ -1,4 +1,4 @@
-"""One run an output folder: its mark says whose it is."""
+"""Claims an output folder for a run: run.json names the run that owns it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from made_core.recipe import Recipe
 
 
 class RunMark(BaseModel):
-    """What run.json holds: whose the output folder is."""
+    """The content of run.json: the run that owns the output folder."""
 
     model_config = ConfigDict(frozen=True)
 
     run: str
-    # `identity` is what versions before 0.2 wrote
+    # versions before 0.2 wrote `identity`
     recipe_digest: str = Field(validation_alias=AliasChoices("recipe_digest", "identity"))
 
 
 def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None) -> None:
-    """Marks the output folder as the run's. Raises OutputError as `check_claim` does."""
+    """Writes run.json for the run, unless it is there. Raises OutputError as `check_claim`."""
     known = check_claim(recipe, replace, log_folder)
     mine = RunMark(run=run, recipe_digest=recipe.recipe_digest)
     if known != mine:
@@ -31,25 +31,27 @@ def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None
 
 
 def check_claim(recipe: Recipe, replace: bool, log_folder: str | None) -> RunMark | None:
-    """The mark that the output folder has, None without one; changes nothing.
+    """The content of the output folder's run.json, None if it has none; changes nothing.
 
     Raises:
-        OutputError: it holds files of something else, or another run's output and not `replace`.
+        OutputError: the folder has other files and no run.json, or belongs to a run with another recipe
+            and `replace` is false.
     """
     try:
         known = RunMark.model_validate_json(files.read(files.join(recipe.output, paths.RUN_MARK)))
     except (FileNotFoundError, ValidationError):
-        ours = [files.absolute(place) for place in (recipe.store_url, log_folder) if place]
+        ours = [files.absolute(url) for url in (recipe.store_url, log_folder) if url]
         for child in sorted(_children(recipe.output)):
-            if not any(paths.inside(place, files.join(recipe.output, child)) for place in ours):
+            if not any(paths.inside(url, files.join(recipe.output, child)) for url in ours):
                 raise OutputError(
-                    f"{recipe.output} holds {child} and has no run.json, so it is not the output of a run; "
+                    f"{recipe.output} contains {child} but no run.json, so it is not the output of a run; "
                     "name an empty folder"
                 ) from None
         return None
     if known.recipe_digest != recipe.recipe_digest and not replace:
         raise OutputError(
-            f"{recipe.output} belongs to run {known.run} of another recipe; --replace takes it over"
+            f"{recipe.output} belongs to run {known.run} with another recipe; "
+            "name another output, or use --replace"
         )
     return known
 

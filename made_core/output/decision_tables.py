@@ -1,4 +1,4 @@
-"""From the global decisions back to shard order, and the check of the promise on the way."""
+"""Decision tables: converts the global decisions to one table per input shard, and checks them."""
 
 from __future__ import annotations
 
@@ -24,25 +24,22 @@ SCHEMA = pa.schema(
         ("uid", pa.string()),
         ("shard", pa.string()),  # the input shard's id
         ("key", pa.string()),  # in the input shard
-        ("row", pa.int32()),  # place in the input shard, 0 first
+        ("row", pa.int32()),  # position in the input shard, 0 for the first
         ("kept", pa.bool_()),
         ("reason", pa.string()),  # a reason's name; null: kept
-        (
-            "represented_by",
-            pa.string(),
-        ),  # uid of a kept sample; null: kept, or represented by nobody
-        ("similarity", pa.float64()),  # to that sample, of the stored rows; null without one
+        ("represented_by", pa.string()),  # uid of a kept sample; null: kept, or without representative
+        ("similarity", pa.float64()),  # cosine of its and that sample's stored rows; null without one
         ("cluster", pa.int32()),  # null: unreadable
         ("error", pa.string()),  # why it is unreadable
-        ("output_shard", pa.string()),  # where a kept sample is in the output
-        ("output_key", pa.string()),
+        ("output_shard", pa.string()),  # of a kept sample, its shard in the output
+        ("output_key", pa.string()),  # of a kept sample, its key in the output
     ]
 )
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a part's decisions table needs beside its metadata; arrays of the part's samples."""
+    """The columns of a part's decision table that are not in its metadata, by row."""
 
     reason: Codes
     represented_by: list[str | None]
@@ -54,7 +51,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Decided:
-    """The stored identities and decisions: arrays by gid, and the kept gids in order."""
+    """The stored identities and decisions by gid, and the kept gids."""
 
     uids: StoredArray
     canonical: StoredArray
@@ -66,14 +63,14 @@ class Decided:
 
 @dataclass(frozen=True)
 class Check:
-    """Removed duplicates whose similarity to their representative was computed anew."""
+    """Removed duplicates whose similarity to their representative was recomputed."""
 
     checked: int
-    broken: int  # represented by a sample that is not kept, or not within eps
+    broken: int  # of these, those whose representative is not kept or not within eps
 
 
 def opened(identities: IdentifyOutput, resolved: ResolveOutput) -> Decided:
-    """What identify and resolve put, read as it is asked for. Raises DamagedFile."""
+    """Opens the outputs of identify and resolve; their content is read on access. Raises DamagedFile."""
     return Decided(
         *map(
             StoredArray,
@@ -86,47 +83,50 @@ def opened(identities: IdentifyOutput, resolved: ResolveOutput) -> Decided:
 
 
 def columns(part: Part, corpus: Corpus, decided: Decided, plan: Plan, bound: float) -> tuple[Columns, Check]:
-    """A part's decision columns, each similarity computed from the stored rows, and the check.
+    """A part's decision columns, with similarities computed from the stored rows, and their check.
 
-    Reads the part's slices, and single rows for who stands for its samples. Raises DamagedFile.
+    Reads the part's slices, and single rows for representatives. Raises DamagedFile.
     """
     here = part.start, part.stop
     reason, representative = decided.reason.rows(*here), decided.representative.rows(*here)
     removed = np.flatnonzero((reason != KEPT) & (representative != NO_SAMPLE))
-    stands = representative[removed]
+    representatives = representative[removed]
     value = np.full(part.samples, np.nan)
     value[removed] = similarities(
-        corpus, decided.canonical.rows(*here)[removed], decided.canonical.take(stands)
+        corpus, decided.canonical.rows(*here)[removed], decided.canonical.take(representatives)
     )
-    names: list[str | None] = [None] * part.samples
-    for place, uid in zip(removed.tolist(), decided.uids.take(stands).tolist(), strict=True):
-        names[place] = uid.decode()
+    uids: list[str | None] = [None] * part.samples
+    for row, uid in zip(removed.tolist(), decided.uids.take(representatives).tolist(), strict=True):
+        uids[row] = uid.decode()
     kept = decided.kept
     before = bisect_left(range(len(kept)), part.start, key=lambda n: int(kept.rows(n, n + 1)[0]))
     shards: list[str | None] = [None] * part.samples
     keys: list[str | None] = [None] * part.samples
-    for ordinal, place in enumerate(np.flatnonzero(reason == KEPT).tolist(), before):
-        shards[place], keys[place] = plan.name(ordinal // plan.samples_per_shard), plan.key(ordinal)
-    promised = np.isin(reason[removed], [r.code for r in DUPLICATES])
-    holds = (value[removed] > bound) & (decided.reason.take(stands) == KEPT)
-    check = Check(int(promised.sum()), int((promised & ~holds).sum()))
-    return Columns(reason, names, value, decided.cluster.rows(*here), shards, keys), check
+    for ordinal, row in enumerate(np.flatnonzero(reason == KEPT).tolist(), before):
+        shards[row], keys[row] = plan.name(ordinal // plan.samples_per_shard), plan.key(ordinal)
+    duplicate = np.isin(reason[removed], [r.code for r in DUPLICATES])
+    holds = (value[removed] > bound) & (decided.reason.take(representatives) == KEPT)
+    check = Check(int(duplicate.sum()), int((duplicate & ~holds).sum()))
+    return Columns(reason, uids, value, decided.cluster.rows(*here), shards, keys), check
 
 
 def similarities(corpus: Corpus, left: Gids, right: Gids) -> npt.NDArray[np.float64]:
-    """(n,) similarities of images by the gids of their classes' canonicals; 1 for the same image."""
+    """(n,) similarities of the images with the canonical gids left[i] and right[i]; 1 if they are equal.
+
+    Raises DamagedFile.
+    """
     result = np.ones(len(left))
     differ = np.flatnonzero(left != right)
     if len(differ):
-        needed, place = np.unique(np.concatenate([left[differ], right[differ]]), return_inverse=True)
+        needed, index = np.unique(np.concatenate([left[differ], right[differ]]), return_inverse=True)
         rows = corpus.gather(needed)
-        a, b = place[: len(differ)], place[len(differ) :]
+        a, b = index[: len(differ)], index[len(differ) :]
         result[differ] = cosine(rows[a], rows[b])
     return result
 
 
 def table(part: Part, columns: Columns) -> pa.Table:
-    """A shard's decisions, a row for EVERY sample, of `SCHEMA`. Raises DamagedFile."""
+    """A shard's decisions as a table of SCHEMA, one row for EVERY sample. Raises DamagedFile."""
     found = metadata.read_table(part.metadata, ["uid", "key", "row", "error"])
     value = columns.similarity
     return pa.table(

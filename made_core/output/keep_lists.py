@@ -1,4 +1,4 @@
-"""The keep lists: which samples stay, in DataComp's form and as a table."""
+"""The keep lists: the kept samples as a table, and in DataComp's format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEX_UID = re.compile(r"[0-9a-f]{32}")
 
 
 def kept_table(corpus: Corpus, decided: Decided) -> pa.Table:
-    """A table of SCHEMA: every sample that this run kept, in the output's order. Raises DamagedFile."""
+    """The samples that this run kept as a table of SCHEMA, in the order of the output. Raises DamagedFile."""
     kept = decided.kept.rows()
     tables = [SCHEMA.empty_table()]
     for part, positions in corpus.by_part(kept):
@@ -30,12 +30,12 @@ def kept_table(corpus: Corpus, decided: Decided) -> pa.Table:
 
 
 def all_hex(uids: Iterable[str]) -> bool:
-    """Whether all uids are 128-bit numbers in hex, which keep.npy can hold."""
+    """Whether all uids are 128-bit numbers in hex, as keep.npy requires."""
     return all(HEX_UID.fullmatch(uid) for uid in uids)
 
 
 def keep_array(uids: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    """DataComp's subset file: sorted pairs of 64-bit halves, dtype "u8,u8", of uids that are `all_hex`."""
+    """(n,) DataComp's subset format: sorted pairs of 64-bit halves, dtype "u8,u8". uids must be `all_hex`."""
     halves = [(int(u[:16], 16), int(u[16:], 16)) for u in uids]
     return np.sort(np.array(halves, np.dtype("u8,u8")))
 

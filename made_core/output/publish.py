@@ -1,4 +1,4 @@
-"""Publishing: attempts' files move to their places in the output, all or none."""
+"""Publishing: moves the files of attempts to their final URLs in the output."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from made_core.types import FileRef
 
 
 def decisions_of(output: str) -> str | None:
-    """The digest of the decisions that a finished output holds; None: it is not finished."""
-    found = summary.read(output)
-    return None if found is None else found.decisions_digest
+    """The decisions digest of a finished output; None if it is not finished."""
+    finished = summary.read(output)
+    return None if finished is None else finished.decisions_digest
 
 
 def present(output: str, refs: Sequence[FileRef], is_published: bool) -> bool:
-    """Whether a done unit's files are there: as its attempt put them, or published.
+    """Whether a done unit's files exist, where its attempt wrote them or published.
 
-    A published file of the right size may be of older decisions, unless the output `is_published`
-    with these: then its content decides.
+    Unless the output `is_published` with these decisions, a published file may belong to older ones, so
+    its content is compared and not only its size.
     """
     return all(_where(output, ref, is_published) is not None for ref in refs)
 
 
 def unmark(output: str) -> None:
-    """Says that an output is not whole, by removing its summary."""
+    """Marks an output as incomplete by removing its summary."""
     files.remove(files.join(output, paths.SUMMARY))
 
 
 def publish(output: str, refs: Sequence[FileRef]) -> None:
-    """Moves the attempts' files to their places and removes all others; may be done again.
+    """Moves the attempts' files to their final URLs and removes all other files. Idempotent.
 
-    The summary goes first and is put last, by the caller: where it stands, the output is whole.
+    Removes the summary first; the caller writes it last, so an output with a summary is complete.
 
     Raises:
-        DamagedFile: a file is neither where its attempt put it nor in its place.
+        DamagedFile: a file is neither where its attempt wrote it nor at its final URL.
     """
     unmark(output)
     wanted = {paths.published(output, ref.path) for ref in refs}
@@ -49,7 +49,9 @@ def publish(output: str, refs: Sequence[FileRef]) -> None:
     for ref in refs:
         where = _where(output, ref, is_published=False)
         if where is None:
-            raise DamagedFile(f"{ref.path} is gone before it was published")
+            raise DamagedFile(
+                f"{ref.path} is missing and was not published; run `made retry` to recompute it"
+            )
         if where == ref.path:
             files.move(where, paths.published(output, ref.path))
     for name in (*paths.SWEEP, paths.PARTS):

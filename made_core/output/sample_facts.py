@@ -1,11 +1,10 @@
-"""A sample's caption and URL: of a kept one from its output shard's table, of another from its input tar."""
+"""A sample's caption and URL: a kept sample's from its output shard's table, others' from the input tar."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -16,34 +15,34 @@ from made_core.io import files
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """What a person knows a sample by; None where it has none."""
+    """What identifies a sample to a person; None if it has none."""
 
     caption: str | None
-    url: str | None  # where img2dataset got it
+    url: str | None  # from which img2dataset downloaded the image
 
 
-def of_kept(output: str, record: dict[str, Any]) -> SampleFacts:
-    """Of a kept sample's row in `decisions`. Raises FileNotFoundError."""
-    url = files.join(output, "shards", f"{record['output_shard']}.parquet")
+def of_kept(output: str, output_shard: str, output_key: str) -> SampleFacts:
+    """The facts of a kept sample, by its shard and key in the output. Raises FileNotFoundError."""
+    url = files.join(output, "shards", f"{output_shard}.parquet")
     with files.local(url) as path:
-        wanted = [("key", "=", record["output_key"])]
+        wanted = [("key", "=", output_key)]
         (row,) = pq.read_table(path, columns=["caption", "url"], filters=wanted).to_pylist()
     return SampleFacts(row["caption"], row["url"])
 
 
-def of_input(shard: str, record: dict[str, Any]) -> SampleFacts | None:
-    """Of any sample's row in `decisions`, from the input tar at `shard`.
+def of_input(shard: str, row: int, key: str) -> SampleFacts | None:
+    """The facts of any sample, from `row` of the input tar with the URL `shard`.
 
-    None: the tar is gone, was changed, or lies in an object store, whence all of it would be fetched.
+    None if the tar is missing, has another key in that row, or is remote: it would have to be downloaded.
     """
     if not files.is_local(shard):
         return None
-    with without("torch"):  # of webdataset's
+    with without("torch"):  # optional for webdataset
         from made_core.embed import metadata
         from made_core.ingest import tar
     try:
         path = Path(files.absolute(shard))
-        entry = tar.index(path).entries[record["row"]]
+        entry = tar.index(path).entries[row]
         descriptor = os.open(path, os.O_RDONLY)
         try:
             sample = tar.load(descriptor, entry, shard)
@@ -51,7 +50,7 @@ def of_input(shard: str, record: dict[str, Any]) -> SampleFacts | None:
             os.close(descriptor)
     except (OSError, IndexError, CorruptShard, StorageFailed):
         return None
-    if metadata.valid(entry.key) != record["key"]:
+    if metadata.valid(entry.key) != key:
         return None
-    found = metadata.described(sample)
-    return SampleFacts(found.caption, found.url)
+    described = metadata.described(sample)
+    return SampleFacts(described.caption, described.url)

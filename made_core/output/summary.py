@@ -1,6 +1,6 @@
-"""The summary of a run: one model, which summary.json, the report and the command line show.
+"""The summary of a run: one model for summary.json, the report and the command line.
 
-docs/formats.md's table and docs/summary.schema.json are made from it.
+The table in docs/formats.md and docs/summary.schema.json are generated from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SampleCounts(_Facts):
     in_: int = Field(alias="in", description="Samples in the input shards that were read.")
     kept: int = Field(description="Samples in the output.")
     dropped: dict[str, int] = Field(
-        description="Samples dropped, by reason; reasons without any are left out."
+        description="Samples dropped, by reason; reasons without samples are left out."
     )
     unreadable: int = Field(description="Samples without an image that could be embedded.")
 
@@ -34,30 +34,34 @@ class Drift(_Facts):
     """How far a growing corpus has moved from its centroids."""
 
     distance: float = Field(
-        description="New images' mean distance to their centroids, as a multiple of the training images'."
+        description="Mean distance of the new images to their centroids, relative to the training images'."
     )
-    growth: float = Field(description="Images now, as a multiple of those when the centroids were trained.")
-    train_anew: bool = Field(description="Whether a run without `extends` is advised.")
+    growth: float = Field(
+        description="Number of images, relative to the number when the centroids were trained."
+    )
+    train_anew: bool = Field(
+        description="Whether new centroids are recommended: a run without `extends` trains them."
+    )
 
 
 class Extends(_Facts):
-    """What the run added to."""
+    """The run that this run extends."""
 
-    run: str = Field(description="The run that is extended.")
-    output: str = Field(description="Its output.")
-    generation: int = Field(description="2 for the first run that extends another.")
-    samples: int = Field(description="Samples of the corpus before this run.")
-    kept: int = Field(description="Of these, the kept ones.")
-    represents: int = Field(description="New samples that one of those represents.")
-    mark: str = Field(description="Digest of what this run builds on.")
+    run: str = Field(description="Id of the extended run.")
+    output: str = Field(description="Output of the extended run.")
+    generation: int = Field(description="Number of the generation; 2 for the first run that extends another.")
+    samples: int = Field(description="Samples in the corpus before this run.")
+    kept: int = Field(description="Kept samples among these.")
+    represents: int = Field(description="New samples represented by a sample kept earlier.")
+    mark: str = Field(description="Digest of the results that this run builds on.")
     drift: Drift
 
 
 class Placeholders(_Facts):
-    """Images under so many captions that they show none of them."""
+    """Images that appear under many different captions."""
 
-    images: int = Field(description="Different images that are placeholders.")
-    samples: int = Field(description="Samples that show one.")
+    images: int = Field(description="Distinct images that are placeholders.")
+    samples: int = Field(description="Samples that show a placeholder.")
 
 
 class ShardCounts(_Facts):
@@ -66,36 +70,36 @@ class ShardCounts(_Facts):
     in_: int = Field(alias="in", description="Input shards.")
     failed: int = Field(description="Input shards that could not be read.")
     out: int = Field(description="Output shards.")
-    shortfall: int = Field(description="Samples fewer than the shards' _stats.json say.")
+    shortfall: int = Field(description="Samples missing compared to the shards' _stats.json.")
 
 
 class EncoderFacts(_Facts):
     """The encoder as resolved for the run."""
 
     model: str
-    dim: int = Field(description="Length of a row.")
+    dim: int = Field(description="Dimensions of an embedding.")
     device: str
     precision: str
-    batch_size: int = Field(description="Images of a forward pass.")
+    batch_size: int = Field(description="Images per forward pass.")
     key: str = Field(description="Digest of weights, preprocessing, device, precision and batch size.")
 
 
 class ClusterSizes(_Facts):
-    """Rows of the clusters, each image once for every probe."""
+    """Rows per cluster; each image has one row per probe."""
 
     min: int
     median: float
     max: int
-    empty: int = Field(description="Clusters without a row.")
+    empty: int = Field(description="Clusters without rows.")
 
 
 class ClusterFacts(_Facts):
     """The clusters."""
 
-    k: int = Field(description="Clusters.")
-    probes: int = Field(description="Nearest clusters in which an image is compared.")
+    k: int = Field(description="Number of clusters.")
+    probes: int = Field(description="Number of nearest clusters in which an image is compared.")
     trained_on: int = Field(description="Images that the centroids were trained on.")
-    mean_cosine: float = Field(description="Of these images to their centroids.")
+    mean_cosine: float = Field(description="Mean cosine of these images to their nearest centroids.")
     sizes: ClusterSizes
 
 
@@ -103,35 +107,36 @@ class DedupFacts(_Facts):
     """The search for near pairs, and the rule."""
 
     rule: str
-    keep: str = Field(description="Who comes first, and so stays.")
+    keep: str = Field(description="The keep rule: which of several duplicates is kept.")
     eps: float
     eps_is_default: bool = Field(description="Whether eps is the encoder's default.")
     eps_max: float = Field(description="Pairs are stored down to the cosine 1 - eps_max.")
     pairs: int = Field(description="Near pairs that are stored; those of crowded clusters are not.")
     crowded_clusters: int = Field(
-        description="Clusters with too many near pairs to store (work.pairs_per_sample): they are compared "
-        "again when samples are decided."
+        description="Clusters with too many near pairs to store (work.pairs_per_sample). Their pairs are "
+        "recomputed when samples are decided."
     )
-    crowded_rows: int = Field(description="Rows of these clusters.")
+    crowded_rows: int = Field(description="Rows in these clusters.")
 
 
 class RecallFacts(_Facts):
-    """Of the near pairs at eps, how many were compared: clusters have borders."""
+    """The share of the near pairs at eps that were compared; others cross cluster borders."""
 
     queries: int = Field(
-        description="Images drawn at random. All images: exact. 0: every image probes every cluster."
+        description="Images drawn at random; the result is exact if these are all images. 0: every image "
+        "is compared in every cluster, so the recall is 1."
     )
-    with_duplicates: int = Field(description="Of these, the ones with a near pair.")
+    with_duplicates: int = Field(description="Drawn images with a near pair.")
     pairs: int = Field(description="Near pairs of the drawn images with all others.")
-    found: int = Field(description="Of these pairs, those that were compared.")
-    estimate: float | None = Field(description="found / pairs; null: no near pairs.")
-    low: float | None = Field(description="Low end of the 95 % interval.")
-    high: float | None = Field(description="High end of the 95 % interval.")
-    probes: int = Field(description="Nearest clusters in which an image is compared.")
+    found: int = Field(description="Those of these pairs that were compared.")
+    estimate: float | None = Field(description="found / pairs; null: there are no near pairs.")
+    low: float | None = Field(description="Lower bound of the 95 % interval.")
+    high: float | None = Field(description="Upper bound of the 95 % interval.")
+    probes: int = Field(description="Number of nearest clusters in which an image is compared.")
 
     @property
     def sentence(self) -> str:
-        """The figures in words."""
+        """The result as a sentence without a full stop."""
         if not self.queries:
             return "Every image was compared with every other: recall 1, exactly"
         if self.estimate is None or self.low is None or self.high is None:
@@ -144,60 +149,65 @@ class RecallFacts(_Facts):
 
 
 class Promise(_Facts):
-    """Removed duplicates whose similarity to their representative was computed again."""
+    """The check that every removed duplicate has a kept representative within eps."""
 
-    checked: int = Field(description="How many: all of them.")
+    checked: int = Field(
+        description="Removed duplicates whose similarity to their representative was recomputed: all."
+    )
     broken: int = Field(
-        description="Of these, those whose representative is not kept or not within eps; 0 under `cover`."
+        description="Those whose representative is not kept or not within eps; always 0 with rule `cover`."
     )
 
 
 class Summary(_Facts):
-    """What summary.json holds. Where it is, the output is whole."""
+    """The content of summary.json. An output with this file is complete."""
 
-    run: str = Field(description="The run's id.")
-    made: str = Field(description="Version of the program.")
-    decisions_digest: str = Field(description="Digest of all that the decisions depend on.")
+    run: str = Field(description="Id of the run.")
+    made: str = Field(description="Version of made.")
+    decisions_digest: str = Field(description="Digest of everything that the decisions depend on.")
     state: RunState = Field(description="`completed` or `completed_with_failures`.")
-    started: str = Field(description="UTC, ISO 8601.")
-    seconds: float = Field(description="Wall time of the run.")
+    started: str = Field(description="Start time of the run in UTC, ISO 8601.")
+    seconds: float = Field(description="Wall time of the run in seconds.")
     seconds_by_stage: dict[str, float] = Field(
-        description="Wall time from a stage's first start to its last finish, perhaps by an earlier run."
+        description="Wall time in seconds from a stage's first start to its last finish; an earlier run may "
+        "have done part of it."
     )
-    samples: SampleCounts = Field(description="in = kept + sum(dropped) + unreadable.")
-    extends: Extends | None = Field(description="What the run extends; null: it began a corpus.")
-    placeholders: Placeholders = Field(description="Images under many captions.")
-    shards: ShardCounts = Field(description="The shards.")
+    samples: SampleCounts = Field(description="Counts of samples: in = kept + sum(dropped) + unreadable.")
+    extends: Extends | None = Field(description="The run that this run extends; null: it started a corpus.")
+    placeholders: Placeholders = Field(description="Images that appear under many different captions.")
+    shards: ShardCounts = Field(description="Counts of shards.")
     encoder: EncoderFacts = Field(description="The encoder as resolved for the run.")
     clusters: ClusterFacts = Field(description="The clusters.")
     dedup: DedupFacts = Field(description="The search for near pairs, and the rule.")
     recall: RecallFacts | None = Field(
-        description="Of the near pairs at eps, how many were compared; null: audit.queries is 0."
+        description="The share of the near pairs at eps that were compared; null: audit.queries is 0."
     )
-    promise: Promise = Field(description="The check that every removed duplicate is represented.")
-    keep_npy: str | None = Field(description="Why keep.npy is not written; null: it is.")
+    promise: Promise = Field(
+        description="The check that every removed duplicate has a kept representative within eps."
+    )
+    keep_npy: str | None = Field(description="Why keep.npy was not written; null: it was.")
     warnings: list[str] = Field(
-        description="Tars that were not admitted, shortfalls, unreadable json or txt, stray members."
+        description="Warnings: tars not admitted, shortfalls, unreadable json or txt, stray members."
     )
-    output: str = Field(description="The output's folder or URL.")
-    store: str = Field(description="The store's folder or URL.")
+    output: str = Field(description="Folder or URL of the output.")
+    store: str = Field(description="Folder or URL of the store.")
 
     def json_text(self) -> str:
         """The text of summary.json."""
         return self.model_dump_json(by_alias=True, indent=4)
 
     def document(self) -> dict[str, Any]:
-        """What summary.json holds, as the ledger stores it."""
+        """The content of summary.json as a JSON object, for the ledger."""
         return self.model_dump(mode="json", by_alias=True)
 
     def same_output(self, other: Summary) -> bool:
-        """Whether both describe the same output, whenever and however fast it was made."""
+        """Whether both describe the same output, ignoring start and run times."""
         varies = {"started", "seconds", "seconds_by_stage"}
         return self.model_dump(exclude=varies) == other.model_dump(exclude=varies)
 
 
 def read(output: str) -> Summary | None:
-    """The summary of a finished output; None: there is none, or one of another version of made.
+    """The summary of a finished output; None if it has none, or one of another version of made.
 
     Raises StorageFailed.
     """
@@ -208,13 +218,13 @@ def read(output: str) -> Summary | None:
 
 
 def parsed(document: dict[str, Any], run: str) -> Summary:
-    """The summary that a ledger stores of a run. Raises DamagedFile: it is of another form."""
+    """The summary of a run from its ledger entry. Raises DamagedFile if it is not valid."""
     try:
         return Summary.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise DamagedFile(f"run {run}: its summary in the ledger does not parse: {error}") from None
+        raise DamagedFile(f"run {run}: its summary in the ledger is not valid: {error}") from None
 
 
 def _share(share: float) -> str:
-    """Three decimals; all but a few are never shown as all."""
+    """Three decimals; a share below 1 is never shown as 1."""
     return "> 0.999" if 0.9995 <= share < 1 else f"{share:.3f}"

@@ -1,4 +1,4 @@
-"""Output shards: the kept samples, copied byte for byte."""
+"""Writes output shards: the kept samples, copied byte for byte."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTING = pa.schema(
         ("source_key", pa.string()),  # in the input shard
         ("source_url", pa.string()),  # of the input shard
         ("caption", pa.string()),
-        ("url", pa.string()),  # where img2dataset got the image
+        ("url", pa.string()),  # from which img2dataset downloaded the image
         ("width", pa.int32()),  # pixels
         ("height", pa.int32()),
     ]
@@ -40,11 +40,15 @@ def write_shard(
     url: str,
     progress: Callable[[int], None] = lambda _: None,
 ) -> WriteOutput:
-    """Puts `<url>.tar`, `.parquet` and `_stats.json` with the samples `gids`, in their order.
+    """Writes `<url>.tar`, `<url>.parquet` and `<url>_stats.json` with the samples `gids`, in their order.
+
+    Args:
+        first_ordinal: of the first sample among the kept ones.
+        progress: called with the number of samples done so far.
 
     Raises:
-        ChangedInput: a sample is not what was embedded.
-        StorageFailed, FileNotFoundError: the input is not there.
+        ChangedInput: a sample has changed since it was embedded.
+        StorageFailed, FileNotFoundError: the input cannot be read.
     """
     records: list[dict[str, object]] = []
 
@@ -83,14 +87,14 @@ def write_shard(
         "count": n, "successes": n, "failed_to_download": 0, "failed_to_resize": 0,
         "status_dict": {"success": n},
     }  # fmt: skip
-    put_stats = files.put_bytes(f"{url}_stats.json", json.dumps(stats, indent=4).encode())
-    return WriteOutput(samples=n, tar=shard, listing=parquet, stats=put_stats)
+    stats_file = files.put_bytes(f"{url}_stats.json", json.dumps(stats, indent=4).encode())
+    return WriteOutput(samples=n, tar=shard, listing=parquet, stats=stats_file)
 
 
 def _checked(descriptor: int, entries: Sequence[tar.Entry], row: int, url: str, content: bytes) -> tar.Sample:
     if row >= len(entries):
-        raise ChangedInput(f"{url} holds {len(entries)} samples, sample {row} was embedded")
+        raise ChangedInput(f"{url} has {len(entries)} samples, but sample {row} was embedded")
     sample = tar.load(descriptor, entries[row], url)
     if sample.content_digest != content:
-        raise ChangedInput(f"{url}: sample {sample.key} (row {row}) has other bytes than embedded")
+        raise ChangedInput(f"{url}: the bytes of sample {sample.key} (row {row}) have changed")
     return sample

@@ -1,1 +1,1 @@
-"""What a person looks at: the report, examples, charts, the sweep of eps."""
+"""HTML pages for people: the report with its examples and charts, and the sweep of eps."""

@@ -1,11 +1,10 @@
-"""A sweep: what several eps would keep, from the pairs that a run stored, and what each takes first."""
+"""The sweep: what several values of eps would keep, decided from the pairs that a run stored."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -18,34 +17,36 @@ from made_core.output.decision_tables import similarities
 from made_core.output.summary import Summary
 from made_core.reasons import KEPT, NEAR_DUPLICATE
 from made_core.report import examples, html
+from made_core.report.charts import Box
 from made_core.report.report import Example
 
-EXAMPLES = 6  # pairs of images shown for each eps
-STEPS = 8  # of a sweep that names no eps
-LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT = 52, 740, 16, 240, 760, 290  # of the plot, in its view box
+EXAMPLES = 6  # pairs of images shown per eps
+STEPS = 8  # of a sweep without given eps
+BOX = Box(left=52, right=740, top=16, bottom=240)
+WIDTH, HEIGHT = 760, 290  # of the plot's view box
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one eps does to the run's own samples."""
+    """The result of one eps for the run's own samples."""
 
     eps: float
     samples: int
     kept: int
     near_duplicates: int
-    examples: tuple[tuple[Example, Example], ...]  # (kept, removed): removed here, kept at the eps before
+    examples: tuple[tuple[Example, Example], ...]  # (kept, removed at this eps but not at the previous one)
 
     @property
     def share(self) -> float:
-        """Of the samples, those that are kept."""
+        """The share of the samples that is kept."""
         return self.kept / self.samples if self.samples else 0.0
 
 
 def every(eps: Sequence[float], eps_max: float) -> list[float]:
-    """The eps to try, ascending, each once; none given: STEPS even ones up to `eps_max`.
+    """The eps to try, ascending without repetitions; without any, STEPS evenly spaced up to `eps_max`.
 
     Raises:
-        UserError: one is not between 0 and `eps_max`, down to which the pairs are stored.
+        UserError: an eps is not above 0 and up to `eps_max`: other pairs are not stored.
     """
     for value in eps:
         if not 0 < value <= eps_max + 1e-12:
@@ -56,9 +57,9 @@ def every(eps: Sequence[float], eps_max: float) -> list[float]:
 def sweep(
     corpus: Corpus, inputs: ResolveInputs, every_eps: Sequence[float], shown: int = EXAMPLES
 ) -> list[Step]:
-    """What each of the ascending eps does; nothing is embedded, clustered or compared again.
+    """The result of each eps, which must ascend. Embeddings, clusters and stored pairs are reused.
 
-    The examples are the least similar ones: where a wider eps begins to take what differs.
+    The examples are the least similar pairs: there a too large eps first removes different images.
 
     Raises:
         DamagedFile: a stored file is missing or damaged.
@@ -71,28 +72,29 @@ def sweep(
         reason = decided.reason[new]
         near = reason == NEAR_DUPLICATE.code
         removed = np.flatnonzero(near & ~before & (decided.representative[new] != NO_SAMPLE)) + corpus.begin
-        stands = decided.representative[removed]
-        examples = _examples(corpus, inputs, removed, stands, shown) if shown else ()
-        steps.append(Step(eps, len(reason), int((reason == KEPT).sum()), int(near.sum()), examples))
+        representatives = decided.representative[removed]
+        pairs = _examples(corpus, inputs, removed, representatives, shown) if shown else ()
+        steps.append(Step(eps, len(reason), int((reason == KEPT).sum()), int(near.sum()), pairs))
         before = near
     return steps
 
 
 def _examples(
-    corpus: Corpus, inputs: ResolveInputs, removed: Gids, stands: Gids, shown: int
+    corpus: Corpus, inputs: ResolveInputs, removed: Gids, representatives: Gids, shown: int
 ) -> tuple[tuple[Example, Example], ...]:
-    first = inputs.identities.canonical
-    value = similarities(corpus, first[removed], first[stands])
+    canonical = inputs.identities.canonical
+    value = similarities(corpus, canonical[removed], canonical[representatives])
     least = np.lexsort((removed, value))[:shown]
-    wanted = np.unique(np.concatenate([removed[least], stands[least]]))
+    wanted = np.unique(np.concatenate([removed[least], representatives[least]]))
     found = examples.images(corpus, wanted)
     return tuple(
-        (found[int(stands[n])], examples.compared(found[int(removed[n])], float(value[n]))) for n in least
+        (found[int(representatives[n])], examples.compared(found[int(removed[n])], float(value[n])))
+        for n in least
     )
 
 
 class SweepStep(BaseModel):
-    """What one eps does, without images."""
+    """The result of one eps, without images."""
 
     eps: float
     samples: int
@@ -102,15 +104,15 @@ class SweepStep(BaseModel):
 
 
 class Sweep(BaseModel):
-    """What sweep.json holds."""
+    """The content of sweep.json."""
 
     run: str
-    decisions_digest: str  # of the decisions that the sweep is about
+    decisions_digest: str  # of the run's decisions
     steps: list[SweepStep]
 
 
 def document(run: Summary, steps: Sequence[Step]) -> Sweep:
-    """The steps for a JSON file, without images."""
+    """The content of sweep.json for these steps."""
     rows = [
         SweepStep(
             eps=round(s.eps, 12), samples=s.samples, kept=s.kept, share=round(s.share, 6),
@@ -122,30 +124,38 @@ def document(run: Summary, steps: Sequence[Step]) -> Sweep:
 
 
 def render(run: Summary, steps: Sequence[Step]) -> str:
-    """The sweep as an HTML page that needs no other file. `run`: the run's summary."""
+    """The sweep as a self-contained HTML page. `run`: the run's summary."""
     return html.fill(
         "sweep.html.j2",
         run=run,
         steps=steps,
         plot=_plot(steps),
         size=(WIDTH, HEIGHT),
-        box={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+        box=BOX,
     )
 
 
-def _plot(steps: Sequence[Step]) -> dict[str, Any]:
-    """The plot's points and ticks, in units of its view box: eps across, kept share up."""
+@dataclass(frozen=True)
+class Plot:
+    """The plot of kept share over eps, in units of its view box."""
+
+    line: str  # points of an SVG polyline
+    points: tuple[tuple[float, float, Step], ...]  # (x, y, step)
+    ys: tuple[tuple[float, str], ...]  # grid lines: (y, label)
+
+
+def _plot(steps: Sequence[Step]) -> Plot:
     widest = steps[-1].eps
     lowest = math.floor(20 * min(s.share for s in steps)) / 20  # to a whole twentieth
     span = max(0.05, 1 - lowest)
 
     def y(share: float) -> float:
-        return round(BOTTOM - (share - lowest) / span * (BOTTOM - TOP), 2)
+        return round(BOX.bottom - (share - lowest) / span * (BOX.bottom - BOX.top), 2)
 
-    points = [(round(LEFT + s.eps / widest * (RIGHT - LEFT), 2), y(s.share), s) for s in steps]
+    points = [(round(BOX.left + s.eps / widest * (BOX.right - BOX.left), 2), y(s.share), s) for s in steps]
     ticks = [lowest + span * n / 5 for n in range(6)]
-    return {
-        "line": " ".join(f"{x},{at}" for x, at, _ in points),
-        "points": points,
-        "ys": [(y(tick), f"{100 * tick:.0f} %") for tick in ticks],
-    }
+    return Plot(
+        line=" ".join(f"{x},{at}" for x, at, _ in points),
+        points=tuple(points),
+        ys=tuple((y(tick), f"{100 * tick:.0f} %") for tick in ticks),
+    )

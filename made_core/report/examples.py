@@ -1,4 +1,4 @@
-"""What the report shows of single samples: the largest duplicate groups, what was unreadable."""
+"""The report's examples: the largest groups of duplicates, and unreadable samples."""
 
 from __future__ import annotations
 
@@ -18,47 +18,51 @@ from made_core.output.decision_tables import Decided, similarities
 from made_core.reasons import DUPLICATES, UNREADABLE
 from made_core.report.report import Example, Group, Unreadable, thumbnail
 
-EXAMPLES = 5  # samples named for each kind of error
+EXAMPLES = 5  # samples listed per error
 
 
 def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) -> list[Group]:
-    """The kept samples that stand for most others, with some of those, the nearest first.
+    """The kept samples that represent most others, each with the most similar of these.
 
-    Raises DamagedFile.
+    Args:
+        groups: maximum number of groups. members: maximum number of removed samples per group.
+
+    Raises:
+        DamagedFile: a stored file is missing or damaged.
     """
     duplicate = np.isin(decided.reason.rows(), [r.code for r in DUPLICATES])
-    duplicate[: corpus.begin] = False  # an earlier run's report shows those
+    duplicate[: corpus.begin] = False  # these are in the report of an earlier run
     representative = decided.representative.rows()
     removed = np.flatnonzero(duplicate & (representative != NO_SAMPLE))
-    stands = representative[removed]
-    kept, counts = np.unique(stands, return_counts=True)
+    representatives = representative[removed]
+    kept, counts = np.unique(representatives, return_counts=True)
     chosen = kept[np.lexsort((kept, -counts))[:groups]]
     shown: list[tuple[int, Gids, np.ndarray[tuple[int], np.dtype[np.float64]]]] = []
     for gid in chosen.tolist():
-        others = removed[stands == gid]
+        others = removed[representatives == gid]
         value = similarities(
             corpus, decided.canonical.take(others), decided.canonical.take(np.full(len(others), gid))
         )
         order = np.lexsort((others, -value))[:members]
         shown.append((gid, others[order], value[order]))
     wanted = np.array(sorted({g for gid, others, _ in shown for g in (gid, *others.tolist())}), int)
-    found = images(corpus, wanted)
+    examples = images(corpus, wanted)
     result = []
     for (gid, others, values), size in zip(shown, np.sort(counts)[::-1].tolist(), strict=False):
         removed_ones = tuple(
-            compared(found[g], v) for g, v in zip(others.tolist(), values.tolist(), strict=True)
+            compared(examples[g], v) for g, v in zip(others.tolist(), values.tolist(), strict=True)
         )
-        result.append(Group(found[gid], removed_ones, size + 1))
+        result.append(Group(examples[gid], removed_ones, size + 1))
     return result
 
 
-def compared(image: Example, similarity: float) -> Example:
-    """The image with its similarity to the kept one."""
-    return replace(image, similarity=similarity)
+def compared(example: Example, similarity: float) -> Example:
+    """The example with its similarity to the kept sample."""
+    return replace(example, similarity=similarity)
 
 
 def images(corpus: Corpus, gids: Gids) -> dict[int, Example]:
-    """The samples' thumbnails and captions; one without thumbnail where its tar cannot be read."""
+    """The samples by gid, with thumbnails and captions; without a thumbnail if the tar cannot be read."""
     result = {}
     for part, positions in corpus.by_part(gids):
         rows = (gids[positions] - part.start).tolist()
@@ -74,10 +78,10 @@ def images(corpus: Corpus, gids: Gids) -> dict[int, Example]:
                 finally:
                     os.close(descriptor)
         except (FileNotFoundError, CorruptShard, StorageFailed, IndexError):
-            pass  # the image is not there any more: the report says so in its place
+            pass  # the report says that there is no thumbnail
         for row, fact in zip(rows, table, strict=True):
-            found = data[row]
-            jpeg = None if found is None else thumbnail(found)
+            image = data[row]
+            jpeg = None if image is None else thumbnail(image)
             result[part.start + row] = Example(
                 fact["uid"], part.shard.id, fact["key"], None, fact["caption"] or "", jpeg
             )
@@ -85,7 +89,7 @@ def images(corpus: Corpus, gids: Gids) -> dict[int, Example]:
 
 
 def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:
-    """What could not be read, by error, the most frequent first. Raises DamagedFile."""
+    """The unreadable samples by error, the most frequent error first. Raises DamagedFile."""
     gids = np.flatnonzero(decided.reason.rows(corpus.begin, corpus.samples) == UNREADABLE.code)
     gids += corpus.begin
     counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""HTML pages that need no other file: how templates are filled, and how figures are written in them."""
+"""Self-contained HTML pages: renders templates and formats numbers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jinja2 import Environment, PackageLoader
 
 CAPTION = 160  # characters of a caption that are shown
 NOTHING = "\N{EN DASH}"
-# Not allowed in HTML, or (lone surrogates, from a caption's JSON) not encodable as UTF-8.
+# Not allowed in HTML, or not encodable as UTF-8 (lone surrogates, from JSON).
 ILLEGAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def fill(template: str, **values: Any) -> str:
-    """The page of a template, all values escaped; it can be encoded as UTF-8."""
+    """Renders a template with all values escaped; the result can be encoded as UTF-8."""
     environment = Environment(
         loader=PackageLoader("made_core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -27,7 +27,7 @@ def fill(template: str, **values: Any) -> str:
 
 
 def number(value: Any) -> str:
-    """With thousands parted; a fraction with one decimal."""
+    """With thousands separators; fractions with one decimal."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     if isinstance(value, Integral):
@@ -39,7 +39,7 @@ def number(value: Any) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """In percent; a few are never shown as none, nor all but a few as all."""
+    """In percent; a share above 0 is never shown as 0, and a share below 1 never as 100."""
     if not whole:
         return NOTHING
     percent = 100 * part / whole
@@ -51,7 +51,7 @@ def share(part: float, whole: float) -> str:
 
 
 def cosine(value: float | None) -> str:
-    """Four decimals."""
+    """With four decimals."""
     return NOTHING if value is None or math.isnan(value) else f"{value:.4f}"
 
 
@@ -65,12 +65,12 @@ def duration(seconds: float) -> str:
 
 
 def short(text: str) -> str:
-    """A caption's first CAPTION characters."""
+    """The first CAPTION characters of a caption."""
     if len(text) <= CAPTION:
         return text
     return text[: CAPTION - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def uri(jpeg: bytes) -> str:
-    """A image that lies in the page."""
+    """A data URI of an image."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -1,1 +1,1 @@
-"""A sample data set whose duplicates are known, and the score of decisions against it."""
+"""A generated sample data set with known duplicates, and the score of decisions on it."""

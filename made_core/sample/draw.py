@@ -1,7 +1,6 @@
-"""Images that are drawn, not downloaded, and their edited copies.
+"""Draws images, and edits copies of them.
 
-They come in families that share a palette and, to the last digit, a mean colour, so that only their
-content tells them apart.
+The images of a family share a palette and exactly the same mean colour, so they differ only in content.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ PLACES = ("a quiet valley", "the old harbour", "an open field", "the studio", "a
 
 
 class Family:
-    """A scene, a palette and a mean colour, in which images are drawn."""
+    """A scene, a palette and a mean colour that a family of images shares."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         names = sorted(_SCENES)
@@ -37,7 +36,7 @@ class Family:
         self.palette = np.array(colours, dtype=np.float32)[rng.permutation(5)]
 
     def image(self, rng: np.random.Generator, image_size: int) -> Image.Image:
-        """One more image of the family, its longest side `image_size`."""
+        """Another image of the family; its longest side has `image_size` pixels."""
         aspect = ASPECTS[int(rng.integers(len(ASPECTS)))]
         width = round(image_size * min(1, aspect))
         height = round(image_size * min(1, 1 / aspect))
@@ -46,7 +45,7 @@ class Family:
         pixels = np.stack([np.interp(field, stops, c) for c in self.palette.T], -1)
         pixels = self._objects(rng, pixels)
         pixels += 0.12 * (_noise(rng, height, width, 3, 7) - 0.5)[..., None]
-        for _ in range(4):  # clipping moves the mean again, each time less
+        for _ in range(4):  # clipping shifts the mean again, less each time
             pixels = (pixels + (self.palette.mean(0) - pixels.mean((0, 1)))).clip(0, 1)
         return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
@@ -69,7 +68,7 @@ class Family:
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, first: int, last: int) -> Array:
-    """Octaves of noise with amplitudes 1/f, as in photographs; (height, width), about 0 to 1."""
+    """(height, width) octaves of noise with amplitudes 1/f, as in photographs; about 0 to 1."""
     total: Array = np.zeros((height, width), dtype=np.float32)
     for octave in range(first, last):
         grid = rng.random((2**octave + 1, 2**octave + 1), dtype=np.float32) - 0.5
@@ -150,7 +149,7 @@ _SCENES = {
 
 
 def encoded(rng: np.random.Generator, image: Image.Image, copy: int) -> bytes:
-    """JPEG: the image itself for copy 0, else edited lightly."""
+    """A JPEG of the image: unedited for copy 0, else slightly edited."""
     quality = 92
     if copy:
         quality = int(rng.integers(35, 91))

@@ -1,40 +1,42 @@
-"""The score of decisions against a sample whose duplicates are known."""
+"""The score of decisions on a sample data set with known duplicates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
 class Score:
-    """How decisions compare with the truth. A share of nothing is 1."""
+    """How decisions compare with the truth. Precision and recall are 1 if they are undefined."""
 
-    precision: float  # of the dropped, represented in their own group
-    recall: float  # of those that should go, dropped into their own group
-    f1: float  # harmonic mean of the two
-    planted: int  # samples that should go: group size - 1, summed
+    precision: float  # correct / dropped
+    recall: float  # correct / planted
+    f1: float  # harmonic mean of precision and recall
+    planted: int  # duplicates: the sum of group size - 1
     dropped: int  # samples with a representative
-    correct: int  # of these, with one in their own group
+    correct: int  # of these, those represented by a sample of their own group
 
 
-def score(truth: dict[str, Any], decisions: Iterable[tuple[str, bool, str | None]]) -> Score:
-    """Compares decisions (uid, kept, uid that represents it or None) with `write`'s truth.
+def score(groups: Mapping[str, int], decisions: Iterable[tuple[str, bool, str | None]]) -> Score:
+    """Compares decisions with the true groups.
+
+    Args:
+        groups: uid -> group, from write.Truth.
+        decisions: (uid, kept, uid of the representative or None).
 
     Raises:
-        ValueError: a uid that the truth does not know, one decided twice, or a sample that is kept
-            and represented, or represented by itself.
+        ValueError: an unknown uid, a uid decided twice, or a sample that is both kept and represented
+            or represented by itself.
     """
-    groups: dict[str, int] = truth["groups"]
     planted = len(groups) - len(set(groups.values()))
     dropped = correct = 0
     seen: set[str] = set()
     for uid, kept, other in decisions:
         if uid not in groups or (other is not None and other not in groups):
-            raise ValueError(f"no such uid in the truth: {uid}, represented by {other}")
+            raise ValueError(f"{uid}, represented by {other}: a uid is not in the groups")
         if other is not None and (kept or uid == other):
-            raise ValueError(f"{uid} is kept={kept}, and yet represented by {other}")
+            raise ValueError(f"{uid} has kept={kept}, but is represented by {other}")
         if uid in seen:
             raise ValueError(f"{uid} is decided twice")
         seen.add(uid)

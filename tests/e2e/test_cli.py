@@ -64,12 +64,12 @@ def taken_port() -> Iterator[int]:
         (["--source", "{shards}", "--set", "clusters.k=many"], r"clusters\.k"),
         (["--source", "{shards}", "--recipe", "{missing}.yaml"], "No such file"),
         (["--source", "{shards}", "--set", "encoder.model=ViT-B-32"], "needs `pretrained`"),
-        (["--source", "{shards}", "--output", "{shards}/out"], "lies in the source"),
-        (["--source", "{shards}", "--log-folder", "{shards}/logs"], "log folder .* lies in the source"),
+        (["--source", "{shards}", "--output", "{shards}/out"], "is inside the source"),
+        (["--source", "{shards}", "--log-folder", "{shards}/logs"], "log folder .* is inside the source"),
         (["--source", "s33://bucket/x"], r"made: s33://bucket/x: unknown protocol s33; did you mean s3\?"),
         (["--source", "{shards}", "--output", "/proc/x"], "output /proc/x cannot be written"),
         (["--source", "{shards}", "--store", "/proc/x"], "store /proc/x cannot be written"),
-        (["--source", "{shards}", "--output", "{taken}"], "taken belongs to run other of another recipe"),
+        (["--source", "{shards}", "--output", "{taken}"], "taken belongs to run other with another recipe"),
         (["--source", "{shards}", "--output", "{empty}/../bare"], "bare holds 00000.parquet and is no run's"),
         (["--source", "{shards}", "--ray-address", "127.0.0.1:{port}"], "no Ray head answers at"),
         (["--source", "{shards}", "--ray-address", "192.0.2.7:6379"], "on another host.*MADE_DATABASE_URL"),
@@ -115,7 +115,9 @@ def test_an_output_that_the_ledger_assigns_to_another_run(tmp_path: Path, shards
     assert (held.returncode, held.stderr.count("\n")) == (2, 1), held.stderr
     assert "is being written by run r1, held by host:1 until" in held.stderr
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert re.search("belongs to run r1 of another recipe, created .*; use --replace", done.stderr)
+    assert re.search(
+        "belongs to run r1 with another recipe since .*; name another output, or use --replace", done.stderr
+    )
     assert not out.exists()
 
 

@@ -42,7 +42,7 @@ def first(
 def scored(sample: Path, output: Path) -> Score:
     truth = json.loads((sample / "truth.json").read_text())
     rows = checks.decisions(output)
-    return score(truth, [(r["uid"], r["kept"], r["represented_by"]) for r in rows])
+    return score(truth["groups"], [(r["uid"], r["kept"], r["represented_by"]) for r in rows])
 
 
 def test_planted_groups_are_found(sample: Path, first: First) -> None:

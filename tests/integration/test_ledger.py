@@ -285,7 +285,7 @@ def test_a_permanent_error_fails_at_once(ledger: Ledger) -> None:
     (unit,) = claim(ledger, "a")
     assert ledger.units.fail(unit, CorruptShard("00000.tar\nends early"), 0) is UnitState.FAILED
     result = ledger.units.results(STAGE, SCOPE, ["a"])["a"]
-    assert result.error == "the shard cannot be read as a whole tar: 00000.tar ends early"
+    assert result.error == "the shard is not a complete tar: 00000.tar ends early"
     (failure,) = ledger.units.events(STAGE, SCOPE, "a")[1:]
     assert failure.kind == "failed" and "CorruptShard" in (failure.traceback or "")
 
@@ -386,7 +386,7 @@ def test_outputs_of_another_version_of_a_stage_are_refused(ledger: Ledger) -> No
         ledger.units.of_run("r1", newer)
     # Another output type in the same version is a bug, and the error is as clear.
     other = Stage(EMBED.name, EMBED.folder, EMBED.version, EMBED.key, TabulateOutput)
-    with pytest.raises(OutdatedRun, match=r"unit a: .* not of the form of version 1 .* TabulateOutput"):
+    with pytest.raises(OutdatedRun, match=r"unit a: .* not a TabulateOutput as version 1 of"):
         ledger.units.of_run("r1", other)
 
 

@@ -89,14 +89,14 @@ def test_several_processes_restart_it_once(tmp_path: Path) -> None:
 def test_a_server_that_does_not_start_is_retried(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "TELL_SECONDS", 0)
+    monkeypatch.setattr(postgres, "WARN_SECONDS", 0)
     data, conf = tmp_path / "postgres", tmp_path / "postgres" / "postgresql.conf"
     with caplog.at_level(logging.WARNING), postgres.embedded(tmp_path) as url:
         Ledger.open(url).close()
         whole = conf.read_text()
         conf.write_text(f"{whole}\nshared_buffers = much\n")
         kill(data)
-        until(lambda: "still trying" in caplog.text and "shared_buffers" in caplog.text)
+        until(lambda: "retrying" in caplog.text and "shared_buffers" in caplog.text)
         with pytest.raises(StorageFailed, match=r"tried for 0.1 s"):
             Ledger(url, patience=0.1).runs.all()
         conf.write_text(whole)

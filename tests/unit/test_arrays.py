@@ -214,7 +214,7 @@ def test_a_slice_is_on_disk_and_removed_with_its_user(
 def test_a_file_that_is_not_an_array(place: str, size: int) -> None:
     """An undamaged file that is not an array."""
     ref = files.put_bytes(f"{place}/x.npy", b"x" * size)
-    with pytest.raises(DamagedFile, match=r"x\.npy is no array"):
+    with pytest.raises(DamagedFile, match=r"x\.npy is not a \.npy array"):
         StoredArray(ref)
 
 
@@ -224,10 +224,10 @@ def test_a_file_of_another_size(place: str, change: Callable[[bytes], bytes] | N
     ref = put_array(f"{place}/x.npy", np.zeros((3000, 7)))
     if change:
         files.put_bytes(ref.path, change(files.read(ref.path)))
-        match = rf"x\.npy has \d+ bytes, {ref.size} were written; remove it, then `made retry`"
+        match = rf"x\.npy has \d+ bytes, not {ref.size}; remove it, then run `made retry`"
     else:
         files.remove(ref.path)
-        match = r"x\.npy is gone .* `made retry` makes it again"
+        match = r"x\.npy is missing .* run `made retry` to recompute it"
     with pytest.raises(DamagedFile, match=match):
         StoredArray(ref)
 
@@ -241,7 +241,7 @@ def test_a_file_that_is_truncated_while_it_is_read(s3: str, monkeypatch: pytest.
     with pytest.raises(DamagedFile, match="bytes from"):
         stored.rows()
     files.remove(ref.path)
-    with pytest.raises(DamagedFile, match="is gone"):
+    with pytest.raises(DamagedFile, match="is missing"):
         stored.rows()
 
 

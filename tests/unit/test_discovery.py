@@ -186,7 +186,7 @@ def test_shards_of_other_tools(job: Path) -> None:
 )  # fmt: skip
 def test_invalid_stats(job: Path, content: bytes) -> None:
     (job / "00001_stats.json").write_bytes(content)
-    with pytest.raises(SourceError, match=r"00001_stats\.json is no statistics") as caught:
+    with pytest.raises(SourceError, match=r"00001_stats\.json is not a stats file") as caught:
         found(job)
     assert "\n" not in str(caught.value)
 

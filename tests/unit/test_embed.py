@@ -181,9 +181,9 @@ def test_odd_uids(tmp_path: Path, builtin: encoder.Encoder, uid: object, expecte
     ("uid", "warning"),
     [
         ("é" * 64, None),
-        ("é" * 64 + "x", "uid has 129 bytes, allowed: up to 128: one is derived"),
-        ("x" * 20_000, "uid has 20000 bytes, allowed: up to 128: one is derived"),
-        ("a\0", "uid has a zero byte: one is derived"),
+        ("é" * 64 + "x", "uid has 129 bytes, allowed: up to 128; a derived uid is used"),
+        ("x" * 20_000, "uid has 20000 bytes, allowed: up to 128; a derived uid is used"),
+        ("a\0", "uid has a zero byte; a derived uid is used"),
     ],
 )
 def test_uids_that_cannot_be_stored(
@@ -199,10 +199,14 @@ def test_uids_that_cannot_be_stored(
     [
         ({"json": b"{"}, "json: ", {"json": None, "url": None, "caption": "a caption"}),
         ({"json": b"[1]"}, "json: not an object", {"json": None, "url": None}),
-        ({"json": b"\xff{}"}, "json is no UTF-8: ", {"url": None}),
+        ({"json": b"\xff{}"}, "json is not valid UTF-8: ", {"url": None}),
         ({"json": b"[" * 100_000}, "json: ", {"json": None}),
         ({"json": b'{"uid": ' + b"9" * 5000 + b"}"}, "json: ", {"json": None}),
-        ({"txt": b"caf\xe9"}, "txt is no UTF-8: ", {"caption": "caf\ufffd", "url": "http://localhost/0.jpg"}),
+        (
+            {"txt": b"caf\xe9"},
+            "txt is not valid UTF-8: ",
+            {"caption": "caf\ufffd", "url": "http://localhost/0.jpg"},
+        ),
         ({"txt": b"\xff", "json": b"x"}, "; ", {"caption": "\ufffd"}),
         ({"json": b'{"caption": "c\\ud800", "url": 5}'}, None, {"url": None, "caption": "a caption"}),
         ({"json": b'{"n": NaN, "url": "\\udfff"}'}, None, {"url": "\\udfff"}),
@@ -335,5 +339,5 @@ def test_a_remote_store(put: tuple[Embedded, FileRef, FileRef]) -> None:
     assert (metadata.read_rows(output.rows) == rows).all()
     assert metadata.read_table(output.metadata, metadata.SCHEMA.names) == table
     files.remove("memory://store")
-    with pytest.raises(DamagedFile, match="is gone"):
+    with pytest.raises(DamagedFile, match="is missing"):
         metadata.read_rows(output.rows)

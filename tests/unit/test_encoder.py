@@ -85,7 +85,7 @@ def test_missing_config(tiny: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_config_of_another_name(tiny: tuple[Path, Path]) -> None:
-    assert "config defines model tiny, the recipe has small" in refusal(part(tiny, model="small"))
+    assert "config defines model tiny, but encoder.model is small" in refusal(part(tiny, model="small"))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_image_size_that_is_no_multiple_of_the_patches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["hf-hub:somebody/model", "local-dir:/somewhere"])
 def test_schemas_that_ignore_the_weights(model: str, tiny: tuple[Path, Path]) -> None:
-    assert "its weights in pretrained" in refusal(part(tiny, model=model, config=None))
+    assert "its weights in encoder.pretrained" in refusal(part(tiny, model=model, config=None))
 
 
 def test_a_failed_download_can_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,8 +180,8 @@ def rewrite(folder: Path, change: dict[str, bytes] | None, keep: int = 5) -> Non
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [("byte", r"sample 002 \(row 2\) has other bytes"), ("suffix", "other bytes"),
-     ("fewer", "holds 2 samples"), ("order", "other bytes"), ("caption", "other bytes")],
+    [("byte", r"bytes of sample 002 \(row 2\) have changed"), ("suffix", "have changed"),
+     ("fewer", "has 2 samples"), ("order", "have changed"), ("caption", "have changed")],
 )  # fmt: skip
 def test_changed_input(held: tuple[Corpus, Path], tmp_path: Path, change: str, expected: str) -> None:
     (job, _), names = held, ("00000", "00001")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from made_core import filters
 from made_core.reasons import BUILTIN, DUPLICATES, KEPT, NEAR_DUPLICATE, UNREADABLE, Codes
-from made_core.report import html, report
+from made_core.report import charts, html, report
 from tests.support.summaries import summary_of
 
 STORED = {  # as stored by existing generations: no line may change
@@ -61,10 +61,10 @@ def test_a_name_of_another_version() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"code": UNREADABLE.code}, "two reasons have 0"),
-        ({"name": "unreadable"}, "two reasons have 'unreadable'"),
-        ({"code": 128}, "is 128, allowed: 0 to 127"),
-        ({"code": KEPT}, "is -1, allowed: 0 to 127"),
+        ({"code": UNREADABLE.code}, "two reasons share 0"),
+        ({"name": "unreadable"}, "two reasons share 'unreadable'"),
+        ({"code": 128}, "has the code 128, allowed: 0 to 127"),
+        ({"code": KEPT}, "has the code -1, allowed: 0 to 127"),
     ],
 )
 def test_a_reason_that_clashes_is_refused(changes: dict[str, Any], expected: str) -> None:
@@ -76,7 +76,7 @@ def test_every_outcome_has_a_colour() -> None:
     """A distinct one that the report's style defines for light and dark pages."""
     dropped = ["own_filter", *(r.name for r in filters.REASONS if r is not UNREADABLE)]
     samples = {"in": 0, "kept": 0, "dropped": dict.fromkeys(dropped, 0), "unreadable": 0}
-    page = report.render(summary_of(samples=samples), report.Histogram((), (), 0.9), [], [], [])
+    page = report.render(summary_of(samples=samples), charts.Histogram((), (), 0.9), [], [], [])
     classes = re.findall(r'class="c-([^"]+)" width="100%"', page)
     assert len(classes) == len(dropped) + 2 and len(set(classes)) >= len(BUILTIN) + 2
     style = html.fill("style.css.j2")

@@ -9,7 +9,8 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from made_core.report.report import Example, Group, Histogram, Unreadable, render, thumbnail
+from made_core.report.charts import Histogram
+from made_core.report.report import Example, Group, Unreadable, render, thumbnail
 from tests.support.summaries import summary_of
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -95,14 +96,14 @@ def test_counts_are_shown() -> None:
     text = Page(_full()).text
     for words in (
         "9,000,000 of 12,800,000 samples kept, 70.31%",
-        "Completed with failures. 2 shards could not be processed",
+        "Completed with failures. 2 shards failed",
         "Near-duplicate 3,000,000 23.44%",
         "799,999 6.25%",
         "Own filter 0 0.00%",
         "Unreadable 1 < 0.01%",
         "2 shards are <short>",
-        "similarity of all 3,799,999 removed duplicates",
-        "0.9500 without exception",
+        "similarities of all 3,799,999 removed duplicates",
+        "all are above 1 \N{MINUS SIGN} eps = 0.9500.",
         "1. 1,234 samples",
         "and 1,230 more",
         "similarity 0.9877",
@@ -202,7 +203,7 @@ def test_histogram_colours_by_the_threshold() -> None:
     bars, text = _bars(HISTOGRAM)
     assert [bar["class"] for bar in bars] == ["below", "below", "above"]
     assert "42,134 pairs of images reach a similarity of 0.9000" in text
-    assert "1,234 (2.93%) of them lie above the threshold, 1 \N{MINUS SIGN} eps = 0.9500" in text
+    assert "1,234 (2.93%) of them are above the threshold, 1 \N{MINUS SIGN} eps = 0.9500" in text
     assert "The vertical axis is logarithmic" not in text, "40,000 is not 50 times 900"
 
 
@@ -210,19 +211,19 @@ def test_histogram_is_logarithmic_if_counts_differ_much() -> None:
     bars, text = _bars(Histogram((0.9, 0.95, 1.0), (2_000_000_000, 1), 0.95))
     assert "The vertical axis is logarithmic" in text
     assert float(bars[1]["height"]) > 5, "a single pair is seen"
-    assert "1 (< 0.01%) of them lies above" in text
+    assert "1 (< 0.01%) of them is above" in text
 
 
 def test_a_bin_with_the_threshold_is_not_counted_as_above() -> None:
     bars, text = _bars(Histogram((0.9, 0.94, 0.98, 1.0), (5, 7, 2), 0.95))
     assert [bar["class"] for bar in bars] == ["below", "below", "above", "above"]
-    assert "Between 2 and 9 of them lie above" in text
+    assert "Between 2 and 9 of them are above" in text
 
 
 def test_the_threshold_may_lie_outside_the_bins() -> None:
     bars, text = _bars(Histogram((0.9, 0.95), (3,), 0.99))
     assert [bar["class"] for bar in bars] == ["below"]
-    assert "0 (0.00%) of them lie above" in text
+    assert "0 (0.00%) of them are above" in text
 
 
 @pytest.mark.parametrize("counts", [(1,), (7,), (0, 12), (49, 1), (51, 1), (10**9, 10**9)])

@@ -20,7 +20,7 @@ from torch import Tensor
 from made_core.embed import perceptual
 from made_core.errors import OutputError
 from made_core.sample.score import score
-from made_core.sample.write import write_sample
+from made_core.sample.write import Truth, write_sample
 
 JSON_FIELDS = [
     "uid", "caption", "url", "key", "status", "error_message", "width", "height",
@@ -44,12 +44,12 @@ def files(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
     folder = tmp_path_factory.mktemp("small")
     return folder, write_sample(folder, samples=60, shards=3, seed=5, image_size=64)
 
 
-Small = tuple[Path, dict[str, Any]]
+Small = tuple[Path, Truth]
 
 
 def test_equal_arguments_write_equal_bytes(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_the_ground_truth_is_correct(small: Small) -> None:
 def test_a_written_sample_is_not_overwritten(tmp_path: Path) -> None:
     write_sample(tmp_path, samples=4, shards=1, image_size=32)
     before = files(tmp_path)
-    with pytest.raises(OutputError, match="holds a sample already"):
+    with pytest.raises(OutputError, match="already contains a sample"):
         write_sample(tmp_path, samples=4, shards=1, seed=1, image_size=32)
     assert files(tmp_path) == before
 
@@ -164,7 +164,7 @@ def test_bounds_are_checked_before_anything_is_written(tmp_path: Path, arguments
 
 
 def test_score_counts_by_hand() -> None:
-    truth = {"groups": {"a": 0, "b": 0, "c": 0, "d": 1, "e": 2, "f": 2}}
+    groups = {"a": 0, "b": 0, "c": 0, "d": 1, "e": 2, "f": 2}
     decisions = [
         ("a", True, None),
         ("b", False, "a"),  # correct
@@ -173,11 +173,11 @@ def test_score_counts_by_hand() -> None:
         ("e", False, None),  # dropped by a filter: neither correct nor wrong
         ("f", False, "e"),  # correct
     ]
-    result = score(truth, decisions)
+    result = score(groups, decisions)
     assert astuple(result) == pytest.approx((2 / 3, 2 / 3, 2 / 3, 3, 3, 2))
-    nothing = score(truth, [(uid, True, None) for uid in truth["groups"]])
+    nothing = score(groups, [(uid, True, None) for uid in groups])
     assert astuple(nothing) == (1.0, 0.0, 0.0, 3, 0, 0)
-    alone = score({"groups": {"a": 0}}, [("a", True, None)])
+    alone = score({"a": 0}, [("a", True, None)])
     assert (alone.precision, alone.recall, alone.f1) == (1.0, 1.0, 1.0)
 
 
@@ -186,12 +186,12 @@ def test_score_counts_by_hand() -> None:
 )
 def test_score_refuses_what_cannot_be(decision: tuple[str, bool, str | None]) -> None:
     with pytest.raises(ValueError, match="represented by"):
-        score({"groups": {"a": 0, "b": 0}}, [decision])
+        score({"a": 0, "b": 0}, [decision])
 
 
 def test_score_refuses_a_sample_decided_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
-        score({"groups": {"a": 0, "b": 0}}, [("a", False, "b"), ("a", False, "b")])
+        score({"a": 0, "b": 0}, [("a", False, "b"), ("a", False, "b")])
 
 
 def cover(uids: list[str], rows: Tensor, eps: float) -> list[tuple[str, bool, str | None]]:
@@ -216,10 +216,10 @@ def test_the_descriptor_finds_the_planted_copies_and_mean_colour_does_not(tmp_pa
     pixels = torch.stack(
         [perceptual.to_pixels(Image.open(io.BytesIO(sample["jpg"])).convert("RGB")) for sample in samples]
     )
-    found = score(truth, cover(uids, perceptual.describe(pixels), perceptual.DEFAULT_EPS))
+    found = score(truth["groups"], cover(uids, perceptual.describe(pixels), perceptual.DEFAULT_EPS))
     assert found.planted > 50
     assert found.precision >= 0.95
     assert found.recall >= 0.95
     colours = perceptual.mean_colour(pixels)
-    foils = [score(truth, cover(uids, colours, e)) for e in np.geomspace(1e-7, 0.3, 25)]
+    foils = [score(truth["groups"], cover(uids, colours, e)) for e in np.geomspace(1e-7, 0.3, 25)]
     assert max(foil.f1 for foil in foils) < 0.6

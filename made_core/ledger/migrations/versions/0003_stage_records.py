@@ -81,7 +81,7 @@ COMMENTS = {
     "event.at": "When it happened.",
     "event.host": "Host and process of the attempt.",
     "event.attempt": "Number of the attempt.",
-    "event.kind": "claimed, done, failed or reopened; retry: an error, to be retried; lost: the lease expired.",
+    "event.kind": "claimed, done, failed, reopened; retry: an error, to be retried; lost: the lease expired.",
     "event.error": "Message of the error, if there was one.",
     "event.traceback": "Traceback of the same error.",
     "event.token": "Token of a claim: it identifies an attempt's files as this ledger's.",
