@@ -92,7 +92,7 @@ def curate(
                 result = published
             else:
                 given = Publication(
-                    embedded.ref, clustered.identities, decided.resolved, decided.tables, written,
+                    embedded.ref, clustered.identities, decided.resolved, (*decided.tables, *written),
                     rows, pairs.found.histogram, result,
                 )  # fmt: skip
 

@@ -1,3 +1,3 @@
 """The core of made: types and algorithms that need neither Prefect nor Ray."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

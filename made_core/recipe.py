@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from made_core.digests import digest
 from made_core.filters import FILTERS
 
+BUILTIN_ENCODERS = ("perceptual", "mean-colour")  # of made_core/embed/encoder.py: they need no weights
+
 
 class Part(BaseModel):
     """A frozen part of the recipe."""
@@ -70,7 +72,7 @@ class Encoder(Part):
     def _check(self) -> Encoder:
         if self.batch_size != "auto" and not 1 <= self.batch_size <= 65536:
             raise ValueError(f"batch_size is {self.batch_size}, allowed: auto, or 1 to 65536")
-        builtin = self.model in ("perceptual", "mean-colour")
+        builtin = self.model in BUILTIN_ENCODERS
         if builtin and (self.pretrained or self.config):
             raise ValueError(f"model {self.model} is built in: remove `pretrained` and `config`")
         if not builtin and not self.pretrained:

@@ -20,7 +20,7 @@ from made_core.output.keep_lists import kept_table, write_keep_npy
 from made_core.output.plan import Plan
 from made_core.output.summary import Summary
 from made_core.report import examples, report
-from made_core.stages import IdentifyOutput, ResolveOutput, TabulateOutput, WriteOutput
+from made_core.stages import IdentifyOutput, ResolveOutput, UnitOutput
 from made_core.types import FileRef
 from tasks.run_units import RunContext, open_log
 
@@ -34,8 +34,7 @@ class Publication:
     corpus: FileRef
     identities: IdentifyOutput
     resolved: ResolveOutput
-    tables: tuple[TabulateOutput, ...]
-    shards: tuple[WriteOutput, ...]
+    outputs: tuple[UnitOutput, ...]  # of all stages whose files are in the output
     accounts: tuple[ShardAccount, ...]
     histogram: tuple[int, ...]  # of the stored pairs' similarities
     summary: Summary
@@ -47,7 +46,7 @@ def publish(context: RunContext, given: Publication) -> None:
     open_log(context.log_folder)
     output, summary = context.recipe.output, given.summary
     place = partial(files.join, output)
-    publishing.publish(output, [ref for unit in (*given.tables, *given.shards) for ref in unit.refs])
+    publishing.publish(output, [ref for unit in given.outputs for ref in unit.refs])
     corpus = corpora.read(given.corpus)
     decided = decision_tables.opened(given.identities, given.resolved)
     kept = kept_table(corpus, decided)

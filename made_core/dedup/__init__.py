@@ -1,1 +1,1 @@
-"""From near pairs to decisions: candidates, rules, order, filters, and the measured recall."""
+"""From near pairs to decisions: candidates, rules, order, decisions, and the recall of the pairs."""

@@ -1,7 +1,8 @@
-"""Clusters with too many near pairs to store: their rows are compared as the samples are walked.
+"""Crowded clusters: those with too many near pairs to store. Their rows are compared while deciding.
 
-n near-equal images have n^2 / 2 near pairs, but few of them are kept. So the walk compares a row
-with the KEPT rows of the cluster so far: the same decisions, memory for the rows and not the pairs.
+n near-equal images have n^2 / 2 near pairs, but few of the images are kept. In the order of the rule,
+each row is compared with the rows of the cluster KEPT so far. This gives the same decisions with memory
+for the rows instead of the pairs.
 """
 
 from __future__ import annotations
@@ -15,79 +16,79 @@ from made_core.dedup.candidates import Block, candidates, prepare, unit32
 from made_core.dedup.rules import Edges, Flags, Floats, Ints
 from made_core.vectors import MARGIN, Rows, cosine
 
-STEP = 256  # rows of the walk that are compared at a time
-KEPT_BLOCK = 4096  # kept rows of a product: 4 MB of scores a step
+STEP = 256  # rows compared at a time
+KEPT_BLOCK = 4096  # kept rows per product: 4 MB of scores per step
 
 
 @dataclass(frozen=True)
 class CrowdedCluster:
-    """A cluster that is compared as the walk goes."""
+    """The rows of a crowded cluster."""
 
     nodes: Ints  # (m,) the node of each row
-    at_home: Flags  # (m,) two rows are compared here if one of them is at home
+    at_home: Flags  # (m,) whether this is the row's home; two rows are compared here if it is for one
     rows: Rows  # (m, dim) float16 stored rows
     step: int = STEP
     kept_block: int = KEPT_BLOCK
 
-    def walk(self, rank: Ints, bound: float) -> Walk:
-        """See rules.Crowd."""
-        return Walk(self, rank, bound)
+    def start(self, rank: Ints, bound: float) -> KeptRows:
+        """See rules.Crowded."""
+        return KeptRows(self, rank, bound)
 
-    def edges(self, rank: Ints, stays: Flags, bound: float) -> Edges:
-        """See rules.Crowd."""
-        return reference_edges(self, rank, stays, bound)
+    def edges(self, rank: Ints, pinned: Flags, bound: float) -> Edges:
+        """See rules.Crowded."""
+        return reference_edges(self, rank, pinned, bound)
 
 
-class Walk:
-    """The kept rows of a dense cluster, as far as the walk has come.
+class KeptRows:
+    """The rows of a crowded cluster kept so far.
 
-    `step` rows of the walk at a time are compared with all that were kept before them, by matrix
-    products; what is kept among them is compared row by row.
+    `step` rows at a time are compared with all rows kept before them, by matrix products; those kept
+    within the step are compared row by row.
     """
 
-    def __init__(self, dense: CrowdedCluster, rank: Ints, bound: float) -> None:
-        """Args: rank: (nodes,) the order of the walk; bound: similarities count above it."""
-        self._dense, self._bound = dense, bound
-        self._order = np.argsort(rank[dense.nodes])  # places, first to last
-        self._turn = np.argsort(self._order)
-        self._end = 0  # turns before it have been compared with `_kept`
-        self._kept: list[int] = []  # places of the rows kept before this step
-        self._blocks: list[Block] = []  # the same rows, `kept_block` in each but the last
-        self._near: dict[int, Ints] = {}  # place of this step -> places of `_kept` that may be near
-        self._recent: list[int] = []  # places of the rows kept in this step
-        self._units = torch.empty((dense.step, dense.rows.shape[1]))  # their rows
+    def __init__(self, cluster: CrowdedCluster, rank: Ints, bound: float) -> None:
+        """Args: rank: (nodes,) each node's position in the order; bound: similarities above it count."""
+        self._cluster, self._bound = cluster, bound
+        self._order = np.argsort(rank[cluster.nodes])  # rows, first to last
+        self._position = np.argsort(self._order)  # of each row in the order
+        self._end = 0  # rows at positions before it have been compared with `_kept`
+        self._kept: list[int] = []  # rows kept before this step
+        self._blocks: list[Block] = []  # the same rows, `kept_block` in each block but the last
+        self._near: dict[int, Ints] = {}  # row of this step -> rows of `_kept` that may be near
+        self._recent: list[int] = []  # rows kept in this step
+        self._units = torch.empty((cluster.step, cluster.rows.shape[1]))  # unit rows of `_recent`
 
-    def near(self, place: int) -> tuple[Ints, Floats]:
-        """The kept nodes whose similarity to row `place` exceeds the bound, and the similarities.
+    def near(self, row: int) -> tuple[Ints, Floats]:
+        """The kept nodes whose similarity to `row` exceeds the bound, and the similarities.
 
-        Places are asked for in the order of the walk, every one.
+        Must be called for every row, in the order of the ranks.
         """
-        dense = self._dense
-        if self._turn[place] >= self._end:
-            self._advance(int(self._turn[place]))
-        score = (self._units[: len(self._recent)] @ unit32(dense.rows[place : place + 1])[0]).numpy()
+        cluster = self._cluster
+        if self._position[row] >= self._end:
+            self._advance(int(self._position[row]))
+        score = (self._units[: len(self._recent)] @ unit32(cluster.rows[row : row + 1])[0]).numpy()
         recent = np.array(self._recent, np.int64)[score > self._bound - MARGIN]
-        places = np.concatenate([self._near.get(place, recent[:0]), recent])
-        places = places[dense.at_home[places] | dense.at_home[place]]
-        value = cosine(dense.rows[places], np.repeat(dense.rows[place : place + 1], len(places), 0))
-        return dense.nodes[places[value > self._bound]], value[value > self._bound]
+        others = np.concatenate([self._near.get(row, recent[:0]), recent])
+        others = others[cluster.at_home[others] | cluster.at_home[row]]
+        value = cosine(cluster.rows[others], np.repeat(cluster.rows[row : row + 1], len(others), 0))
+        return cluster.nodes[others[value > self._bound]], value[value > self._bound]
 
-    def keep(self, place: int) -> None:
-        """Takes row `place` in."""
-        self._units[len(self._recent)] = unit32(self._dense.rows[place : place + 1])[0]
-        self._recent.append(place)
+    def keep(self, row: int) -> None:
+        """Adds `row`."""
+        self._units[len(self._recent)] = unit32(self._cluster.rows[row : row + 1])[0]
+        self._recent.append(row)
 
-    def _advance(self, turn: int) -> None:
-        """Begins the next `step` rows: what was kept so far is compared with all of them."""
-        block = self._dense.kept_block
-        del self._blocks[len(self._kept) // block :]  # the last one, which was not full
+    def _advance(self, position: int) -> None:
+        """Starts the next `step` rows: compares them with all rows kept so far."""
+        block = self._cluster.kept_block
+        del self._blocks[len(self._kept) // block :]  # the last one, if it was not full
         self._kept += self._recent
         self._recent.clear()
         for start in range(len(self._blocks) * block, len(self._kept), block):
-            self._blocks.append(prepare(self._dense.rows[self._kept[start : start + block]]))
-        self._end = turn + self._dense.step
-        step = self._order[turn : self._end]
-        left = prepare(self._dense.rows[step])
+            self._blocks.append(prepare(self._cluster.rows[self._kept[start : start + block]]))
+        self._end = position + self._cluster.step
+        step = self._order[position : self._end]
+        left = prepare(self._cluster.rows[step])
         found = [np.zeros((0, 2), np.int64)]
         for number, kept_rows in enumerate(self._blocks):
             first, second = candidates(left, kept_rows, self._bound)
@@ -100,21 +101,23 @@ class Walk:
 
 
 def reference_edges(
-    dense: CrowdedCluster, rank: Ints, stays: Flags, bound: float, block: int = 2048
+    cluster: CrowdedCluster, rank: Ints, pinned: Flags, bound: float, block: int = 2048
 ) -> Edges:
-    """For each row at home with an earlier near one: the nearest of those, and the nearest of those
-    that are kept: they have none themselves, or `stays` (nodes,) says so. These decide as all pairs would.
+    """Pairs that give the same decisions under the reference rule as all near pairs of the cluster.
 
-    Nearest is by the float32 product here; whether there is one, by the float64 product.
+    For each row at home that has an earlier near row: the nearest of these, and the nearest of the kept
+    ones among these. A row is kept if it has no earlier near row, or if it is in `pinned` (nodes,).
+
+    Which row is nearest is decided by the float32 product; whether there is one, by the float64 product.
     """
-    home = np.flatnonzero(dense.at_home)
-    home = home[np.argsort(rank[dense.nodes[home]])]
-    nodes, rows = dense.nodes[home], dense.rows[home]
+    home = np.flatnonzero(cluster.at_home)
+    home = home[np.argsort(rank[cluster.nodes[home]])]
+    nodes, rows = cluster.nodes[home], cluster.rows[home]
     every = np.ones(len(home), bool)
     nearest = _nearest_earlier(rows, every, bound, block)
-    chief = _nearest_earlier(rows, (nearest < 0) | stays[nodes], bound, block)
+    nearest_kept = _nearest_earlier(rows, (nearest < 0) | pinned[nodes], bound, block)
     edges = []
-    for found in (nearest, chief):
+    for found in (nearest, nearest_kept):
         later = np.flatnonzero(found >= 0)
         earlier = found[later]
         edges.append((nodes[earlier], nodes[later], cosine(rows[earlier], rows[later])))
@@ -123,7 +126,7 @@ def reference_edges(
 
 
 def _nearest_earlier(rows: Rows, use: Flags, bound: float, block: int) -> Ints:
-    """(n,) for each row the nearest earlier one among `use` above the bound, or -1."""
+    """(n,) for each row the nearest earlier row in `use` above the bound, or -1."""
     n = len(rows)
     best = np.full(n, -np.inf, np.float32)
     found = np.full(n, -1, np.int64)

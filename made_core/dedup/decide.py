@@ -1,4 +1,4 @@
-"""Every sample's decision: filters and repeated uids, then exact copies, then near duplicates."""
+"""Decides every sample: filters and repeated uids, then exact copies, then near-duplicates."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE, PLACEHOLDER, REP
 from made_core.recipe import Dedup
 from made_core.stages import ResolveOutput
 
-NOBODY = -1
+NO_SAMPLE = -1  # in place of a gid
 
 
 @dataclass(frozen=True)
 class Decisions:
     """Arrays over all samples, by gid."""
 
-    reason: Codes  # why each is dropped, or KEPT
-    representative: Gids  # gid of the kept sample that stands for it; NOBODY for filtered samples
+    reason: Codes  # why each sample is dropped, or KEPT
+    representative: Gids  # gid of the kept sample that represents it; NO_SAMPLE for filtered samples
 
 
 def decide(
@@ -46,12 +46,15 @@ def decide(
     """The decisions of a corpus.
 
     Args:
-        dropped: (n,) codes of the filters. values: (n,) the keep rule's, lowest first.
-        cluster: (n,) home of each sample. pairs: near pairs of the catalog's images, any order.
-        crowded: clusters whose pairs are not among them.
-        placeholder: (n,) samples whose copies are named so; None: none.
-        earlier: decisions of the first m samples, by an earlier run: they stand, and those that it
-            kept come first in the order.
+        dropped: (n,) codes of the filters.
+        values: (n,) values of the keep rule; the lowest comes first in the order.
+        cluster: (n,) home cluster of each sample.
+        pairs: near pairs of the images, in any order.
+        dedup: its `rule` is used. eps: pairs with a similarity above 1 - eps count.
+        crowded: clusters whose pairs are not in `pairs`.
+        placeholder: (n,) flags of samples that show a placeholder; None: none do.
+        earlier: decisions of an earlier run on the first m samples. They do not change, and the samples
+            that it kept come first in the order.
     """
     n = len(dropped)
     reason = dropped.copy()
@@ -67,21 +70,21 @@ def decide(
     eligible = np.flatnonzero(reason == KEPT)
     survivor = _survivors(identities.canonical, eligible, rank, n)
 
-    nodes = np.unique(survivor[survivor >= 0])  # gids, one per class that still has a member
-    node_of = np.full(n, NOBODY, np.int64)
+    nodes = np.unique(survivor[survivor >= 0])  # gids: one per image that still has an eligible sample
+    node_of = np.full(n, NO_SAMPLE, np.int64)
     node_of[nodes] = np.arange(len(nodes))
     ends = [np.asarray(survivor[pairs[side]]) for side in ("i", "j")]
     use = (ends[0] >= 0) & (ends[1] >= 0)
     i, j = (node_of[end[use]] for end in ends)
     similarity, bound = pairs["similarity"][use], 1 - eps
-    crowds = [_crowd(c, survivor, node_of) for c in crowded]
-    stays = nodes < before
+    clusters = [_crowded(c, survivor, node_of) for c in crowded]
+    pinned = nodes < before
     if dedup.rule == "cover":
-        resolved = rules.cover(rank[nodes], i, j, similarity, bound, crowds, stays)
+        resolved = rules.cover(rank[nodes], i, j, similarity, bound, clusters, pinned)
     else:
         homes = cluster[nodes].astype(np.int64)
-        resolved = rules.reference(rank[nodes], homes, i, j, similarity, bound, crowds, stays)
-    representative = np.full(n, NOBODY, np.int64)
+        resolved = rules.reference(rank[nodes], homes, i, j, similarity, bound, clusters, pinned)
+    representative = np.full(n, NO_SAMPLE, np.int64)
     if earlier is not None:
         representative[:before] = earlier.representative
     representative[nodes] = nodes[resolved.representative]
@@ -102,16 +105,16 @@ def read_decisions(output: ResolveOutput) -> Decisions:
     return Decisions(read_array(output.reason), read_array(output.representative))
 
 
-def _crowd(cluster: Cluster, survivor: Gids, node_of: Gids) -> CrowdedCluster:
-    """A dense cluster's rows whose images still have a member."""
-    standing = survivor[cluster.members["gid"]]
-    alive = np.flatnonzero(standing >= 0)
-    at_home = cluster.members["probes"][alive, 0] == cluster.id
-    return CrowdedCluster(node_of[standing[alive]], at_home, cluster.rows[alive])
+def _crowded(cluster: Cluster, survivor: Gids, node_of: Gids) -> CrowdedCluster:
+    """The rows of a crowded cluster whose images still have an eligible sample."""
+    survivors = survivor[cluster.members["gid"]]
+    used = np.flatnonzero(survivors >= 0)
+    at_home = cluster.members["probes"][used, 0] == cluster.id
+    return CrowdedCluster(node_of[survivors[used]], at_home, cluster.rows[used])
 
 
 def _first_of_uid(uids: npt.NDArray[np.bytes_], readable: npt.NDArray[np.bool_]) -> Gids:
-    """(n,) the lowest gid among the readable samples of the same uid; its own for the others."""
+    """(n,) the lowest gid of the readable samples with the same uid; an unreadable sample's own gid."""
     result = np.arange(len(uids))
     gids = np.flatnonzero(readable)
     if len(gids):
@@ -120,9 +123,12 @@ def _first_of_uid(uids: npt.NDArray[np.bytes_], readable: npt.NDArray[np.bool_])
     return result
 
 
-def _survivors(first: Gids, eligible: Gids, rank: npt.NDArray[np.int64], n: int) -> Gids:
-    """(n,) by the gid of a class's first: its eligible member of the lowest rank, or NOBODY."""
-    result = np.full(n, NOBODY, np.int64)
+def _survivors(canonical: Gids, eligible: Gids, rank: npt.NDArray[np.int64], n: int) -> Gids:
+    """(n,) by the gid of a canonical sample: the eligible sample of its image with the lowest rank.
+
+    NO_SAMPLE if none is eligible, and for other gids.
+    """
+    result = np.full(n, NO_SAMPLE, np.int64)
     backwards = eligible[np.argsort(-rank[eligible])]
-    result[first[backwards]] = backwards  # the lowest rank is written last
+    result[canonical[backwards]] = backwards  # the lowest rank is written last
     return result

@@ -1,4 +1,4 @@
-"""All that resolve decides from, read once: then each eps up to eps_max is decided quickly."""
+"""The inputs of resolve, read once, so that every eps up to eps_max is then decided quickly."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class ResolveFiles:
     identities: IdentifyOutput
     batches: tuple[AssignOutput, ...]
     pairs: tuple[FileRef, ...]
-    crowded: tuple[int, ...]  # clusters whose pairs are not among these
+    crowded: tuple[int, ...]  # clusters whose pairs are not in `pairs`
     earlier: ResolveOutput | None = None  # decisions of the corpus that this one extends
 
 
 @dataclass(frozen=True)
 class ResolveInputs:
-    """Arrays over all samples, by gid, and pairs of them."""
+    """Arrays over all samples, by gid, and near pairs of samples."""
 
     recipe: Recipe
     identities: Identities
     scan: MetadataScan
-    values: npt.NDArray[Any]  # the keep rule's, lowest first
+    values: npt.NDArray[Any]  # of the keep rule; the lowest comes first
     cluster: npt.NDArray[np.int32]  # home; -1: unreadable
     pairs: near_pairs.Pairs
     crowded: Sequence[cluster_rows.Cluster]
-    earlier: Decisions | None  # of the first samples: those stay as they are
+    earlier: Decisions | None  # on the first samples, which do not change
 
     def decisions(self, eps: float) -> Decisions:
-        """Who stays at `eps`, which is not above the eps_max of the pairs."""
+        """The decisions at `eps`, which must not exceed the eps_max of the pairs."""
         return decide(
             self.identities, self.scan.dropped, self.values, self.cluster, self.pairs,
             self.recipe.dedup, eps, self.crowded, self.scan.placeholder, self.earlier,
@@ -54,27 +54,27 @@ class ResolveInputs:
 
 
 def read(corpus: Corpus, files: ResolveFiles, recipe: Recipe) -> ResolveInputs:
-    """The inputs of a corpus; crowded clusters' rows are read as they are touched.
+    """The inputs of a corpus; the rows of crowded clusters are memory-mapped.
 
     Raises:
         DamagedFile: a stored file is missing or damaged.
         RecipeError: the keep rule reads a field that no sample has.
     """
     identities = identity.read(files.identities)
-    crowds: list[cluster_rows.Cluster] = []
-    for c in files.crowded:  # all batches' files are open for one cluster at a time
+    crowded: list[cluster_rows.Cluster] = []
+    for c in files.crowded:  # the files of all batches are open for one cluster at a time
         with cluster_rows.gathered(files.batches, c, c + 1) as clusters:
-            crowds += clusters
+            crowded += clusters
     cluster, distance = cluster_rows.homes(files.batches, identities.canonical)
-    found = scan(corpus, identities.canonical, recipe)
-    by_place = order.of_place(recipe.dedup, distance, identities.uids)
+    scanned = scan(corpus, identities.canonical, recipe)
+    values = order.without_metadata(recipe.dedup, distance, identities.uids)
     return ResolveInputs(
         recipe,
         identities,
-        found,
-        found.values if by_place is None else by_place,
+        scanned,
+        scanned.values if values is None else values,
         cluster,
         near_pairs.read(files.pairs),
-        crowds,
+        crowded,
         read_decisions(files.earlier) if files.earlier else None,
     )

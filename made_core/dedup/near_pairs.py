@@ -1,4 +1,4 @@
-"""Near pairs of one cluster: each pair once, in blocks, decided by the float64 product."""
+"""Near pairs within a cluster: found in blocks, each pair once, decided by the float64 product."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from made_core.types import FileRef
 from made_core.vectors import Rows, cosine
 
 BINS = 60  # of the histogram of similarities
-EXACT_CHUNK = 1024  # pairs decided at a time: 8 MB at 512 dimensions
+EXACT_CHUNK = 1024  # pairs decided at a time: 8 MB with 512 dimensions
 
 PAIR = np.dtype([("i", "<i8"), ("j", "<i8"), ("similarity", "<f8")])
 Pairs = npt.NDArray[np.void]  # (n,) of PAIR: gids i < j
@@ -23,19 +23,19 @@ Pairs = npt.NDArray[np.void]  # (n,) of PAIR: gids i < j
 
 @dataclass(frozen=True)
 class Candidates:
-    """Which rows of a cluster may pair, so that a pair that two clusters see is reported once."""
+    """Which pairs of a cluster's rows it reports, so that a pair seen by two clusters is reported once."""
 
     cluster: int
-    probes: npt.NDArray[np.int32]  # (n, p), home first
+    probes: npt.NDArray[np.int32]  # (n, p) nearest clusters of each row, home first
 
     def allowed(self, i: npt.NDArray[np.int64], j: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Whether rows (i, j) are this cluster's to report.
+        """(m,) whether this cluster reports the pairs of rows (i, j).
 
-        Candidates are defined by: home(i) among probes(j), or home(j) among probes(i).
+        A pair is a candidate if home(i) is in probes(j), or home(j) in probes(i).
         """
         hi, hj, c = self.probes[i, 0], self.probes[j, 0], self.cluster
         other = np.where(hi == c, hj, hi)
-        visitor = np.where(hi == c, i, j)  # the one at home here, seen by the other's home
+        visitor = np.where(hi == c, i, j)  # the row at home here, which the other's home may see too
         seen_there = (self.probes[visitor] == other[:, None]).any(axis=1)
         at_home: npt.NDArray[np.bool_] = (hi == c) | (hj == c)
         mine: npt.NDArray[np.bool_] = at_home & ((hi == hj) | ~seen_there | (c < other))
@@ -51,13 +51,18 @@ def near(
     chunk: int = EXACT_CHUNK,
 ) -> Iterator[tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:  # fmt: skip
-    """All i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block; of `some`:
-    those with i in this range.
+    """The pairs i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block.
 
-    Pairs among the first `known` rows are left out: an earlier run has them. Yields (i, j, similarity);
-    memory is a few blocks of (block, block) float32, whatever n; `chunk` pairs are decided at a time. The
-    similarity is the float64 product
-    of the stored rows, normalised in float64.
+    The similarity is the float64 product of the stored rows, normalised in float64. Memory is a few
+    blocks of (block, block) float32, whatever n.
+
+    Args:
+        some: (start, stop): only pairs with start <= i < stop. None: all.
+        known: pairs of two of the first `known` rows are left out: an earlier run has them.
+        chunk: pairs whose float64 product is computed at a time.
+
+    Yields:
+        (i, j, similarity), each (m,).
     """
     n = len(rows)
     first_row, stop = some or (0, n)
@@ -88,9 +93,11 @@ def of_cluster(
     some: tuple[int, int] | None = None,
     begin: int = 0,
 ) -> Iterator[Pairs]:
-    """The near pairs that this cluster reports, by gid, block by block; `some`: see `near`.
+    """The near pairs that this cluster reports, by gid, block by block.
 
-    Those of two samples before the gid `begin`, which stand first among the rows, are left out.
+    Args:
+        members: (n,) of cluster_rows.member_type. some: see `near`.
+        begin: pairs of two samples with gids below it are left out; these must be the first rows.
     """
     candidates = Candidates(cluster, members["probes"])
     gids = members["gid"]
@@ -104,30 +111,30 @@ def of_cluster(
 
 
 class Writer:
-    """Writes the near pairs of clusters to a file, but for those of crowded clusters."""
+    """Writes the near pairs of clusters to a file, except those of crowded clusters."""
 
     def __init__(
         self, bound: float, block: int, most: int, begin: int, progress: Callable[[int], None]
     ) -> None:
-        """Args: bound, block, begin: see `of_cluster`; most: pairs stored of a cluster, times its rows."""
+        """Args: bound, block, begin: see `of_cluster`; most: maximum number of pairs stored per row."""
         self._bound, self._block, self._most, self._begin = bound, block, most, begin
         self._progress = progress
-        self.rows = 0  # compared
-        self.histogram = np.zeros(BINS, np.int64)  # of the stored pairs' similarities
-        self.crowded: list[int] = []  # clusters with more pairs: none of theirs is stored
+        self.rows = 0  # rows compared so far
+        self.histogram = np.zeros(BINS, np.int64)  # of the similarities of the stored pairs
+        self.crowded: list[int] = []  # clusters with more pairs, none of which are stored
 
     def add(
         self, file: BinaryIO, cluster: int, rows: Rows, members: npt.NDArray[np.void], some: tuple[int, int]
     ) -> None:
         """Writes the pairs of one cluster; `some`: see `near`."""
-        place, counts = file.tell(), np.zeros(BINS, np.int64)
+        start, counts = file.tell(), np.zeros(BINS, np.int64)
         for pairs in of_cluster(cluster, rows, members, self._bound, self._block, some, self._begin):
             file.write(pairs.tobytes())
             counts += histogram(pairs["similarity"], self._bound)
             self._progress(self.rows)
             if counts.sum() > self._most * len(members):
                 self.crowded.append(cluster)
-                file.seek(place)
+                file.seek(start)
                 file.truncate()
                 break
         else:
@@ -137,17 +144,14 @@ class Writer:
 
 
 def histogram(values: npt.NDArray[np.float64], bound: float) -> npt.NDArray[np.int64]:
-    """(BINS,) counts of similarities between `bound` and 1, the last bin open above."""
+    """(BINS,) counts of similarities in equal bins from `bound` to 1; values outside are clipped."""
     clipped = np.clip(values, bound, 1)
     counts: npt.NDArray[np.int64] = np.histogram(clipped, BINS, (bound, 1.0))[0]
     return counts
 
 
 def read(refs: Sequence[FileRef]) -> Pairs:
-    """All pairs of stored `.pairs` files, records of PAIR without a header, in memory once.
-
-    Raises DamagedFile.
-    """
+    """All pairs of stored files of PAIR records, in memory. Raises DamagedFile."""
     pairs = np.empty(sum(ref.size for ref in refs) // PAIR.itemsize, PAIR)
     rest = pairs.data.cast("B")
     for ref in refs:

@@ -1,4 +1,7 @@
-"""The total order in which samples are walked: who comes first stays. Ties go by uid, then gid."""
+"""The keep rules: the total order in which samples are decided. Of duplicates the first is kept.
+
+Ties are broken by uid, then gid.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from made_core.corpus.identity import Uids, hashes
 from made_core.recipe import Dedup
 
 Values = npt.NDArray[Any]  # (n,) numbers; the lowest comes first
-# DataComp's names of CLIP scores in a sample's json, then LAION's: the first that it has counts.
+# Names of CLIP scores in a sample's json: DataComp's, then LAION's. The first one present is used.
 CLIP_SCORES = ("clip_l14_similarity_score", "clip_b32_similarity_score", "similarity")
 
 
@@ -25,9 +28,12 @@ def columns(dedup: Dedup) -> tuple[str, ...]:
 
 
 def of_metadata(dedup: Dedup, fields: Mapping[str, Sequence[Any]], n: int) -> npt.NDArray[np.float64]:
-    """(n,) values of the rules that read a shard's metadata columns; 0 for other rules.
+    """(n,) values of the rules that read metadata: `largest`, `clip_score`, `column`; else 0.
 
-    A sample whose json lacks the number that `column` or `clip_score` asks for comes last.
+    Samples without the number that `column` or `clip_score` reads come last.
+
+    Args:
+        fields: the n values of each of `columns(dedup)`.
     """
     if dedup.keep == "largest":
         width, height = (np.array([v or 0 for v in fields[c]], float) for c in ("width", "height"))
@@ -43,18 +49,21 @@ def of_metadata(dedup: Dedup, fields: Mapping[str, Sequence[Any]], n: int) -> np
 
 
 def _number(text: str | None, names: Sequence[str]) -> float:
-    """The first of the fields `names` that is a number, else NaN: it sorts last, whatever the sign."""
+    """The first of the fields `names` that is a number, else NaN, which sorts last whatever the sign."""
     known = json.loads(text) if text else {}
     for value in map(known.get, names):
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            with suppress(OverflowError):  # an integer of hundreds of digits
+            with suppress(OverflowError):  # an integer with hundreds of digits
                 return float(value)
     return float("nan")
 
 
-def of_place(dedup: Dedup, distance: npt.NDArray[np.float64], uids: Uids) -> Values | None:
-    """(n,) values of `hard` (farthest from the centroid first), `easy`, `random` and `earliest`; else
-    None."""
+def without_metadata(dedup: Dedup, distance: npt.NDArray[np.float64], uids: Uids) -> Values | None:
+    """(n,) values of the rules that read no metadata: `hard`, `easy`, `random`, `earliest`; else None.
+
+    Args:
+        distance: (n,) 1 - cosine to the centroid of the home cluster. `hard`: the farthest first.
+    """
     if dedup.keep == "hard":
         return -distance
     if dedup.keep == "easy":
@@ -67,9 +76,9 @@ def of_place(dedup: Dedup, distance: npt.NDArray[np.float64], uids: Uids) -> Val
 
 
 def ranks(values: Values, uids: Uids, earlier: int = 0) -> npt.NDArray[np.int64]:
-    """(n,) each sample's place in the order of (value, uid, gid), 0 first.
+    """(n,) each sample's position in the order of (value, uid, gid), 0 for the first.
 
-    The first `earlier` samples, of a corpus that is extended, come before all others.
+    The first `earlier` samples, those of the extended corpus, come before all others.
     """
     n = len(uids)
     order = np.lexsort((np.arange(n), uids, values, np.arange(n) >= earlier))

@@ -1,12 +1,12 @@
-"""Pairs + an order + a rule -> who stays, and who stands for whom. Pure; read it beside the paper.
+"""The dedup rules: near pairs and an order -> which samples are kept, and which represent the others.
 
-Let `bound` = 1 - eps and let samples be walked in one total order.
+Let `bound` = 1 - eps. Samples are processed in a total order.
 
 reference (SemDeDup, Abbas et al. 2023, arXiv:2303.09540): in each cluster, sample j is removed iff
     max over EARLIER i of <x_i, x_j>  >  bound          (i may be removed itself)
-cover: over the whole data set, j is removed iff some KEPT earlier i has <x_i, x_j> > bound: the
-    lexicographically first maximal independent set of the near-pair graph. So every removed
-    sample has a kept one within eps, which the reference does not promise.
+cover: in the whole data set, j is removed iff a KEPT earlier i has <x_i, x_j> > bound. The kept samples
+    are the lexicographically first maximal independent set of the near-pair graph, so every removed
+    sample has a kept one within eps, which the reference rule does not guarantee.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ Edges = tuple[Ints, Ints, Floats]  # (earlier nodes, later nodes, similarities a
 
 
 class KeptRows(Protocol):
-    """The kept rows of a crowded cluster, as far as the walk has come."""
+    """The rows of a crowded cluster kept so far, while its rows are processed in order."""
 
-    def near(self, place: int) -> tuple[Ints, Floats]:
-        """The kept nodes near to the row at `place`, and their similarities."""
+    def near(self, row: int) -> tuple[Ints, Floats]:
+        """The kept nodes near `row`, and their similarities to it."""
 
-    def keep(self, place: int) -> None:
-        """Adds the row at `place`."""
+    def keep(self, row: int) -> None:
+        """Adds `row`."""
 
 
-class Crowd(Protocol):
-    """A cluster with too many near pairs to list: it is compared during the walk (see crowded.py)."""
+class Crowded(Protocol):
+    """A cluster with too many near pairs to store: its rows are compared here (see crowded.py)."""
 
     @property
     def nodes(self) -> Ints:
         """(m,) the node of each row."""
 
-    def walk(self, rank: Ints, bound: float) -> KeptRows:
-        """Nothing is kept yet; rows are then asked for in the order of `rank`."""
+    def start(self, rank: Ints, bound: float) -> KeptRows:
+        """The kept rows, none yet; `near` and `keep` are then called in the order of `rank`."""
 
-    def edges(self, rank: Ints, stays: Flags, bound: float) -> Edges:
-        """The pairs that decide as all pairs above `bound` would, under the reference rule."""
+    def edges(self, rank: Ints, pinned: Flags, bound: float) -> Edges:
+        """Pairs that give the same decisions under the reference rule as all pairs above `bound`."""
 
 
 @dataclass(frozen=True)
 class Resolved:
     """The outcome for n nodes."""
 
-    representative: Ints  # (n,) the kept node that stands for each; a kept node's is itself
+    representative: Ints  # (n,) the kept node that represents each; a kept node represents itself
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
-        """(n,) who stays."""
+        """(n,) whether each node is kept."""
         result: npt.NDArray[np.bool_] = self.representative == np.arange(len(self.representative))
         return result
 
@@ -68,37 +68,37 @@ def cover(
     j: Ints,
     similarity: Floats,
     bound: float,
-    crowds: Sequence[Crowd] = (),
-    stays: Flags | None = None,
+    crowded: Sequence[Crowded] = (),
+    pinned: Flags | None = None,
 ) -> Resolved:
     """The cover rule.
 
     Args:
-        rank: (n,) each node's place in the total order, all different.
-        i, j, similarity: (m,) near pairs, each once, either way round.
-        bound: pairs count above it.
-        crowds: clusters whose pairs are not among these.
-        stays: (n,) those that an earlier run kept: they are never removed. None: nobody is.
+        rank: (n,) each node's position in the total order, all different.
+        i, j, similarity: (m,) near pairs, each once, with i and j in either order.
+        bound: pairs with a similarity above it count.
+        crowded: clusters whose pairs are not in these.
+        pinned: (n,) nodes that an earlier run kept: they are never removed. None: no nodes.
     """
-    settled = np.zeros(len(rank), bool) if stays is None else stays
+    settled = np.zeros(len(rank), bool) if pinned is None else pinned
     earlier, later, value = _directed(rank, i, j, similarity, bound)
     kept = np.ones(len(rank), bool)
-    edges = np.flatnonzero(np.diff(later, prepend=-1, append=-1))  # of each later node's slice
+    edges = np.flatnonzero(np.diff(later, prepend=-1, append=-1))  # bounds of each later node's pairs
     slices = {int(later[start]): (start, stop) for start, stop in pairwise(edges.tolist())}
-    places = _places(crowds)
-    walks = [c.walk(rank, bound) for c in crowds]
+    crowded_rows = _crowded_rows(crowded)
+    kept_rows = [c.start(rank, bound) for c in crowded]
     more: list[Edges] = [(earlier, later, value)]
-    for node in sorted(slices.keys() | places.keys(), key=rank.__getitem__):
+    for node in sorted(slices.keys() | crowded_rows.keys(), key=rank.__getitem__):
         start, stop = slices.get(node, (0, 0))
         kept[node] = settled[node] or not kept[earlier[start:stop]].any()
-        for number, place in places.get(node, ()):
-            others, close = walks[number].near(place)
+        for number, row in crowded_rows.get(node, ()):
+            others, close = kept_rows[number].near(row)
             if len(others) and not settled[node]:
                 kept[node] = False
                 more.append((others, np.full(len(others), node), close))
         if kept[node]:
-            for number, place in places.get(node, ()):
-                walks[number].keep(place)
+            for number, row in crowded_rows.get(node, ()):
+                kept_rows[number].keep(row)
     earlier, later, value = (np.concatenate(side) for side in zip(*more, strict=True))
     removed = ~kept[later]
     return Resolved(_nearest_kept(rank, kept, earlier[removed], later[removed], value[removed]))
@@ -111,18 +111,18 @@ def reference(
     j: Ints,
     similarity: Floats,
     bound: float,
-    crowds: Sequence[Crowd] = (),
-    stays: Flags | None = None,
+    crowded: Sequence[Crowded] = (),
+    pinned: Flags | None = None,
 ) -> Resolved:
-    """SemDeDup's rule; `cluster` (n,) is each node's own. See `cover` for the others.
+    """SemDeDup's rule. `cluster`: (n,) home cluster of each node; see `cover` for the other arguments.
 
-    A removed node is represented by its nearest kept earlier neighbour; where all of those are
-    removed themselves, by whoever stands for the nearest of them.
+    A removed node is represented by its nearest kept earlier neighbour; if all of these are removed, by
+    the representative of the nearest of them.
     """
-    settled = np.zeros(len(rank), bool) if stays is None else stays
+    settled = np.zeros(len(rank), bool) if pinned is None else pinned
     same = cluster[i] == cluster[j]
     edges = [_directed(rank, i[same], j[same], similarity[same], bound)]
-    edges += [c.edges(rank, settled, bound) for c in crowds]
+    edges += [c.edges(rank, settled, bound) for c in crowded]
     earlier, later, value = (np.concatenate(side) for side in zip(*edges, strict=True))
     free = ~settled[later]
     earlier, later, value = earlier[free], later[free], value[free]
@@ -130,24 +130,24 @@ def reference(
     kept[later] = False
     direct = _nearest_kept(rank, kept, earlier, later, value)
     chain = _nearest_kept(rank, np.ones(len(rank), bool), earlier, later, value)
-    nobody = ~kept & (direct == np.arange(len(rank)))
-    parent = np.where(nobody, chain, direct)
-    while not kept[parent].all():  # each step goes to an earlier node: it ends
+    without = ~kept & (direct == np.arange(len(rank)))  # removed nodes without a kept neighbour
+    parent = np.where(without, chain, direct)
+    while not kept[parent].all():  # terminates: each step goes to an earlier node
         parent = np.where(kept[parent], parent, parent[parent])
     return Resolved(parent)
 
 
-def _places(crowds: Sequence[Crowd]) -> dict[int, list[tuple[int, int]]]:
-    """Of each node in a crowded cluster: (number of the cluster, place among its rows)."""
-    places: dict[int, list[tuple[int, int]]] = {}
-    for number, cluster in enumerate(crowds):
-        for place, node in enumerate(cluster.nodes.tolist()):
-            places.setdefault(node, []).append((number, place))
-    return places
+def _crowded_rows(crowded: Sequence[Crowded]) -> dict[int, list[tuple[int, int]]]:
+    """For each node in crowded clusters: (number of the cluster, row in it)."""
+    rows: dict[int, list[tuple[int, int]]] = {}
+    for number, cluster in enumerate(crowded):
+        for row, node in enumerate(cluster.nodes.tolist()):
+            rows.setdefault(node, []).append((number, row))
+    return rows
 
 
 def _directed(rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) -> tuple[Ints, Ints, Floats]:
-    """The pairs above the bound as (earlier, later, similarity), by the rank of the later."""
+    """The pairs above the bound as (earlier, later, similarity), sorted by the rank of the later node."""
     near = similarity > bound
     i, j, value = i[near], j[near], similarity[near]
     swap = rank[i] > rank[j]
@@ -157,7 +157,7 @@ def _directed(rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) ->
 
 
 def _nearest_kept(rank: Ints, kept: npt.NDArray[np.bool_], earlier: Ints, later: Ints, value: Floats) -> Ints:
-    """(n,) each later node's most similar earlier neighbour among `kept`, ties by rank, or itself."""
+    """(n,) each later node's most similar earlier neighbour in `kept`, ties by rank; itself without one."""
     result = np.arange(len(rank))
     use = kept[earlier]
     earlier, later, value = earlier[use], later[use], value[use]

@@ -25,6 +25,11 @@ CLIP_EPS = 0.05  # SemDeDup reports for CLIP: eps 0.03 to 0.12 keeps 72 to 50 % 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LONGEST = 32  # maximum aspect ratio that is resized; a square crop would drop the ends anyway
 FORMAT = 1  # of stored embeddings; part of every key. Raise it when their meaning changes
+# By the names in recipe.BUILTIN_ENCODERS: (n, 3, SIZE, SIZE) uint8 -> (n, dim) unit rows.
+BUILTIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "perceptual": perceptual.describe,
+    "mean-colour": perceptual.mean_colour,
+}
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,8 @@ def load(part: recipe.Encoder) -> Encoder:
             size that does not divide the image size.
         Transient: the weights could not be read or downloaded; a retry may succeed.
     """
-    if part.model == "perceptual":
-        return _builtin(part, perceptual.describe, perceptual.DEFAULT_EPS)
-    if part.model == "mean-colour":
-        return _builtin(part, perceptual.mean_colour, perceptual.DEFAULT_EPS)
+    if part.model in BUILTIN:
+        return _builtin(part, BUILTIN[part.model], perceptual.DEFAULT_EPS)
     return _open_clip(part)
 
 

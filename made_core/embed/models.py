@@ -17,7 +17,6 @@ from made_core import recipe
 from made_core.errors import EncoderError
 from made_core.imports import without
 
-BUILTIN = ("perceptual", "mean-colour")
 PARTS = {"embed_dim", "vision_cfg", "text_cfg"}  # required fields of a model config
 
 
@@ -27,7 +26,7 @@ def check(part: recipe.Encoder) -> None:
     Raises:
         EncoderError: as `config_of`.
     """
-    if part.model not in BUILTIN:
+    if part.model not in recipe.BUILTIN_ENCODERS:
         config_of(part)
 
 

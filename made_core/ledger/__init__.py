@@ -1,1 +1,1 @@
-"""The ledger in PostgreSQL: who does which unit of work, and what is done."""
+"""The ledger in PostgreSQL: runs, and the state and output of each unit of work."""

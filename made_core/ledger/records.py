@@ -1,4 +1,4 @@
-"""What the ledger answers: frozen dataclasses, made from its rows."""
+"""Results of ledger queries: frozen dataclasses built from rows."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from made_core.errors import OutdatedRun
 from made_core.stages import OutputRow, OutputT, Stage, from_row
 from made_core.types import FileRef, RunState, UnitState
 
-REMEDY = "run it again with the same recipe: what an earlier version of made left is recomputed"
+REMEDY = "run it again with the same recipe: results of an earlier version of made are recomputed"
 
 
 @dataclass(frozen=True)
 class Result(Generic[OutputT]):
-    """What the ledger knows of a unit."""
+    """The state and result of a unit."""
 
     key: str
     state: UnitState
-    output: OutputT | None  # of a done one
-    error: str | None  # of the last attempt, where it failed
+    output: OutputT | None  # of a done unit
+    error: str | None  # of the last attempt that failed
     attempts: int
-    seconds: float | None  # of the attempt that ended it
+    seconds: float | None  # duration of the last attempt, once it ended
 
     @classmethod
     def of(cls, stage: Stage[OutputT], scope: str, row: Row[Any]) -> Result[OutputT]:
-        """From columns of `unit`. Raises OutdatedRun: another version of made wrote the output."""
+        """From columns of `unit`. Raises OutdatedRun if another version of made wrote the output."""
         state = UnitState(row.state)
         output = _output(stage, scope, row) if state is UnitState.DONE else None
         return cls(row.key, state, output, row.error, row.attempts, row.seconds)
@@ -42,27 +42,27 @@ def _output(stage: Stage[OutputT], scope: str, row: Row[Any]) -> OutputT:
         except ValidationError:
             pass
     raise OutdatedRun(
-        f"stage {stage.name}, scope {scope}, unit {row.key}: its output is not of the form of version "
-        f"{stage.version} of the stage, {stage.output.__name__}; {REMEDY}"
+        f"stage {stage.name}, scope {scope}, unit {row.key}: its output is not a {stage.output.__name__} as "
+        f"version {stage.version} of the stage writes it; {REMEDY}"
     )
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Units by state, every state present, and samples."""
+    """The number of units by state, and of samples."""
 
-    units: dict[UnitState, int]
-    samples: int  # of done units, and what the running ones report
+    units: dict[UnitState, int]  # has every state
+    samples: int  # of done units, and those that running units report so far
 
     @classmethod
     def of(cls, row: Row[Any]) -> Tally:
-        """From counts that are named as the states are."""
+        """From columns that are named like the states."""
         units = {state: getattr(row, state.value) or 0 for state in UnitState}
         return cls(units, int(row.samples or 0))
 
     @property
     def total(self) -> int:
-        """Units of all states."""
+        """Number of units in all states."""
         return sum(self.units.values())
 
 
@@ -71,20 +71,20 @@ class Run:
     """A run as recorded."""
 
     id: str
-    recipe_digest: str  # of what decides the output
+    recipe_digest: str  # Recipe.recipe_digest
     recipe: dict[str, Any]
     output: str
     store: str
     state: RunState
-    holder: str | None  # the process that drives it, or did
+    holder: str | None  # the process that drives it, as host:pid
     lease_until: datetime | None
-    held: bool  # the lease has not run out
+    held: bool  # the lease has not expired
     replaced: bool  # its output belongs to a later run
     created_at: datetime
     updated_at: datetime
     summary: dict[str, Any] | None
     error: str | None
-    corpus: FileRef | None  # None: nothing was embedded yet
+    corpus: FileRef | None  # table of its shards; None: nothing was embedded yet
 
     @classmethod
     def of(cls, row: Row[Any]) -> Run:
@@ -95,21 +95,21 @@ class Run:
 
 @dataclass(frozen=True)
 class StageStatus:
-    """Where a stage of a run stands."""
+    """The progress of a stage of a run."""
 
     stage: str
-    version: int  # of the stage, when the run began it; 0: before stages had versions
+    version: int  # of the stage when the run started it; 0: before stages had versions
     scope: str
-    planned: int  # units that the run asked for
+    planned: int  # number of the run's units
     tally: Tally
-    started_at: datetime | None  # first start of a unit's last attempt
-    finished_at: datetime | None  # last finish
-    rate: float | None  # samples a second: lately where units run, else from first start to last finish
-    eta: float | None  # seconds until all units have ended, where units run and some are done
+    started_at: datetime | None  # earliest start of a unit's last attempt
+    finished_at: datetime | None  # latest finish
+    rate: float | None  # samples per second: recently if units run, else from first start to last finish
+    eta: float | None  # seconds until all units have ended; None if no units run or none is done
 
     @classmethod
     def of(cls, row: Row[Any]) -> StageStatus:
-        """From columns of `stage`, a tally, and what its units have done lately."""
+        """From columns of `stage`, a tally, and the recent work of its units."""
         tally = Tally.of(row)
         running = tally.units[UnitState.RUNNING] > 0
         if running:
@@ -124,19 +124,19 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class UnitStatus:
-    """A unit as shown to people."""
+    """The progress of a unit, for display."""
 
     stage: str
     scope: str
     key: str
-    shard: str | None  # id of the input shard whose fingerprint is the key
+    shard: str | None  # id of the input shard, if the key is a shard's fingerprint
     state: UnitState
     attempts: int
     samples: int
     host: str | None
     started_at: datetime | None
     finished_at: datetime | None
-    seconds: float | None  # of the last attempt, so far where it runs
+    seconds: float | None  # duration of the last attempt, so far if it runs
     error: str | None
     traceback: str | None
 
@@ -148,7 +148,7 @@ class UnitStatus:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a unit."""
+    """A change of a unit's state."""
 
     at: datetime
     host: str | None
@@ -164,10 +164,10 @@ class Event:
 
 
 def _eta(row: Row[Any], tally: Tally, rate: float | None) -> float | None:
-    """By samples, each unit left being as large as a done one; by units where those have none."""
+    """By samples, assuming that remaining units are as large as done ones; by units if these have none."""
     left = tally.units[UnitState.OPEN] + tally.units[UnitState.RUNNING]
     done = tally.units[UnitState.DONE]
     if done and row.done_samples:
-        begun = tally.samples - row.done_samples
-        return max(0.0, left * row.done_samples / done - begun) / rate if rate else None
+        running = tally.samples - row.done_samples
+        return max(0.0, left * row.done_samples / done - running) / rate if rate else None
     return left * row.recent_seconds / row.recent_done if row.recent_done else None

@@ -1,4 +1,4 @@
-"""Runs in the ledger: which output belongs to which, who drives a run, what went in, how it ended."""
+"""Runs in the ledger: their output, holder, input and end."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from made_core.errors import LeaseLost, OutputError
-from made_core.ledger.database import Database, clean
+from made_core.ledger.database import Database, Values, clean
 from made_core.ledger.records import Run
 from made_core.ledger.statements import runs as sql
 from made_core.types import FileRef, RunState, Shard
 
 
 class Runs:
-    """Transitions and questions of runs, one statement each."""
+    """Transitions and queries of runs, one SQL statement each."""
 
     def __init__(self, database: Database) -> None:
         self._all, self._one = database.all, database.one
@@ -31,14 +31,14 @@ class Runs:
         lease_seconds: float,
         replace: bool,
     ) -> str:
-        """Take `output` for a run, or resume the run of the same recipe digest that has it.
+        """Start a run that owns `output`, or resume the run with the same recipe digest that owns it.
 
         Returns:
-            The id of the run: `run_id`, or that of the resumed one.
+            The id of the run: `run_id`, or that of the resumed run.
 
         Raises:
-            OutputError: another process drives its run now, or it belongs to a run of another
-                recipe and `replace` is false.
+            OutputError: another process drives the run that owns it, or that run has another recipe and
+                `replace` is false.
         """
         values = {
             "run_id": run_id, "recipe_digest": recipe_digest, "recipe": json.dumps(recipe),
@@ -52,17 +52,18 @@ class Runs:
             if row.held:
                 raise OutputError(
                     f"{output} is being written by run {row.owner}, held by {row.holder} "
-                    f"until {row.lease_until:%Y-%m-%d %H:%M:%S %Z} unless renewed"
+                    f"until {row.lease_until:%Y-%m-%d %H:%M:%S %Z} unless renewed; wait for it or name "
+                    "another output"
                 )
             if row.owner is not None:
                 raise OutputError(
-                    f"{output} belongs to run {row.owner} of another recipe since "
-                    f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}; --replace takes it over"
+                    f"{output} belongs to run {row.owner} with another recipe since "
+                    f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}; name another output, or replace it with --replace"
                 )
-            # Neither: another process took the output between our look and our insert. Look again.
+            # Neither: another process took the output between the query and the insert. Try again.
 
     def renew(self, run_id: str, holder: str, lease_seconds: float) -> bool:
-        """Hold the run for `lease_seconds` from now; False where `holder` no longer has it."""
+        """Hold the run for `lease_seconds` from now; False if `holder` no longer holds it."""
         values = {"run_id": run_id, "holder": holder, "lease": lease_seconds}
         return bool(self._all(sql.RENEW, values))
 
@@ -77,7 +78,7 @@ class Runs:
         """Record how the run ended and release it.
 
         Raises:
-            LeaseLost: `holder` no longer has the run.
+            LeaseLost: `holder` no longer holds the run.
         """
         values = {
             "run_id": run_id, "holder": holder, "state": state.value, "error": clean(error),
@@ -87,16 +88,16 @@ class Runs:
             raise LeaseLost(f"run {run_id} is no longer held by {holder}")
 
     def put_shards(self, run_id: str, shards: Sequence[Shard]) -> None:
-        """Make `shards` the run's input, in place of what it was."""
+        """Record `shards` as the run's input, replacing the recorded ones."""
         listed = json.dumps([vars(shard) for shard in shards])
         self._all(sql.PUT_SHARDS, {"run_id": run_id, "shards": listed})
 
     def put_corpus(self, run_id: str, corpus: FileRef) -> None:
-        """Record the table of the run's corpus, in place of what it was."""
+        """Record the table of the run's corpus, replacing the recorded one."""
         self._all(sql.PUT_CORPUS, {"run_id": run_id, "corpus": json.dumps(asdict(corpus))})
 
     def shards(self, run_id: str) -> list[Shard]:
-        """The run's input, by id."""
+        """The run's input shards, sorted by id."""
         return [Shard(**row._asdict()) for row in self._all(sql.SHARDS, {"run_id": run_id})]
 
     def all(self) -> list[Run]:
@@ -104,12 +105,12 @@ class Runs:
         return [Run.of(row) for row in self._all(sql.ALL, {})]
 
     def get(self, run_id: str) -> Run | None:
-        """The run of that id."""
+        """The run with this id; None if there is none."""
         return self._first(sql.GET, {"run_id": run_id})
 
     def of_output(self, output: str) -> Run | None:
-        """The run to which the output belongs."""
+        """The run that owns the output; None if there is none."""
         return self._first(sql.OF_OUTPUT, {"output": output})
 
-    def _first(self, statement: str, values: dict[str, Any]) -> Run | None:
+    def _first(self, statement: str, values: Values) -> Run | None:
         return next((Run.of(row) for row in self._all(statement, values)), None)

@@ -1,4 +1,4 @@
-"""The schema of the ledger is its migrations; COMMENTs in them say what each column holds."""
+"""The schema of the ledger. It is defined by the migrations; their COMMENTs describe each column."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sqlalchemy import Connection, text
 from made_core.errors import DatabaseError
 
 VERSION_TABLE = "made_version"  # not alembic's default: Prefect may use the same database
-LOCK = 0x6D616465  # "made": held while the schema is being changed
+LOCK = 0x6D616465  # "made": advisory lock held while the schema is changed
 
 
-def upgrade(connection: Connection, place: str) -> None:
-    """Brings the database to the latest schema, in the connection's transaction.
+def upgrade(connection: Connection, name: str) -> None:
+    """Upgrades the database to the latest schema, in the connection's transaction.
 
-    Processes that start at the same time wait for each other. `place` names the database in errors.
+    Processes that start at the same time wait for each other. `name`: of the database, for errors.
 
     Raises:
-        DatabaseError: its schema is one that this program does not know.
+        DatabaseError: this program does not know the schema's version.
     """
     config = Config()
     folder = str(Path(__file__).with_name("migrations"))
@@ -30,15 +30,16 @@ def upgrade(connection: Connection, place: str) -> None:
     config.attributes["connection"] = connection
     scripts = ScriptDirectory.from_config(config)
     head = scripts.get_current_head()
-    found = _current(connection)
-    if found != head:  # either this process changes it, or another one is doing so: wait and look again
+    current = _current(connection)
+    if current != head:  # another process may be upgrading it: wait for the lock and check again
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        found = _current(connection)
-    if found is not None and found not in {s.revision for s in scripts.walk_revisions()}:
+        current = _current(connection)
+    if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
         raise DatabaseError(
-            f"{place} is of another version of made: its schema is {found}, this program knows up to {head}"
+            f"{name} was created by another version of made: its schema is {current}, this program knows "
+            f"schemas up to {head}; upgrade made"
         )
-    if found != head:
+    if current != head:
         command.upgrade(config, "head")
 
 

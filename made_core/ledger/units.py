@@ -1,4 +1,4 @@
-"""Units of work in the ledger: who does which, and what came of it. One statement per transition."""
+"""Units of work in the ledger: their state, lease and output. One SQL statement per transition."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Units:
-    """Transitions and questions of units."""
+    """Transitions and queries of units."""
 
     def __init__(self, database: Database) -> None:
         self._all, self._one = database.all, database.one
@@ -28,7 +28,7 @@ class Units:
     def put(self, run_id: str, stage: Stage[Any], scope: str, keys: Sequence[str], max_attempts: int) -> None:
         """Record that the run's `stage` consists of these units, and create those that do not exist yet."""
         distinct = sorted(set(keys))
-        values = _these(stage, scope, distinct)
+        values = _values(stage, scope, distinct)
         values |= {"run_id": run_id, "version": stage.version, "max": max_attempts, "units": len(distinct)}
         self._all(sql.PUT, values)
 
@@ -41,21 +41,21 @@ class Units:
         lease_seconds: float,
         host: str,
     ) -> list[Unit]:
-        """Take up to `limit` of the units `keys` that are open and due, or whose lease ran out.
+        """Take up to `limit` of the units `keys` that are open and due, or whose lease expired.
 
-        A unit whose lease ran out in its last attempt fails and is not taken.
+        A unit whose lease expired in its last attempt fails and is not taken.
         """
         token = uuid.uuid4().hex
-        values = _these(stage, scope, keys)
+        values = _values(stage, scope, keys)
         values |= {"limit": limit, "lease": lease_seconds, "host": host, "token": token}
         rows = self._all(sql.CLAIM, values)
         return [Unit(row.id, stage.name, scope, row.key, row.attempts, token) for row in rows]
 
     def renew(self, units: Sequence[Unit], lease_seconds: float, progress: Sequence[int]) -> set[int]:
-        """Hold the units for `lease_seconds` from now and note the samples done in each so far.
+        """Hold the units for `lease_seconds` from now and record the samples done in each so far.
 
         Returns:
-            The ids of those that are still held.
+            The ids of the units that are still held.
         """
         values = {
             "ids": [unit.id for unit in units], "tokens": [unit.token for unit in units],
@@ -64,7 +64,7 @@ class Units:
         return {row.id for row in self._all(sql.RENEW, values)}
 
     def finish(self, unit: Unit, output: UnitOutput) -> None:
-        """Commit the unit: from now on its result is `output`.
+        """Commit the unit with its `output`.
 
         Raises:
             LeaseLost: the unit was given to another worker.
@@ -78,10 +78,10 @@ class Units:
             raise LeaseLost(f"{unit.stage} {unit.key}, attempt {unit.attempt}")
 
     def fail(self, unit: Unit, error: BaseException, backoff_seconds: float) -> UnitState:
-        """Give the unit back: it is tried again after `backoff_seconds`, or it has failed.
+        """Release the unit after an error: it is retried after `backoff_seconds`, or it has failed.
 
-        It has failed where `error` is Permanent or its attempts are used up. Where another worker
-        holds it by now, nothing happens.
+        It has failed if `error` is Permanent or no attempts are left. Does nothing if another worker
+        holds the unit by now.
 
         Returns:
             The unit's state.
@@ -94,48 +94,48 @@ class Units:
         }  # fmt: skip
         row = self._one(sql.FAIL, values)
         if row.lost:
-            log.warning("%s %s: another worker holds it by now; its error is dropped (%s)",
+            log.warning("%s %s: another worker now holds it; this attempt's error is ignored (%s)",
                         unit.stage, unit.key, values["error"])  # fmt: skip
         return UnitState(row.state)
 
     def reopen(self, stage: Stage[Any], scope: str, keys: Sequence[str]) -> int:
-        """Open the failed ones of the units again, with all their attempts; returns how many."""
-        values = _these(stage, scope, keys) | {"state": "failed", "why": None}
+        """Reopen those of the units that failed, with all attempts; returns how many."""
+        values = _values(stage, scope, keys) | {"state": "failed", "why": None}
         return len(self._all(sql.OPEN_AGAIN, values))
 
     def forget(self, stage: Stage[Any], scope: str, keys: Sequence[str]) -> int:
-        """Open the done ones of the units again, whose files are missing or damaged; returns how many."""
-        values = _these(stage, scope, keys) | {"state": "done", "why": "files missing or damaged"}
+        """Reopen those of the units that are done, because files are missing or damaged; returns how many."""
+        values = _values(stage, scope, keys) | {"state": "done", "why": "files missing or damaged"}
         return len(self._all(sql.OPEN_AGAIN, values))
 
     def pending(
         self, stage: Stage[Any], scope: str, keys: Sequence[str] | None
     ) -> tuple[list[str], float | None]:
-        """The keys that can be claimed now, and the seconds until one can.
+        """The keys of units that can be claimed now, and the seconds until one can be claimed.
 
-        `keys` None: all of the scope. The seconds are 0 where one can be claimed now, the time to
-        the first end of a lease or of a backoff where none can, and None where none is left.
+        The seconds are 0 if a unit can be claimed now, else the time until the first lease or backoff
+        ends, and None if all units are done or failed. `keys` None: all units of the scope.
         """
-        rows = self._all(sql.PENDING, _these(stage, scope, keys))
+        rows = self._all(sql.PENDING, _values(stage, scope, keys))
         wait = min((max(0.0, row.seconds) for row in rows), default=None)
         return [row.key for row in rows if row.seconds <= 0], wait
 
     def results(
         self, stage: Stage[OutputT], scope: str, keys: Sequence[str] | None
     ) -> dict[str, Result[OutputT]]:
-        """What is known of each of the units (None: all of the scope), by key.
+        """The state and result of each unit, by key. `keys` None: all units of the scope.
 
         Raises:
-            OutdatedRun: another version of made wrote an output among them.
+            OutdatedRun: another version of made wrote one of the outputs.
         """
-        rows = self._all(sql.RESULTS, _these(stage, scope, keys))
+        rows = self._all(sql.RESULTS, _values(stage, scope, keys))
         return {row.key: Result.of(stage, scope, row) for row in rows}
 
     def of_run(self, run_id: str, stage: Stage[OutputT]) -> dict[str, Result[OutputT]]:
-        """The results of the run's own units of a stage, by key; none where it has not begun the stage.
+        """The results of the run's units of a stage, by key; empty if it has not started the stage.
 
         Raises:
-            OutdatedRun: the run did the stage in another version.
+            OutdatedRun: the run used another version of the stage.
         """
         rows = self._all(sql.OF_RUN, {"run_id": run_id, "stage": stage.name})
         if not rows:
@@ -149,19 +149,19 @@ class Units:
         return self.results(stage, row.scope, row.keys)
 
     def tally(self, stage: Stage[Any], scope: str, keys: Sequence[str] | None) -> Tally:
-        """How far the units are (None: all of the scope)."""
-        return Tally.of(self._one(sql.COUNT, _these(stage, scope, keys)))
+        """The number of units by state. `keys` None: all units of the scope."""
+        return Tally.of(self._one(sql.COUNT, _values(stage, scope, keys)))
 
     def names(self, stage: Stage[Any], scope: str, keys: Sequence[str]) -> set[str]:
-        """The names (`Unit.name`) of all attempts that were ever made at the units."""
-        rows = self._all(sql.ATTEMPTS, _these(stage, scope, keys))
+        """The names (`Unit.name`) of all attempts at the units so far."""
+        rows = self._all(sql.ATTEMPTS, _values(stage, scope, keys))
         return {Unit(row.id, stage.name, scope, row.key, row.attempt, row.token).name for row in rows}
 
     def events(self, stage: Stage[Any], scope: str, key: str) -> list[Event]:
-        """What happened to a unit, the oldest first."""
-        return [Event.of(row) for row in self._all(sql.EVENTS, _these(stage, scope, [key]))]
+        """The events of a unit, the oldest first."""
+        return [Event.of(row) for row in self._all(sql.EVENTS, _values(stage, scope, [key]))]
 
 
-def _these(stage: Stage[Any], scope: str, keys: Sequence[str] | None) -> dict[str, Any]:
+def _values(stage: Stage[Any], scope: str, keys: Sequence[str] | None) -> dict[str, object]:
     listed = None if keys is None else json.dumps(list(keys))
     return {"stage": stage.name, "scope": scope, "keys": listed}

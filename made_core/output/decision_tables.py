@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from made_core import filters
 from made_core.corpus.corpus import Corpus, Gids, Part
-from made_core.dedup.decide import NOBODY
+from made_core.dedup.decide import NO_SAMPLE
 from made_core.embed import metadata
 from made_core.io.arrays import StoredArray
 from made_core.output.plan import Plan
@@ -92,7 +92,7 @@ def columns(part: Part, corpus: Corpus, decided: Decided, plan: Plan, bound: flo
     """
     here = part.start, part.stop
     reason, representative = decided.reason.rows(*here), decided.representative.rows(*here)
-    removed = np.flatnonzero((reason != KEPT) & (representative != NOBODY))
+    removed = np.flatnonzero((reason != KEPT) & (representative != NO_SAMPLE))
     stands = representative[removed]
     value = np.full(part.samples, np.nan)
     value[removed] = similarities(

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from made_core.corpus.corpus import Corpus, Gids
-from made_core.dedup.decide import NOBODY
+from made_core.dedup.decide import NO_SAMPLE
 from made_core.dedup.inputs import ResolveInputs
 from made_core.errors import UserError
 from made_core.output.decision_tables import similarities
@@ -70,7 +70,7 @@ def sweep(
         decided = inputs.decisions(eps)
         reason = decided.reason[new]
         near = reason == NEAR_DUPLICATE.code
-        removed = np.flatnonzero(near & ~before & (decided.representative[new] != NOBODY)) + corpus.begin
+        removed = np.flatnonzero(near & ~before & (decided.representative[new] != NO_SAMPLE)) + corpus.begin
         stands = decided.representative[removed]
         examples = _examples(corpus, inputs, removed, stands, shown) if shown else ()
         steps.append(Step(eps, len(reason), int((reason == KEPT).sum()), int(near.sum()), examples))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from made_core.corpus.corpus import Corpus, Gids
-from made_core.dedup.decide import NOBODY
+from made_core.dedup.decide import NO_SAMPLE
 from made_core.embed import metadata
 from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest import tar
@@ -29,7 +29,7 @@ def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) 
     duplicate = np.isin(decided.reason.rows(), [r.code for r in DUPLICATES])
     duplicate[: corpus.begin] = False  # an earlier run's report shows those
     representative = decided.representative.rows()
-    removed = np.flatnonzero(duplicate & (representative != NOBODY))
+    removed = np.flatnonzero(duplicate & (representative != NO_SAMPLE))
     stands = representative[removed]
     kept, counts = np.unique(stands, return_counts=True)
     chosen = kept[np.lexsort((kept, -counts))[:groups]]

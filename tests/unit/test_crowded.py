@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_core.dedup import near_pairs, rules
-from made_core.dedup.crowded import STEP, CrowdedCluster, Walk, reference_edges
+from made_core.dedup.crowded import STEP, CrowdedCluster, KeptRows, reference_edges
 from made_core.vectors import Rows
 from tests.support import oracle
 
@@ -111,7 +111,7 @@ def test_thousands_of_near_equal_images_cost_their_rows() -> None:
 def test_field_grows(n: int) -> None:
     """Over several steps: rows in pairs, walked backwards, so that every second row has a kept one."""
     rows = np.repeat(np.eye(n // 2 + 1, dtype=np.float16), 2, axis=0)[:n]
-    field = Walk(CrowdedCluster(np.arange(n) + 7, np.ones(n, bool), rows), np.arange(n + 7)[::-1], 0.5)
+    field = KeptRows(CrowdedCluster(np.arange(n) + 7, np.ones(n, bool), rows), np.arange(n + 7)[::-1], 0.5)
     kept: list[int] = []
     for place in range(n - 1, -1, -1):
         nodes, value = field.near(place)

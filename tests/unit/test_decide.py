@@ -51,8 +51,8 @@ def decided(core: Core, dedup: Dedup, eps: float) -> decide.Decisions:
     """The last step."""
     recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
     found = scan(core.corpus, core.identities.canonical, recipe)
-    by_place = order.of_place(dedup, core.distance, core.identities.uids)
-    values = found.values if by_place is None else by_place
+    without = order.without_metadata(dedup, core.distance, core.identities.uids)
+    values = found.values if without is None else without
     return decide.decide(core.identities, found.dropped, values, core.cluster, core.pairs, dedup, eps)
 
 
@@ -91,8 +91,8 @@ def check(
                 )  # fmt: skip
                 assert filters.names(got.reason) == expected.reason
                 for who, allowed in zip(got.representative.tolist(), expected.representatives, strict=True):
-                    assert who in (allowed or {decide.NOBODY})
-                standing = got.representative[got.representative != decide.NOBODY]
+                    assert who in (allowed or {decide.NO_SAMPLE})
+                standing = got.representative[got.representative != decide.NO_SAMPLE]
                 assert (got.reason[standing] == KEPT).all()
                 balanced(samples, got)
 
@@ -195,7 +195,7 @@ def test_the_order_of_shards_changes_nothing(rule: str, keep: str, tmp_path: Pat
         got = decided(core, dedup_of(keep, rule), 0.125)
         uids = core.identities.uids.tolist()
         fates.append({
-            uid: (reason, None if who == decide.NOBODY else uids[who])
+            uid: (reason, None if who == decide.NO_SAMPLE else uids[who])
             for uid, reason, who in zip(uids, got.reason.tolist(), got.representative.tolist(), strict=True)
         })  # fmt: skip
     assert fates[0] == fates[1]

@@ -345,3 +345,7 @@ def test_built_in_encoders() -> None:
     assert first.encoding.image_size == perceptual.SIZE
     assert second.encoding.dim == 4
     assert first.encoding.key != second.encoding.key
+
+
+def test_every_built_in_encoder_has_a_function() -> None:
+    assert tuple(encoder.BUILTIN) == recipe.BUILTIN_ENCODERS

@@ -14,7 +14,7 @@ from made_core import filters
 from made_core.cluster import cluster_rows
 from made_core.cluster.kmeans import drift
 from made_core.dedup import decide, order
-from made_core.dedup.decide import NOBODY, Decisions
+from made_core.dedup.decide import NO_SAMPLE, Decisions
 from made_core.dedup.metadata_scan import scan
 from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE
 from made_core.recipe import Dedup, Filters, Recipe
@@ -70,8 +70,8 @@ def grown(
         start += count
         recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
         found = scan(core.corpus, core.identities.canonical, recipe)
-        by_place = order.of_place(dedup, core.distance, core.identities.uids)
-        values = found.values if by_place is None else by_place
+        without = order.without_metadata(dedup, core.distance, core.identities.uids)
+        values = found.values if without is None else without
         decided = decide.decide(
             core.identities, found.dropped, values, core.cluster, core.pairs, dedup, eps,
             earlier=last.decided if last else None,
@@ -102,7 +102,7 @@ def test_each_generation_equals_the_oracle(
         for who, allowed in zip(
             now.decided.representative.tolist(), now.expected.representatives, strict=True
         ):
-            assert who in (allowed or {NOBODY})
+            assert who in (allowed or {NO_SAMPLE})
         if last:
             n = len(last.decided.reason)
             assert np.array_equal(now.decided.reason[:n], last.decided.reason)

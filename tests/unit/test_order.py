@@ -44,7 +44,7 @@ def test_hard_and_easy() -> None:
     distance, uids = np.array([0.1, 0.3, 0.2, 0.3]), ["a", "d", "b", "c"]
     encoded = np.array([u.encode() for u in uids])
     for keep, expected in (("hard", [3, 1, 2, 0]), ("easy", [0, 2, 3, 1])):
-        values = order.of_place(Dedup(keep=keep), distance, encoded)
+        values = order.without_metadata(Dedup(keep=keep), distance, encoded)
         assert values is not None
         assert walk(values, uids) == expected
 
@@ -54,7 +54,7 @@ def test_random_goes_by_seed_and_uid_alone() -> None:
     uids = [f"u{i}" for i in range(40)]
 
     def walked(uids: list[str], seed: int) -> list[str]:
-        values = order.of_place(
+        values = order.without_metadata(
             Dedup(keep="random", seed=seed), np.zeros(40), np.array([u.encode() for u in uids])
         )
         assert values is not None
@@ -94,7 +94,7 @@ def test_column(prefer: str, expected: list[int]) -> None:
 def test_each_rule_takes_its_values_from_one_place(keep: str) -> None:
     """The distance and uids, or the metadata."""
     dedup = Dedup(keep=keep, keep_column="x" if keep == "column" else None)
-    from_distance = order.of_place(dedup, np.zeros(1), np.array([b"a"])) is not None
+    from_distance = order.without_metadata(dedup, np.zeros(1), np.array([b"a"])) is not None
     assert from_distance == (not order.columns(dedup))
     if from_distance:
         assert order.of_metadata(dedup, {}, 2).tolist() == [0, 0]

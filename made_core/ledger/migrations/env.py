@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that made_core.ledger.schema hands over."""
+"""Entry point of Alembic: runs the migrations on the connection given by made_core.ledger.schema."""
 
 from __future__ import annotations
 

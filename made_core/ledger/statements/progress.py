@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from made_core.ledger.statements.fragments import TALLY
 
-# The units of a run: those that its stage rows name, or all of the scope where a row names none. Because of
-# the OR, PostgreSQL hashes the named keys whatever the statistics say. A join with the keys is planned by
-# their estimated number, which is 100 for any JSON array: 20 s for 10,000 units.
+# The units of a run: those whose keys its stage rows have, or all of the scope if a row has no keys. Because
+# of the OR, PostgreSQL always hashes the keys, whatever the statistics. A join with the keys would be planned
+# for their estimated number, which is 100 for any JSON array: 20 s for 10,000 units.
 _OF_RUN = """
     SELECT unit.* FROM stage
     JOIN unit ON unit.stage = stage.stage AND unit.scope = stage.scope
@@ -14,10 +14,10 @@ _OF_RUN = """
         SELECT stage, jsonb_array_elements_text(keys) FROM stage WHERE run_id = :run_id))"""
 
 _RECENT_MINUTES = 10
-# Units that run or ended lately: a rate of these is not blurred by an earlier day's work.
+# Units that run or ended recently: their rate is not distorted by work of an earlier day.
 _RECENT = f"(state = 'running' OR finished_at > now() - make_interval(mins => {_RECENT_MINUTES}))"
 
-# Every stage that the run has begun, with the tally, the times and the recent work of its units.
+# Every stage that the run has started, with the tally, the times and the recent work of its units.
 STAGES = f"""
     WITH mine AS ({_OF_RUN})
     SELECT s.stage, s.version, s.scope, s.units, t.*
@@ -36,7 +36,7 @@ STAGES = f"""
 
 
 def _units(condition: str, order: str) -> str:
-    """The first `limit` of the run's units that meet the condition, with the shard that each is of."""
+    """The first `limit` units of the run that meet the condition, with the input shard of each."""
     return f"""
         WITH top AS (
             SELECT *, CAST(extract(epoch FROM

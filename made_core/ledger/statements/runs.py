@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from made_core.ledger.statements.fragments import LEASE
 
-# Resume the run that has the output, if it is of the same recipe, or begin one, if the output is free or
-# may be replaced; `id` is null where neither was done, and the other columns tell why.
+# Resume the run that owns the output, if it has the same recipe, or start one, if the output is free or may
+# be replaced. `id` is null if neither was possible; the other columns show why.
 BEGIN = f"""
     WITH live AS MATERIALIZED (
         SELECT *, recipe_digest = :recipe_digest AS same,
@@ -37,13 +37,13 @@ BEGIN = f"""
     FROM (SELECT) AS one LEFT JOIN live ON true
 """
 
-# Extend the lease of a run; no row where the holder no longer has it.
+# Extend the lease of a run; no row if the holder no longer has it.
 RENEW = f"""
     UPDATE run SET lease_until = {LEASE}, updated_at = now()
     WHERE id = :run_id AND holder = :holder RETURNING id
 """
 
-# Record how a run ended and release it; no row where the holder no longer has it.
+# Record how a run ended and release it; no row if the holder no longer has it.
 END = """
     WITH ended AS (
         UPDATE run SET state = :state, summary = CAST(:summary AS jsonb), error = :error,
@@ -56,7 +56,7 @@ END = """
         AND summary IS NOT DISTINCT FROM CAST(:summary AS jsonb)
 """
 
-# Make the given shards the run's input, in place of the recorded ones.
+# Record the given shards as the run's input, replacing the recorded ones.
 PUT_SHARDS = """
     WITH given AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:shards AS json))
@@ -74,7 +74,7 @@ PUT_SHARDS = """
 # Record the table of the run's corpus.
 PUT_CORPUS = "UPDATE run SET corpus = CAST(:corpus AS jsonb) WHERE id = :run_id"
 
-# The run's input, by id.
+# The run's input shards, sorted by id.
 SHARDS = "SELECT id, url, fingerprint, size, expected FROM shard WHERE run_id = :run_id ORDER BY id"
 
 _RUN = "SELECT *, coalesce(lease_until > now(), false) AS held FROM run"
@@ -82,8 +82,8 @@ _RUN = "SELECT *, coalesce(lease_until > now(), false) AS held FROM run"
 # All runs, the newest first.
 ALL = f"{_RUN} ORDER BY created_at DESC, id"
 
-# The run of that id.
+# The run with this id.
 GET = f"{_RUN} WHERE id = :run_id"
 
-# The run to which the output belongs.
+# The run that owns the output.
 OF_OUTPUT = f"{_RUN} WHERE output = :output AND NOT replaced"

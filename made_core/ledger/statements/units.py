@@ -20,8 +20,8 @@ PUT = f"""
     ON CONFLICT (stage, scope, key) DO NOTHING
 """
 
-# Lease up to `limit` units that are open and due, or whose lease ran out; those whose lease ran out in
-# their last attempt fail.
+# Lease up to `limit` units that are open and due, or whose lease expired; those whose lease expired in their
+# last attempt fail.
 CLAIM = f"""
     WITH held AS MATERIALIZED (  -- leased by this very call, whose answer was lost
         SELECT id, key, attempts FROM unit
@@ -50,7 +50,7 @@ CLAIM = f"""
     SELECT id, key, attempts FROM claimed UNION ALL SELECT * FROM held ORDER BY key
 """
 
-# Extend the leases of the units that are still held by these tokens, and note their progress.
+# Extend the leases of the units that these tokens still hold, and record their progress.
 RENEW = f"""
     UPDATE unit SET lease_until = {LEASE}, progress = given.progress
     FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS text[]), CAST(:done AS bigint[]))
@@ -58,7 +58,7 @@ RENEW = f"""
     WHERE unit.id = given.id AND unit.token = given.token RETURNING unit.id
 """
 
-# Commit the unit's output, if the token still holds the unit; no row where it does not.
+# Commit the unit's output if the token still holds the unit; no row if it does not.
 FINISH = """
     WITH done AS (
         UPDATE unit SET state = 'done', token = NULL, lease_until = NULL,
@@ -75,7 +75,7 @@ FINISH = """
     WHERE id = :id AND state = 'done' AND attempts = :attempt AND files = CAST(:files AS jsonb)
 """
 
-# Give the unit back after an error: open again, or failed for good; nothing where the token lost it.
+# Release the unit after an error: it is open again or failed. Nothing changes if the token lost the unit.
 FAIL = """
     WITH ended AS (
         UPDATE unit SET
@@ -97,7 +97,7 @@ FAIL = """
     FROM unit LEFT JOIN ended ON true WHERE unit.id = :id
 """
 
-# Open the units of the given state again, with all their attempts; a row for each.
+# Reopen the units in the given state, with all attempts; one row per unit.
 OPEN_AGAIN = f"""
     WITH due AS MATERIALIZED (
         SELECT id, host, attempts FROM unit WHERE {THESE} AND state = :state
@@ -125,19 +125,19 @@ RESULTS = f"""
     FROM unit WHERE {THESE_OR_ALL} ORDER BY key
 """
 
-# Which units are a run's of a stage, and by which version of the stage.
+# The units of a run's stage, and the version of the stage.
 OF_RUN = "SELECT version, scope, keys FROM stage WHERE run_id = :run_id AND stage = :stage"
 
-# The number of the units by state, and their samples.
+# The number of units by state, and of their samples.
 COUNT = f"SELECT {TALLY} FROM unit WHERE {THESE_OR_ALL}"
 
-# All attempts that were ever made at the units.
+# All attempts at the units so far.
 ATTEMPTS = f"""
     SELECT unit.id, key, attempt, event.token FROM event JOIN unit ON unit.id = unit_id
     WHERE {THESE} AND event.token IS NOT NULL
 """
 
-# What happened to the units, the oldest event first.
+# The events of the units, the oldest first.
 EVENTS = f"""
     SELECT at, event.host, attempt, kind, event.error, event.traceback
     FROM event JOIN unit ON unit.id = unit_id WHERE {THESE} ORDER BY event.id

@@ -9,7 +9,7 @@ down_revision = None
 
 STAGES = "'embed', 'catalog', 'fit', 'assign', 'pairs', 'audit', 'resolve', 'decide', 'write'"
 
-# On unit: room for renewals to stay on their page, and dead rows swept before they slow the claims.
+# Storage of unit: free space keeps renewed rows on their page; early vacuum keeps claims fast.
 TABLES = (
     """
     CREATE TABLE run (

@@ -1,4 +1,4 @@
-"""A run's corpus; the token of each claim, by which an attempt's files are known as this ledger's."""
+"""A run's corpus; the token of each claim, which identifies an attempt's files as this ledger's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The version and the keys of a run's stages; comments on every column.
 
-The names of stages are no longer checked here: made_core.stages lists them. An output's files are a
-JSON object from here on, a list before; the outputs of before are in scopes that nothing uses again.
+The names of stages are no longer checked here: made_core.stages lists them. From this version on, an
+output's files are a JSON object instead of a list; older outputs are in scopes that are not used again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CHANGES = (
     "ALTER TABLE run RENAME COLUMN identity TO recipe_digest",
     "ALTER TABLE stage ADD COLUMN version integer NOT NULL DEFAULT 0",
     "ALTER TABLE stage ADD COLUMN keys jsonb",
-    # Runs share the scope of embed; the scopes of all other stages are a run's own.
+    # Runs share the scope of embed; no other stage's scope is shared.
     """
     UPDATE stage SET keys = (
         SELECT coalesce(jsonb_agg(DISTINCT fingerprint), '[]') FROM shard WHERE shard.run_id = stage.run_id
@@ -27,8 +27,8 @@ CHANGES = (
 
 COMMENTS = {
     "run": "A run of the flow, over all its restarts.",
-    "run.id": "Time of the start and random digits.",
-    "run.recipe_digest": "Digest of all in the recipe that decides the output.",
+    "run.id": "Start time and random digits.",
+    "run.recipe_digest": "Digest of all recipe fields that affect the output.",
     "run.recipe": "The whole recipe, with absolute paths.",
     "run.output": "URL or absolute path of the output folder.",
     "run.store": "URL or absolute path of the store, which runs may share.",
@@ -36,9 +36,9 @@ COMMENTS = {
     "run.holder": "The process that drives it: host:pid.",
     "run.lease_until": "End of the holder's lease, unless renewed.",
     "run.replaced": "The output belongs to a later run.",
-    "run.created_at": "When it first began.",
+    "run.created_at": "When it first started.",
     "run.updated_at": "Last change or renewal.",
-    "run.summary": "summary.json, once it ended.",
+    "run.summary": "Content of summary.json, once the run has ended.",
     "run.error": "Why it failed.",
     "run.corpus": "Pointer to the table of its shards in the store: {path, size, digest, blocks}.",
     "shard": "An input shard of a run.",
@@ -48,24 +48,24 @@ COMMENTS = {
     "shard.fingerprint": "32 hex digits over size, stats, first and last 64 KiB.",
     "shard.size": "Bytes.",
     "shard.expected": "Samples according to its stats; null: it has none.",
-    "stage": "A stage that a run has begun, and which units are the run's.",
+    "stage": "A stage that a run has started, and the keys of its units.",
     "stage.run_id": "The run.",
     "stage.stage": "Name of the stage.",
     "stage.scope": "Scope of the run's units.",
     "stage.units": "Number of the run's units.",
     "stage.version": "Version of the stage; 0: recorded before stages had versions.",
     "stage.keys": "Keys of the run's units, a JSON array; null: all units of the scope (version 0 only).",
-    "unit": "A unit of work. Runs whose scopes are equal share it.",
+    "unit": "A unit of work. Runs with the same scope share it.",
     "unit.id": "In the order of creation.",
     "unit.stage": "Name of the stage.",
     "unit.scope": "Digest of all that the result depends on, except the key.",
     "unit.key": "Which part of the stage: a shard's fingerprint, a range of clusters, ...",
     "unit.state": "failed: a permanent error, or no attempts are left.",
-    "unit.attempts": "Number of attempts begun since it was last opened.",
-    "unit.max_attempts": "It fails when they are used up.",
-    "unit.not_before": "An open unit can be claimed from then on.",
-    "unit.lease_until": "A running unit can be claimed by others from then on, unless renewed.",
-    "unit.token": "Of the attempt that runs: only who has it can finish the unit.",
+    "unit.attempts": "Number of attempts started since it was last opened.",
+    "unit.max_attempts": "Number of attempts after which it fails.",
+    "unit.not_before": "Time from which an open unit can be claimed.",
+    "unit.lease_until": "Time from which others can claim a running unit, unless renewed.",
+    "unit.token": "Token of the running attempt: only its holder can finish the unit.",
     "unit.host": "Host and process of the last attempt.",
     "unit.started_at": "Start of the last attempt.",
     "unit.finished_at": "When it was done or failed.",
@@ -73,18 +73,18 @@ COMMENTS = {
     "unit.samples": "Samples of the output.",
     "unit.counts": "Counts of the output, a JSON object by name.",
     "unit.files": "Pointers to the files of the output, a JSON object by name; a list before schema 0003.",
-    "unit.error": "Of the last attempt that failed.",
-    "unit.traceback": "Of the same attempt.",
-    "event": "What happened to a unit.",
+    "unit.error": "Error of the last attempt that failed.",
+    "unit.traceback": "Traceback of the same attempt.",
+    "event": "A change of a unit's state.",
     "event.id": "In the order of events.",
     "event.unit_id": "The unit.",
     "event.at": "When it happened.",
     "event.host": "Host and process of the attempt.",
     "event.attempt": "Number of the attempt.",
-    "event.kind": "retry: an error, to be tried again; lost: the lease ran out.",
-    "event.error": "Message of the error, if it was one.",
-    "event.traceback": "Of the same error.",
-    "event.token": "Of a claim: an attempt's files are known as this ledger's by it.",
+    "event.kind": "claimed, done, failed or reopened; retry: an error, to be retried; lost: the lease expired.",
+    "event.error": "Message of the error, if there was one.",
+    "event.traceback": "Traceback of the same error.",
+    "event.token": "Token of a claim: it identifies an attempt's files as this ledger's.",
 }
 
 
