@@ -135,7 +135,9 @@ def _own(home: Path) -> None:
     record, here = home / "postgres.host", socket.gethostname()
     owner = record.read_text(encoding="utf-8").strip() if record.exists() else ""
     if owner and owner != here:
-        raise DatabaseError(f"the PostgreSQL in {home} belongs to host {owner}, this host is {here}: {REMEDY}")
+        raise DatabaseError(
+            f"the PostgreSQL in {home} belongs to host {owner}, this host is {here}: {REMEDY}"
+        )
     if not owner:
         record.write_text(here + "\n", encoding="utf-8")
 
