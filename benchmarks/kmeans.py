@@ -111,7 +111,7 @@ def main() -> int:
     rate, peak = 2e-9 * args.iterations * n * k * dim / spent, max(before, gemm())
     found = assignment(rows, means[0])
     table = Table(title=f"{n:,} rows x {dim}, k = {k:,}, one thread; float32 product {peak:.0f} GFLOP/s")
-    for name in ("", "CPU seconds", "search", "share", "rows otherwise"):
+    for name in ("", "CPU seconds", "search", "share", "rows that differ"):
         table.add_column(name, justify="right", no_wrap=True)
     for probes, f in found.items():
         goal = f" (goal {SHARE})" if probes == 1 else ""
