@@ -70,7 +70,10 @@ def taken_port() -> Iterator[int]:
         (["--source", "{shards}", "--output", "/proc/x"], "output /proc/x cannot be written"),
         (["--source", "{shards}", "--store", "/proc/x"], "store /proc/x cannot be written"),
         (["--source", "{shards}", "--output", "{taken}"], "taken belongs to run other with another recipe"),
-        (["--source", "{shards}", "--output", "{empty}/../bare"], "bare holds 00000.parquet and is no run's"),
+        (
+            ["--source", "{shards}", "--output", "{empty}/../bare"],
+            "bare contains 00000.parquet but no run.json",
+        ),
         (["--source", "{shards}", "--ray-address", "127.0.0.1:{port}"], "no Ray head answers at"),
         (["--source", "{shards}", "--ray-address", "192.0.2.7:6379"], "on another host.*MADE_DATABASE_URL"),
         (

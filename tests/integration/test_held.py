@@ -44,7 +44,7 @@ def test_an_output_taken_over_meanwhile(ledger: Ledger, empty_url: str, tmp_path
     """A process suspended beyond its lease gets an error, and the new owner's run is not changed."""
     recipe = recipe_of(tmp_path, 60)
     with (
-        pytest.raises(LeaseLost, match=rf"run .* is no longer held .* its output {recipe.output}$"),
+        pytest.raises(LeaseLost, match=rf"run .* and its output {recipe.output} are no longer held by "),
         curate._held(empty_url, recipe, False, None) as (mine, run),
     ):
         curate._still_ours(mine, run, recipe)

@@ -68,7 +68,10 @@ def test_json_of_one_run(ledger: Ledger) -> None:
     assert datetime.fromisoformat(embed["started_at"]).tzinfo is not None
     (failure,) = found["failures"]
     assert (failure["shard"], failure["state"], failure["attempts"]) == ("of-b", "failed", 1)
-    assert failure["error"].startswith("the shard cannot be read") and "CorruptShard" in failure["traceback"]
+    assert (
+        failure["error"].startswith("the shard is not a complete tar")
+        and "CorruptShard" in failure["traceback"]
+    )
     assert {unit["key"] for unit in found["slowest"]} == {"a", "c", "d"}
     assert found["slowest"][0]["seconds"] >= found["slowest"][-1]["seconds"]
     for form in (status.show, status.document):
