@@ -23,8 +23,7 @@ class Admission(Part):
 
     require_stats: bool = Field(
         True,
-        description="Admit a tar only if img2dataset's NNNNN_stats.json is beside it, which marks "
-        "it as finished. Turn off for shards from other tools.",
+        description="Admit a tar only beside img2dataset's NNNNN_stats.json, which marks it as finished.",
     )
 
 
@@ -32,9 +31,7 @@ class Reading(Part):
     """Limits on an image."""
 
     max_pixels: int = Field(
-        100_000_000,
-        ge=1,
-        description="Images with more pixels (width x height) count as unreadable; this bounds memory.",
+        100_000_000, ge=1, description="More pixels (width x height) make an image unreadable: bounds memory."
     )
 
 
@@ -50,8 +47,7 @@ class Encoder(Part):
     pretrained: str | None = Field(
         None,
         examples=["openai"],
-        description="open_clip's pretrained tag, or the path of a checkpoint file. Required for open_clip "
-        "models.",
+        description="open_clip's pretrained tag, or a checkpoint file's path; open_clip models need one.",
     )
     config: str | None = Field(
         None,
@@ -84,15 +80,9 @@ class Clusters(Part):
     """Spherical k-means."""
 
     k: int | Literal["auto"] = Field(
-        "auto",
-        description="Number of clusters, 1 to 1000000. auto: 1 per 1024 images, at most sqrt(images).",
+        "auto", description="Number of clusters, 1 to 1000000. auto: 1 per 1024 images, at most sqrt(images)."
     )
-    probes: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Nearest clusters in which an image is compared.",
-    )
+    probes: int = Field(1, ge=1, le=64, description="Nearest clusters in which an image is compared.")
     samples_per_centroid: int = Field(256, ge=1, le=100_000, description="Images to train on, per centroid.")
     iterations: int = Field(20, ge=1, le=1000, description="Iterations of k-means.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the training sample and initial centroids.")
@@ -195,8 +185,7 @@ else:
         "Filters",
         __base__=Part,
         __module__=__name__,
-        __doc__="Samples that fail a filter are dropped with its reason and represent no other sample. "
-        "All are off by default.",
+        __doc__="Samples that fail a filter are dropped and represent no other. Off by default.",
         **{
             f.field: (f.type | None, Field(None, description=f.description, examples=[f.example]))
             for f in FILTERS

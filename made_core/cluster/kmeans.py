@@ -99,7 +99,7 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def inhabited(centroids: Centroids, assignment: Assignment) -> Centroids:
-    """The centroids that are some row's nearest: the others cost products and hold nobody."""
+    """The centroids that are nearest to a row: the others cost products and hold no row."""
     return centroids[np.unique(assignment.probes[:, 0])]
 
 
@@ -137,7 +137,7 @@ def _nearest(index: faiss.IndexFlatIP, exact: Floats, rows: npt.NDArray[np.float
         width = min(WIDER * width, k)
         score, found = index.search(rows[close], width)
         least = score[:, p - 1] - slack[close]
-        whole = (score[:, -1] < least) | (width == k)  # nobody beyond those found may be nearer
+        whole = (score[:, -1] < least) | (width == k)  # none beyond those found may be nearer
         row, place = np.nonzero((score >= least[:, None]) & whole[:, None])
         nearest[close[whole]] = _best(rows[close], exact, row, found[row, place], p)
         close = close[~whole]

@@ -27,7 +27,7 @@ from made_core.io.arrays import read_array
 from made_core.stages import AssignOutput
 from made_core.vectors import Rows, cosine
 
-SEEDS = 1 << 32  # added to the audit's seed: its draw is nobody else's, not k-means' training sample
+SEEDS = 1 << 32  # added to the audit's seed: its draw differs from k-means' training sample
 CONFIDENCE = 0.95
 
 Ints = npt.NDArray[np.int64]
