@@ -47,7 +47,7 @@ def _headers(data: bytes) -> list[int]:
         return [at for info in tar.getmembers() for at in {info.offset, info.offset_data - BLOCK}]
 
 
-def _mended(data: bytearray, at: int) -> None:
+def _with_checksum(data: bytearray, at: int) -> None:
     """Corrects a header's checksum."""
     data[at + 148 : at + 156] = b" " * 8
     data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + BLOCK])
@@ -62,7 +62,7 @@ def _header(name: bytes, kind: bytes, size: int, rest: bytes = b"") -> bytes:
     block[156:157] = kind
     block[257:265] = b"ustar\x0000"
     block[345 : 345 + len(rest)] = rest[: BLOCK - 345]
-    _mended(block, 0)
+    _with_checksum(block, 0)
     return bytes(block)
 
 
@@ -85,7 +85,7 @@ def flipped(dice: random.Random, files: Files) -> Damaged:
         data[at] ^= 1 << dice.randrange(8)
     if dice.random() < 0.5:
         for at in headers:
-            _mended(data, at)
+            _with_checksum(data, at)
     return bytes(data), None, ()
 
 
@@ -129,7 +129,7 @@ def fields(dice: random.Random, files: Files) -> Damaged:
             bytes(stop - start), b"9" * (stop - start), b"-1".ljust(stop - start),
         ])  # fmt: skip
     if dice.random() < 0.9:
-        _mended(data, at)
+        _with_checksum(data, at)
     return bytes(data), None, ()
 
 

@@ -74,7 +74,7 @@ def _full() -> str:
         Group(_image(None), removed, 1234),
         Group(_image(None), (_image(float("nan"), ""),), 2),
     ]
-    unreadable = [Unreadable("not a image <b>" + "y" * 500, 1, ("00001/000010002",))]
+    unreadable = [Unreadable("not an image <b>" + "y" * 500, 1, ("00001/000010002",))]
     failed = [("00712", "the shard cannot be read: <eof>"), ("00713", "gone")]
     return render(summary_of(), HISTOGRAM, groups, unreadable, failed)
 

@@ -68,6 +68,6 @@ def test_stages_are_distinct() -> None:
 
 
 def test_a_scope_contains_the_version() -> None:
-    mended = replace(EMBED, version=EMBED.version + 1)
-    assert mended.scope("store", [1]) != EMBED.scope("store", [1]) != EMBED.scope("store", [2])
+    raised = replace(EMBED, version=EMBED.version + 1)
+    assert raised.scope("store", [1]) != EMBED.scope("store", [1]) != EMBED.scope("store", [2])
     assert EMBED.scope("store", [1]) == EMBED.scope("store", [1])
