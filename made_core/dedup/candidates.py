@@ -22,6 +22,7 @@ import torch
 
 from made_core.vectors import MARGIN, Rows
 
+NARROWEST = 16  # coordinates of rows that int8 multiplies: below, torch's product has been seen to be wrong
 WIDEST = 0.05  # of int8's margin: beyond it float32 finds fewer candidates
 SPARSE = 1 / 200  # of a block's pairs: with more candidates than this, float32 sorts them first
 SLAB = 512  # rows of a product whose scores are held: 4 MB beside 2048 others
@@ -43,7 +44,8 @@ class Block:
 def prepare(rows: Rows, int8: bool | None = None) -> Block:
     """A block of (n, dim) stored rows, none of them zero. `int8` None: where it is faster."""
     unit = unit32(rows)
-    if not (int8_is_faster() if int8 is None else int8) or not len(rows):
+    wanted = int8_is_faster() if int8 is None else int8
+    if not wanted or not len(rows) or unit.shape[1] < NARROWEST:
         return Block(unit, None, 0.0, 0.0)
     scale = float(unit.abs().max()) / 127
     steps = (unit / scale).round_()
@@ -59,7 +61,8 @@ def candidates(left: Block, right: Block, bound: float) -> tuple[Ints, Ints]:
         margin = left.residual + right.residual + 3 * left.residual * right.residual + MARGIN
         if margin <= WIDEST:
             least = int(np.floor((bound - margin) / (left.scale * right.scale)))
-            table = right.quantised.T.contiguous()
+            # `contiguous` keeps the strides of a single row or column as they are; a new tensor has its own.
+            table = torch.empty(right.quantised.T.shape, dtype=torch.int8).copy_(right.quantised.T)
             found = _above(left.quantised, lambda some: torch._int_mm(some, table), least)
             if len(found) <= SPARSE * len(left.unit) * width:
                 return found // width, found % width
