@@ -87,7 +87,7 @@ def test_a_filter_and_a_score_need_only_the_listed_places(elsewhere: dict[str, s
         k: v for k, v in elsewhere.items() if k != "MADE_RAY_ADDRESS"
     }  # with its own Ray, whose workers import the copy
     options = ["filters.max_words=4", "filters.min_brightness=110", "audit.queries=0"]
-    made = [sys.executable, "-c", "from flows.cli import main; main()"]
+    made = [sys.executable, "-c", "from flows.cli.main import main; main()"]
     places = ["--source", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     subprocess.run(
         [*made, "curate", *places, *(word for option in options for word in ("--set", option))],

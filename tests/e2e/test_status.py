@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 import typer
 
-from flows import cli, terminal
+from flows.cli import app, main, runs, terminal
 from made_core.errors import CorruptShard
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.postgres import embedded
@@ -124,9 +124,9 @@ def test_exit_code_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def failed(**_: object) -> None:
         raise typer.Exit(terminal.WITH_FAILURES)
 
-    (command,) = [c for c in cli.app.registered_commands if c.callback is cli.why]
-    monkeypatch.setattr(command, "callback", functools.wraps(cli.why)(failed))
+    (command,) = [c for c in app.app.registered_commands if c.callback is runs.why]
+    monkeypatch.setattr(command, "callback", functools.wraps(runs.why)(failed))
     monkeypatch.setattr(sys, "argv", ["made", "why", "x", "--output", "y"])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     assert end.value.code == terminal.WITH_FAILURES

@@ -38,7 +38,7 @@ def events(url: str, run: str) -> dict[str, int]:
 
 def made_here(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """`made ARGS` in this process: for commands that end before anything starts; saves seconds of imports."""
-    from flows import cli
+    from flows.cli.main import main
 
     out, err = StringIO(), StringIO()
     try:
@@ -48,7 +48,7 @@ def made_here(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
                 patch.setenv(name, value)
             settings.cache_clear()
             with pytest.raises(SystemExit) as end:
-                cli.main()
+                main()
     finally:
         settings.cache_clear()
     assert isinstance(end.value.code, int)

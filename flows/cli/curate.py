@@ -1,0 +1,122 @@
+"""`made curate` and `made retry`: the commands that run the flow here."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from flows.cli import terminal
+from flows.cli.app import LogFolder, RayAddress, app
+
+
+@app.command()
+def curate(
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", "--config-path", "--config_path",
+            help="YAML file with the settings of the run; every field has a default. "
+            "Examples: deployments/recipes/.",
+        ),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source", "--shards_path", "--shards-path",
+            help="Input shards: a folder, a tar, a glob, a brace pattern "
+            "({00000..01279}.tar) or a URL (s3://...). Can be repeated.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "--output-folder", "--output_folder",
+                     help="Folder or URL of the result. Each output belongs to one run."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Folder or URL of embeddings, clusters and pairs; runs can share it. "
+                     "Default: <output>/store."),
+    ] = None,
+    extends: Annotated[
+        str | None,
+        typer.Option(help="Id of a completed run. Adds the new shards of --source to its corpus: the "
+                     "recipe defaults to that run's, and the samples that it kept stay."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take over an output that belongs to a run of another recipe.")
+    ] = False,
+    ray_address: RayAddress = None,
+    log_folder: LogFolder = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a field of the recipe: dedup.eps=0.05. "
+                     "Can be repeated."),
+    ] = None,
+) -> None:  # fmt: skip
+    """Curate a data set: read shards, write a smaller set of shards.
+
+    Exit codes: 0 completed; 1 the run failed; 2 invalid arguments, recipe or environment; 3 completed,
+    but some shards failed (listed in the output and in the ledger). Re-run to resume.
+    """
+    terminal.prepare(ray_address)
+    from flows import preflight
+    from flows.servers import database
+    from made_core.ingest import discovery
+    from made_core.io import paths
+    from made_core.output.claim import check_claim
+    from made_core.recipe_file import load
+
+    wanted = load(
+        recipe,
+        {"sources": source or None, "output": output, "store": store, "extends": extends},
+        set_ or [],
+    )
+    at = paths.located(wanted)
+    found = discovery.expand(at.sources, at.admission.require_stats)
+    preflight.check(at, (*found.admitted, *found.refused), log_folder)
+    is_first = at.extends is None  # otherwise the owner depends on the recipe of the extended run
+    if is_first:
+        check_claim(at, replace, log_folder)
+    with database() as url:
+        if is_first:
+            preflight.check_owner(url, at, replace)
+        from flows.curate import curate as flow
+
+        terminal.run(lambda: flow(wanted, replace, log_folder, quiet=False), log_folder)
+
+
+@app.command()
+def retry(
+    run: Annotated[str, typer.Argument(help="Run id: see made status.")],
+    shard: Annotated[
+        list[str] | None,
+        typer.Option("--shard", help="A failed shard to retry. Default: all failed shards. "
+                     "Can be repeated."),
+    ] = None,
+    ray_address: RayAddress = None,
+    log_folder: LogFolder = None,
+) -> None:  # fmt: skip
+    """Retry the failed shards of a run after the cause is fixed.
+
+    Embeds the failed shards again with the run's own recipe and recomputes what depends on them.
+    A shard whose file changed counts as a new shard and is always embedded.
+    Exit codes: as for curate; also 0 if there is nothing to retry.
+    """
+    terminal.prepare(ray_address)
+    from flows import preflight
+
+    preflight.check_ray()
+    from flows import retry as again
+    from flows.servers import database
+    from flows.status import known
+    from made_core.ledger.ledger import Ledger
+
+    with database() as url, closing(Ledger.open(url)) as ledger:
+        recipe = again.wanted(ledger, known(ledger, run), shard or [])
+        if recipe is None:
+            print(f"run {run} is completed: nothing to retry")
+            return
+        preflight.check(recipe, (), log_folder)
+    terminal.run(lambda: again.retry(run, shard or [], log_folder, quiet=False), log_folder)

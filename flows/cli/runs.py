@@ -1,0 +1,84 @@
+"""`made status`, `made sweep` and `made why`: the commands that look at runs."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import app
+from made_core.errors import UserError
+
+
+@app.command()
+def status(
+    run: Annotated[str | None, typer.Argument(help="Run id. Default: list all runs.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh every 2 seconds until RUN ends or Ctrl-C.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document; times are ISO 8601.")
+    ] = False,
+) -> None:
+    """List the runs of the ledger, or show the stages, slowest units and failures of one run.
+
+    JSON: {"runs": [...]} with id, state, output, store, holder, replaced, created_at, updated_at
+    and error; for one RUN {"run": {...}, "stages": [...], "slowest": [...], "failures": [...]},
+    where run also has recipe_digest, recipe and summary. A stage has stage, scope, version,
+    planned, units (by state), samples, rate (samples per second), eta (seconds), started_at and
+    finished_at. A unit has stage, key, shard, state, attempts, samples, host, seconds, error and
+    traceback. The state `interrupted` means that the process of the run has died.
+    """
+    from flows import status as view
+    from flows.servers import database
+    from made_core.ledger.ledger import Ledger
+
+    if watch and (run is None or as_json):
+        raise UserError("--watch needs a RUN and cannot be combined with --json")
+    with database() as url, closing(Ledger.open(url)) as ledger:
+        if as_json:
+            print(view.document(ledger, run))
+        elif watch and run is not None:
+            view.watch(ledger, run)
+        else:
+            view.show(ledger, run)
+
+
+@app.command()
+def sweep(
+    run: Annotated[str, typer.Argument(help="Run id: see made status.")],
+    eps: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated eps to try, such as 0.01,0.02, up to the run's dedup.eps_max. "
+                     "Default: eight even steps up to dedup.eps_max."),
+    ] = None,
+) -> None:  # fmt: skip
+    """Show how many samples other eps would keep: a table, and sweep.html in the output.
+
+    Uses the pairs stored by the run: nothing is embedded or clustered again. To write the output for
+    another eps: made curate with --set dedup.eps=..., another --output and the same --store.
+    """
+    from flows.servers import database
+    from flows.sweep import sweep as look
+    from made_core.ledger.ledger import Ledger
+
+    try:
+        every = [float(text) for text in (eps or "").split(",") if text.strip()]
+    except ValueError as error:
+        raise UserError(
+            f"--eps {eps}: expected comma-separated numbers, such as 0.01,0.02 ({error})"
+        ) from None
+    with database() as url, closing(Ledger.open(url)) as ledger:
+        look(ledger, run, every)
+
+
+@app.command()
+def why(
+    uid: Annotated[str, typer.Argument(help="Uid of the sample, or at least its first 8 characters.")],
+    output: Annotated[str, typer.Option("--output", "--output-folder", help="The run's output folder.")],
+) -> None:
+    """Show why a sample was kept or dropped, and which kept sample represents it."""
+    from flows.why import explain
+
+    explain(output, uid)
