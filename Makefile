@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons acceptance chaos fuzz bench-dedup bench-ledger bench-recall bench-probes bench-quality lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -27,6 +27,8 @@ help:
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
+	@echo "make bench-probes   measure the probes that clusters.probes: auto takes: 100 seeds"
+	@echo "make bench-quality  measure which duplicates are found, beside image hashes: REAL=folder"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
 	@echo "make docs           regenerate the generated parts of the documents"
 	@echo "make lint           run ruff, mypy and import-linter; check that the documents are up to date"
@@ -84,6 +86,20 @@ bench-recall: setup
 # With other damage: make fuzz SEED=1
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --cases 10000 --seed $(or $(SEED),0)
+
+# The probes that `clusters.probes: auto` takes, on planted near-duplicates.
+bench-probes: setup
+	$(BIN)/python -m benchmarks.probes --seeds $(or $(SEEDS),100)
+
+# Beside PHash, DHash and PDQ, in an environment of their own: make bench-quality REAL=folder
+HASHES := build/hashes
+bench-quality: setup
+	@test -d "$(REAL)/shards" || { echo "REAL=$(REAL) has no shards folder" >&2; exit 2; }
+	@UV=$$(command -v uv || echo $(BIN)/uv); test -x $(HASHES)/bin/python || $$UV venv --quiet --python $(BIN)/python $(HASHES); \
+		$$UV pip install --quiet --python $(HASHES)/bin/python --no-deps -r benchmarks/quality/hashes.txt
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" \
+		> $$($(HASHES)/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/made.pth
+	$(HASHES)/bin/python -m benchmarks.quality $(REAL)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from made_core.io.arrays import read_array
 from made_core.ledger.records import Result
 from made_core.output import publish
 from made_core.output.plan import Plan
+from made_core.recipe import Clusters
 from made_core.retries import retrying
 from made_core.stages import (
     ASSIGN,
@@ -137,15 +138,17 @@ def cluster(engine: Engine, embedded: Embedded) -> Clustered:
         fit, before = earlier.fit, earlier.scope
         engine.ledger.units.put(context.run, FIT, earlier.fit_scope, [CORPUS_KEY], work.attempts)
     else:
-        fit_scope = before = FIT.scope(identify_scope, part.model_dump(exclude={"probes"}))
+        measured = [context.probes_eps] if part.probes == "auto" else []
+        fit_scope = before = FIT.scope(identify_scope, part.model_dump(exclude={"probes"}), *measured)
         fit = engine.one(FIT, fit_scope, CORPUS_KEY,
                          lambda: fit_task.submit(context, fit_scope, ref, identities))  # fmt: skip
-    scope = ASSIGN.scope(before, identify_scope, fit.centroids.digest, part.probes)
+    probes = probes_of(part, fit)
+    scope = ASSIGN.scope(before, identify_scope, fit.centroids.digest, probes)
     own = engine.every(
         ASSIGN,
         scope,
         corpus.batches(work.shards_per_task),
-        lambda keys: assign_task.submit(context, scope, ref, identities, fit, keys),
+        lambda keys: assign_task.submit(context, scope, ref, identities, fit, probes, keys),
         expect=corpus.samples - corpus.begin,
     )
     batches = {**earlier.batches, **own} if earlier else own
@@ -174,7 +177,7 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> pair_reca
     part = context.recipe.audit
     if not part.queries:
         return None
-    if context.recipe.clusters.probes >= clustered.fit.k:
+    if probes_of(context.recipe.clusters, clustered.fit) >= clustered.fit.k:
         return pair_recall.WHOLE
     batches = clustered.batches  # audit uses the batches of assign
     draw_scope = DRAW.scope(clustered.scope, part.model_dump())
@@ -196,7 +199,7 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
     context, corpus, earlier = engine.context, embedded.corpus, embedded.earlier
     recipe, ref, identities = context.recipe, embedded.ref, clustered.identities
     read = resolve_files(identities, clustered.batches, (*(earlier.pairs if earlier else ()), pairs), earlier)
-    rules = recipe.dedup.model_dump(exclude={"eps", "eps_max"})
+    rules = recipe.dedup.model_dump(exclude={"eps", "eps_max"}) | {"keep": recipe.dedup.keep_rule}
     filters = recipe.filters.model_dump(exclude_none=True)
     before = [f.digest for f in (read.earlier.reason, read.earlier.representative)] if read.earlier else []
     resolve_scope = RESOLVE.scope(
@@ -237,6 +240,13 @@ def write(engine: Engine, embedded: Embedded, decided: Decided) -> tuple[WriteOu
         missing=lambda: publish.unmark(context.recipe.output),
     )
     return tuple(outputs.values())
+
+
+def probes_of(clusters: Clusters, fit: FitOutput) -> int:
+    """The number of nearest clusters in which an image is compared."""
+    if clusters.probes != "auto":
+        return min(clusters.probes, fit.k)
+    return min(fit.probes or 1, fit.k)
 
 
 def put_corpus(engine: Engine, corpus: Corpus) -> FileRef:

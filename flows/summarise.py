@@ -11,7 +11,7 @@ import numpy as np
 
 from flows.engine import Engine
 from flows.generation import OwnPairs
-from flows.steps import Clustered, Decided, Embedded
+from flows.steps import Clustered, Decided, Embedded, probes_of
 from made_core import __version__
 from made_core.cluster import cluster_rows, kmeans
 from made_core.dedup.pair_recall import Recall
@@ -92,7 +92,7 @@ def summarise(
         clusters=_clusters(engine, clustered),
         dedup=DedupFacts(
             rule=recipe.dedup.rule,
-            keep=recipe.dedup.keep,
+            keep=recipe.dedup.keep_rule,
             eps=encoding.eps,
             eps_is_default=encoding.eps_is_default,
             eps_max=round(1 - context.bound, 12),
@@ -100,7 +100,7 @@ def summarise(
             crowded_clusters=len(pairs.found.crowded),
             crowded_rows=_rows_of(clustered, pairs.found.crowded),
         ),
-        recall=None if audited is None else _recall(audited, min(recipe.clusters.probes, fit.k)),
+        recall=None if audited is None else _recall(audited, probes_of(recipe.clusters, fit)),
         promise=Promise(
             checked=sum(output.checked for output in decided.tables),
             broken=sum(output.broken for output in decided.tables),
@@ -132,7 +132,8 @@ def _clusters(engine: Engine, clustered: Clustered) -> ClusterFacts:
     sizes, fit = cluster_rows.sizes(tuple(clustered.batches.values())), clustered.fit
     return ClusterFacts(
         k=fit.k,
-        probes=min(engine.context.recipe.clusters.probes, fit.k),
+        probes=probes_of(engine.context.recipe.clusters, fit),
+        probes_recall=None if fit.probes_recall is None else round(fit.probes_recall, 6),
         trained_on=fit.samples,
         mean_cosine=round(fit.mean_cosine, 6),
         sizes=ClusterSizes(

@@ -64,10 +64,19 @@ class Encoder(Part):
         "auto", description="Images per forward pass, 1 to 65536. auto: 256 on cuda, 32 on cpu."
     )
 
+    mirrored: bool | None = Field(
+        None,
+        examples=[False],
+        description="Whether an image and its mirror image are alike. Only `perceptual` can be asked to; its "
+        "default is true.",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Encoder:
         if self.batch_size != "auto" and not 1 <= self.batch_size <= 65536:
             raise ValueError(f"batch_size is {self.batch_size}, allowed: auto, or 1 to 65536")
+        if self.mirrored and self.model != "perceptual":
+            raise ValueError(f"mirrored is true, but model is {self.model}; allowed: with perceptual")
         builtin = self.model in BUILTIN_ENCODERS
         if builtin and (self.pretrained or self.config):
             raise ValueError(f"model {self.model} is built in: remove `pretrained` and `config`")
@@ -82,7 +91,11 @@ class Clusters(Part):
     k: int | Literal["auto"] = Field(
         "auto", description="Number of clusters, 1 to 1000000. auto: 1 per 1024 images, at most sqrt(images)."
     )
-    probes: int = Field(1, ge=1, le=64, description="Nearest clusters in which an image is compared.")
+    probes: int | Literal["auto"] = Field(
+        "auto",
+        description="Nearest clusters in which an image is compared, 1 to 64. auto: the fewest, at most 8, "
+        "with which 99 % of the near pairs of the images that the centroids are trained on are compared.",
+    )
     samples_per_centroid: int = Field(256, ge=1, le=100_000, description="Images to train on, per centroid.")
     iterations: int = Field(20, ge=1, le=1000, description="Iterations of k-means.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the training sample and initial centroids.")
@@ -91,6 +104,8 @@ class Clusters(Part):
     def _check(self) -> Clusters:
         if self.k != "auto" and not 1 <= self.k <= 1_000_000:
             raise ValueError(f"k is {self.k}, allowed: auto, or 1 to 1000000")
+        if self.probes != "auto" and not 1 <= self.probes <= 64:
+            raise ValueError(f"probes is {self.probes}, allowed: auto, or 1 to 64")
         return self
 
 
@@ -118,12 +133,14 @@ class Dedup(Part):
         description="Pairs are stored down to the cosine 1 - eps_max, so a new eps up to eps_max needs no "
         "new search. Default: twice the encoder's default eps, or eps if that is larger.",
     )
-    keep: Literal["hard", "easy", "random", "largest", "clip_score", "earliest", "column"] = Field(
-        "hard",
-        description="Order of the samples; of duplicates the first is kept. hard: farthest from the "
-        "centroid first; easy: nearest to the centroid first; random: by a seeded hash; largest: most "
-        "pixels first; clip_score: highest CLIP score in the json first; earliest: by shard name, then "
-        "position in the shard; column: by keep_column.",
+    keep: Literal["auto", "largest", "hard", "easy", "random", "clip_score", "earliest", "column"] = Field(
+        "auto",
+        description="Order of the samples; of duplicates the first is kept. largest: most original pixels "
+        "first (original_width x original_height of the json, else those of the image), then nearest to "
+        "the centroid; hard: farthest from the centroid first; easy: nearest to the centroid first; "
+        "random: by a seeded hash; clip_score: highest CLIP score in the json first; earliest: by shard "
+        "name, then position in the shard; column: by keep_column. auto: hard with rule reference "
+        "(SemDeDup's), else largest.",
     )
     keep_column: str | None = Field(
         None,
@@ -147,6 +164,13 @@ class Dedup(Part):
         description="keep_one: placeholders are treated like other copies, so one may be kept. drop: all "
         "are dropped.",
     )
+
+    @property
+    def keep_rule(self) -> str:
+        """`keep`, with auto resolved."""
+        if self.keep != "auto":
+            return self.keep
+        return "hard" if self.rule == "reference" else "largest"
 
     @model_validator(mode="after")
     def _check(self) -> Dedup:

@@ -102,6 +102,9 @@ class FitOutput(UnitOutput):
     k: int
     images: int  # in the corpus
     mean_cosine: float  # of the training images to their nearest centroids
+    probes: int | None = None  # that suffice for these images' near pairs; None: the recipe says
+    probes_pairs: int | None = None  # near pairs that this was measured on
+    probes_recall: float | None = None  # share of these that are compared; None: there were too few to tell
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ ASSIGN = Stage("assign", "cluster_rows", 1, "a batch of shards, as FIRST-STOP of
 PAIRS = Stage("pairs", "pairs", 1, "a pair task: a range of clusters, or a slice of one", PairsOutput)
 DRAW = Stage("draw", "draws", 1, "the corpus", DrawOutput)
 AUDIT = Stage("audit", "audits", 1, "a batch of shards, as FIRST-STOP of their parts", AuditOutput)
-RESOLVE = Stage("resolve", "decisions", 1, "the corpus", ResolveOutput)
+RESOLVE = Stage("resolve", "decisions", 2, "the corpus", ResolveOutput)
 TABULATE = Stage(
     "tabulate",
     "decisions",

@@ -25,6 +25,7 @@ def assign(
     corpus_ref: FileRef,
     identities: IdentifyOutput,
     fit: FitOutput,
+    probes: int,
     keys: Sequence[str],
 ) -> None:
     """Assigns batches of the corpus' parts; a key is `<first part>-<last part + 1>`."""
@@ -42,7 +43,7 @@ def assign(
             done += part.samples
             progress(done)
         together = np.concatenate(rows)
-        assignment = kmeans.assign(together, centroids, context.recipe.clusters.probes)
+        assignment = kmeans.assign(together, centroids, probes)
         url = paths.unit_url(context.recipe.store_url, ASSIGN, scope, unit)
         return cluster_rows.put(url, np.concatenate(gids), together, assignment, len(centroids), done)
 

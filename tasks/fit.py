@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from made_core.cluster import kmeans
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
+from made_core.dedup import probes
 from made_core.errors import Permanent
 from made_core.io import paths
 from made_core.io.arrays import put_array
@@ -32,6 +33,10 @@ def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: Identi
         fitted = kmeans.fit(rows, k, part.iterations, part.seed)
         assignment = kmeans.assign(rows, fitted, 1)
         fitted = kmeans.inhabited(fitted, assignment)
+        found = None
+        if part.probes == "auto":
+            found = probes.choose(rows, fitted, context.probes_eps)
+            get_run_logger().info("%d probes: %s", found.probes, _why(found))
         url = paths.unit_url(context.recipe.store_url, FIT, scope, unit)
         return FitOutput(
             samples=len(gids),
@@ -39,6 +44,15 @@ def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: Identi
             k=len(fitted),
             images=identities.images,
             mean_cosine=float(np.mean(1 - assignment.distance)),
+            probes=None if found is None else found.probes,
+            probes_pairs=None if found is None else found.pairs,
+            probes_recall=None if found is None else found.recall,
         )
 
     run_units(context, FIT, scope, [CORPUS_KEY], one)
+
+
+def _why(found: probes.Measured) -> str:
+    if found.recall is None:
+        return f"the training sample has {found.pairs} near pairs, too few to tell"
+    return f"they compare {found.recall:.2%} of {found.pairs} near pairs of the training sample"

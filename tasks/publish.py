@@ -25,6 +25,7 @@ from made_core.types import FileRef
 from tasks.run_units import RunContext, open_log
 
 GROUPS, MEMBERS = 24, 9  # of example images in the report
+DOUBTFUL = 24  # pairs in the report
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def publish(context: RunContext, given: Publication) -> None:
         examples.largest_groups(corpus, decided, GROUPS, MEMBERS),
         examples.unreadable(corpus, decided),
         [(row.shard, row.error) for row in given.accounts if row.error],
+        examples.least_certain(corpus, decided, context.encoding.eps, DOUBTFUL),
     )
     files.put_bytes(place("report.html"), page.encode())
     files.put_bytes(place(paths.SUMMARY), summary.json_text().encode())

@@ -43,6 +43,11 @@ class RunContext:
         eps_max = self.recipe.dedup.eps_max
         return 1 - (max(2 * self.encoding.default_eps, self.encoding.eps) if eps_max is None else eps_max)
 
+    @property
+    def probes_eps(self) -> float:
+        """The eps at which `probes: auto` measures the recall; eps up to eps_max does not change it."""
+        return max(self.encoding.default_eps, (1 - self.bound) / 2)
+
 
 Progress = Callable[[int], None]  # samples done so far; raises LeaseLost if another process has the unit
 

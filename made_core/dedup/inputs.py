@@ -67,12 +67,12 @@ def read(corpus: Corpus, files: ResolveFiles, recipe: Recipe) -> ResolveInputs:
             crowded += clusters
     cluster, distance = cluster_rows.homes(files.batches, identities.canonical)
     scanned = scan(corpus, identities.canonical, recipe)
-    values = order.without_metadata(recipe.dedup, distance, identities.uids)
+    values = order.values(recipe.dedup, scanned.values, distance, identities.uids)
     return ResolveInputs(
         recipe,
         identities,
         scanned,
-        scanned.values if values is None else values,
+        values,
         cluster,
         near_pairs.read(files.pairs),
         crowded,

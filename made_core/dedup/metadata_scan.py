@@ -52,9 +52,11 @@ def scan(corpus: Corpus, canonical: Gids, recipe: Recipe) -> MetadataScan:
         rows = np.flatnonzero(common[part.start : part.stop])
         captions.append(_captions(table["caption"], rows, canonical[part.start + rows]))
     dropped, value = np.concatenate(codes), np.concatenate(values)
-    if extra and recipe.dedup.keep != "largest" and len(value) and np.isnan(value).all():
+    if extra and recipe.dedup.keep_rule != "largest" and len(value) and np.isnan(value).all():
         names = recipe.dedup.keep_column or ", ".join(order.CLIP_SCORES)
-        raise RecipeError(f"dedup.keep is {recipe.dedup.keep}, but no sample's json has a number in {names}")
+        raise RecipeError(
+            f"dedup.keep is {recipe.dedup.keep_rule}, but no sample's json has a number in {names}"
+        )
     placeholder = common & np.isin(canonical, _many(np.concatenate(captions), least or 0))
     if recipe.dedup.placeholders == "drop":
         dropped[placeholder & (dropped == KEPT)] = PLACEHOLDER.code

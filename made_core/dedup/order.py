@@ -6,6 +6,7 @@ Ties are broken by uid, then gid.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,12 +20,13 @@ from made_core.recipe import Dedup
 Values = npt.NDArray[Any]  # (n,) numbers; the lowest comes first
 # Names of CLIP scores in a sample's json: DataComp's, then LAION's. The first one present is used.
 CLIP_SCORES = ("clip_l14_similarity_score", "clip_b32_similarity_score", "similarity")
+ORIGINAL_SIDES = ("original_width", "original_height")  # img2dataset's names in the json
 
 
 def columns(dedup: Dedup) -> tuple[str, ...]:
     """The metadata columns that the keep rule reads."""
-    read = {"largest": ("width", "height"), "clip_score": ("json",), "column": ("json",)}
-    return read.get(dedup.keep, ())
+    read = {"largest": ("width", "height", "json"), "clip_score": ("json",), "column": ("json",)}
+    return read.get(dedup.keep_rule, ())
 
 
 def of_metadata(dedup: Dedup, fields: Mapping[str, Sequence[Any]], n: int) -> npt.NDArray[np.float64]:
@@ -35,27 +37,64 @@ def of_metadata(dedup: Dedup, fields: Mapping[str, Sequence[Any]], n: int) -> np
     Args:
         fields: the n values of each of `columns(dedup)`.
     """
-    if dedup.keep == "largest":
-        width, height = (np.array([v or 0 for v in fields[c]], float) for c in ("width", "height"))
-        pixels: npt.NDArray[np.float64] = width * height
-        return -pixels
-    if dedup.keep == "column":
+    if dedup.keep_rule == "largest":
+        sizes = zip(fields["width"], fields["height"], fields["json"], strict=True)
+        return np.array([-_original_pixels(*size) for size in sizes], float)
+    if dedup.keep_rule == "column":
         sign = -1.0 if dedup.keep_prefer == "max" else 1.0
         names = (str(dedup.keep_column),)
         return np.array([sign * _number(text, names) for text in fields["json"]], float)
-    if dedup.keep == "clip_score":
+    if dedup.keep_rule == "clip_score":
         return np.array([-_number(text, CLIP_SCORES) for text in fields["json"]], float)
     return np.zeros(n)
 
 
+def _original_pixels(width: int | None, height: int | None, text: str | None) -> float:
+    """The pixels of the image before img2dataset resized it, if the json tells; else those of the image."""
+    known = json.loads(text) if text else {}
+    pixels = math.prod(_first_number(known, (name,)) for name in ORIGINAL_SIDES)
+    return pixels if 0 < pixels < math.inf else float((width or 0) * (height or 0))
+
+
 def _number(text: str | None, names: Sequence[str]) -> float:
     """The first of the fields `names` that is a number, else NaN, which sorts last whatever the sign."""
-    known = json.loads(text) if text else {}
+    return _first_number(json.loads(text) if text else {}, names)
+
+
+def _first_number(known: Mapping[str, Any], names: Sequence[str]) -> float:
     for value in map(known.get, names):
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             with suppress(OverflowError):  # an integer with hundreds of digits
                 return float(value)
     return float("nan")
+
+
+def values(
+    dedup: Dedup,
+    from_metadata: npt.NDArray[np.float64],
+    distance: npt.NDArray[np.float64],
+    uids: Uids,
+) -> Values:
+    """(n,) values of the keep rule.
+
+    Args:
+        from_metadata: (n,) of `of_metadata`. distance: (n,) 1 - cosine to the centroid of the home cluster.
+    """
+    if dedup.keep_rule == "largest":
+        return _then(from_metadata, distance)
+    found = without_metadata(dedup, distance, uids)
+    return from_metadata if found is None else found
+
+
+def _then(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """(n,) integers in the order of (first, second), equal where both are."""
+    order = np.lexsort((second, first))
+    new = np.zeros(len(order), bool)
+    for column in (first[order], second[order]):
+        new[1:] |= column[1:] != column[:-1]
+    result = np.empty(len(order), np.int64)
+    result[order] = np.cumsum(new)
+    return result
 
 
 def without_metadata(dedup: Dedup, distance: npt.NDArray[np.float64], uids: Uids) -> Values | None:
@@ -64,13 +103,13 @@ def without_metadata(dedup: Dedup, distance: npt.NDArray[np.float64], uids: Uids
     Args:
         distance: (n,) 1 - cosine to the centroid of the home cluster. `hard`: the farthest first.
     """
-    if dedup.keep == "hard":
+    if dedup.keep_rule == "hard":
         return -distance
-    if dedup.keep == "easy":
+    if dedup.keep_rule == "easy":
         return distance
-    if dedup.keep == "random":
+    if dedup.keep_rule == "random":
         return hashes(uids, dedup.seed)
-    if dedup.keep == "earliest":
+    if dedup.keep_rule == "earliest":
         return np.arange(len(uids))
     return None
 

@@ -87,7 +87,7 @@ def load(part: recipe.Encoder) -> Encoder:
         Transient: the weights could not be read or downloaded; a retry may succeed.
     """
     if part.model in BUILTIN:
-        return _builtin(part, BUILTIN[part.model], perceptual.DEFAULT_EPS)
+        return _builtin(part)
     return _open_clip(part)
 
 
@@ -98,13 +98,16 @@ def _encoding(part: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: 
                     int(part.batch_size), eps, eps, eps_is_default=True)  # fmt: skip
 
 
-def _builtin(part: recipe.Encoder, describe: Callable[[Tensor], Tensor], eps: float) -> Encoder:
+def _builtin(part: recipe.Encoder) -> Encoder:
     if part.device != "cpu" or part.precision != "fp32":
         part = part.model_copy(update={"device": "cpu", "precision": "fp32"})
+    describe, facts = BUILTIN[part.model], [perceptual.VERSION]
+    if part.mirrored is False and describe is perceptual.describe:
+        describe, facts = perceptual.describe_directed, [*facts, "directed"]
     size = perceptual.SIZE
     dim = describe(torch.zeros((1, 3, size, size), dtype=torch.uint8)).shape[1]
-    facts = [perceptual.VERSION]
-    return Encoder(_encoding(part, facts, dim, size, eps), perceptual.to_pixels, describe)
+    encoding = _encoding(part, facts, dim, size, perceptual.DEFAULT_EPS)
+    return Encoder(encoding, perceptual.to_pixels, describe)
 
 
 def _open_clip(part: recipe.Encoder) -> Encoder:

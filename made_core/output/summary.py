@@ -98,6 +98,11 @@ class ClusterFacts(_Facts):
 
     k: int = Field(description="Number of clusters.")
     probes: int = Field(description="Number of nearest clusters in which an image is compared.")
+    probes_recall: float | None = Field(
+        None,
+        description="Share of the near pairs of the training images that these compare, which `probes: auto` "
+        "goes by; null: the recipe says how many, or there were too few near pairs to tell.",
+    )
     trained_on: int = Field(description="Images that the centroids were trained on.")
     mean_cosine: float = Field(description="Mean cosine of these images to their nearest centroids.")
     sizes: ClusterSizes

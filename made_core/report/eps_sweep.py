@@ -20,7 +20,7 @@ from made_core.report import examples, html
 from made_core.report.charts import Box
 from made_core.report.report import Example
 
-EXAMPLES = 6  # pairs of images shown per eps
+EXAMPLES = 24  # pairs of images shown per eps
 STEPS = 8  # of a sweep without given eps
 BOX = Box(left=52, right=740, top=16, bottom=240)
 WIDTH, HEIGHT = 760, 290  # of the plot's view box
@@ -59,7 +59,8 @@ def sweep(
 ) -> list[Step]:
     """The result of each eps, which must ascend. Embeddings, clusters and stored pairs are reused.
 
-    The examples are the least similar pairs: there a too large eps first removes different images.
+    The examples are drawn at random, seeded, from all samples that an eps removes in addition: the share of
+    wrong pairs among them is that of the whole band.
 
     Raises:
         DamagedFile: a stored file is missing or damaged.
@@ -72,25 +73,19 @@ def sweep(
         reason = decided.reason[new]
         near = reason == NEAR_DUPLICATE.code
         removed = np.flatnonzero(near & ~before & (decided.representative[new] != NO_SAMPLE)) + corpus.begin
-        representatives = decided.representative[removed]
-        pairs = _examples(corpus, inputs, removed, representatives, shown) if shown else ()
+        some = examples.drawn(removed, shown)
+        pairs = _examples(corpus, inputs, some, decided.representative[some])
         steps.append(Step(eps, len(reason), int((reason == KEPT).sum()), int(near.sum()), pairs))
         before = near
     return steps
 
 
 def _examples(
-    corpus: Corpus, inputs: ResolveInputs, removed: Gids, representatives: Gids, shown: int
+    corpus: Corpus, inputs: ResolveInputs, removed: Gids, representatives: Gids
 ) -> tuple[tuple[Example, Example], ...]:
     canonical = inputs.identities.canonical
     value = similarities(corpus, canonical[removed], canonical[representatives])
-    least = np.lexsort((removed, value))[:shown]
-    wanted = np.unique(np.concatenate([removed[least], representatives[least]]))
-    found = examples.images(corpus, wanted)
-    return tuple(
-        (found[int(representatives[n])], examples.compared(found[int(removed[n])], float(value[n])))
-        for n in least
-    )
+    return tuple(examples.beside(corpus, removed, representatives, value))
 
 
 class SweepStep(BaseModel):

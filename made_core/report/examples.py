@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from made_core.corpus.corpus import Corpus, Gids
 from made_core.dedup.decide import NO_SAMPLE
@@ -15,10 +16,14 @@ from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest import tar
 from made_core.io import files
 from made_core.output.decision_tables import Decided, similarities
-from made_core.reasons import DUPLICATES, UNREADABLE
-from made_core.report.report import Example, Group, Unreadable, thumbnail
+from made_core.reasons import DUPLICATES, NEAR_DUPLICATE, UNREADABLE
+from made_core.report.report import DOUBTFUL, Example, Group, Unreadable, thumbnail
 
 EXAMPLES = 5  # samples listed per error
+POOL = 10_000  # removed samples whose similarities are computed
+SEED = 0  # of the pairs drawn
+
+Floats = npt.NDArray[np.float64]
 
 
 def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) -> list[Group]:
@@ -54,6 +59,54 @@ def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) 
         )
         result.append(Group(examples[gid], removed_ones, size + 1))
     return result
+
+
+def least_certain(corpus: Corpus, decided: Decided, eps: float, shown: int) -> list[tuple[Example, Example]]:
+    """Pairs (kept, removed) drawn from the near-duplicates nearest to the bound, the least similar first.
+
+    Drawn from the whole band of similarities from 1 - eps to 1 - eps (1 - DOUBTFUL), and from groups of all
+    sizes: a group gives a second pair only after every group of the band has given one. With fewer than
+    `shown` in the band, the least similar of all. Of very many removals, POOL drawn at random are looked at.
+
+    Raises:
+        DamagedFile: a stored file is missing or damaged.
+    """
+    near = decided.reason.rows(corpus.begin, corpus.samples) == NEAR_DUPLICATE.code
+    removed = drawn(np.flatnonzero(near) + corpus.begin, POOL)
+    representatives = decided.representative.take(removed)
+    known = representatives != NO_SAMPLE
+    removed, representatives = removed[known], representatives[known]
+    value = similarities(corpus, decided.canonical.take(removed), decided.canonical.take(representatives))
+    band = np.flatnonzero(value <= 1 - eps * (1 - DOUBTFUL))
+    if len(band) < shown:
+        band = np.lexsort((removed, value))[:shown]
+    mixed = np.random.default_rng(SEED).permutation(band)
+    nth: Counter[int] = Counter()  # pairs that each group has given
+    turns = []
+    for gid in representatives[mixed].tolist():
+        turns.append(nth[gid])
+        nth[gid] += 1
+    chosen = mixed[np.argsort(turns, kind="stable")[:shown]]
+    return beside(corpus, removed[chosen], representatives[chosen], value[chosen])
+
+
+def drawn(gids: Gids, number: int) -> Gids:
+    """At most `number` of them, drawn at random, ascending; the same ones every time."""
+    if len(gids) <= number:
+        return gids
+    return np.sort(np.random.default_rng(SEED).choice(gids, number, replace=False))
+
+
+def beside(
+    corpus: Corpus, removed: Gids, representatives: Gids, similarity: Floats
+) -> list[tuple[Example, Example]]:
+    """(kept, removed) with images, the least similar first. Raises DamagedFile."""
+    found = images(corpus, np.unique(np.concatenate([removed, representatives])))
+    order = np.lexsort((removed, similarity))
+    return [
+        (found[int(representatives[n])], compared(found[int(removed[n])], float(similarity[n])))
+        for n in order
+    ]
 
 
 def compared(example: Example, similarity: float) -> Example:

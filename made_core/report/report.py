@@ -16,6 +16,7 @@ from made_core.report.html import NOTHING, cosine, duration, fill, number
 from made_core.types import RunState
 
 MAX_PIXELS = 100_000_000  # of an image for a thumbnail; bounds memory
+DOUBTFUL = 0.25  # of eps, next to the threshold: there pairs are doubtful
 PALETTE = 8  # colours for filters in style.css.j2, by position in FILTERS
 
 
@@ -70,6 +71,7 @@ def render(
     groups: Sequence[Group],
     unreadable: Sequence[Unreadable],
     failed_shards: Sequence[tuple[str, str]],
+    doubtful: Sequence[tuple[Example, Example]] = (),
 ) -> str:
     """The report as self-contained HTML that can be encoded as UTF-8.
 
@@ -79,6 +81,7 @@ def render(
         groups: in the order shown, the largest first.
         unreadable: by error.
         failed_shards: (shard, error).
+        doubtful: the least certain removals, (kept, removed), the least similar first.
     """
     return fill(
         "report.html.j2",
@@ -88,6 +91,8 @@ def render(
         chart=chart(histogram),
         threshold=histogram.threshold,
         groups=groups,
+        doubtful=doubtful,
+        certain=1 - summary.dedup.eps * (1 - DOUBTFUL),
         unreadable=unreadable,
         failed_shards=failed_shards,
         facts=_facts(summary),

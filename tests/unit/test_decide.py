@@ -51,12 +51,11 @@ def decided(core: Core, dedup: Dedup, eps: float) -> decide.Decisions:
     """The last step."""
     recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
     found = scan(core.corpus, core.identities.canonical, recipe)
-    without = order.without_metadata(dedup, core.distance, core.identities.uids)
-    values = found.values if without is None else without
+    values = order.values(dedup, found.values, core.distance, core.identities.uids)
     return decide.decide(core.identities, found.dropped, values, core.cluster, core.pairs, dedup, eps)
 
 
-def keep_values(samples: Samples, distances: Sequence[float], keep: str) -> list[float]:
+def keep_values(samples: Samples, distances: Sequence[float], keep: str) -> list[Any]:
     """The keep rule's values, from its definition."""
     first = oracle.canonicals(samples.images, samples.uids, samples.readable)
     n = range(len(samples.uids))
@@ -67,7 +66,8 @@ def keep_values(samples: Samples, distances: Sequence[float], keep: str) -> list
         digests = [hashlib.blake2b(u.encode(), digest_size=8, key=key).digest() for u in samples.uids]
         return [int.from_bytes(d, "little") for d in digests]
     if keep == "largest":
-        return [-samples.sides[i] * 64 if samples.readable[i] else 0 for i in n]
+        sizes = [-samples.sides[i] * 64 if samples.readable[i] else 0 for i in n]
+        return [(sizes[i], distances[first[i]] if samples.readable[i] else 0) for i in n]
     if keep == "earliest":
         return list(n)
     return [-score for score in samples.scores]

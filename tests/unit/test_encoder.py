@@ -340,7 +340,7 @@ def test_built_in_encoders() -> None:
     first, second = (
         encoder.load(encoder.resolve(recipe.Encoder(model=m))) for m in ("perceptual", "mean-colour")
     )
-    assert first.encoding.dim == perceptual.DIM
+    assert first.encoding.dim == 546
     assert first.encoding.eps == perceptual.DEFAULT_EPS
     assert first.encoding.image_size == perceptual.SIZE
     assert second.encoding.dim == 4

@@ -67,12 +67,37 @@ def test_random_goes_by_seed_and_uid_alone() -> None:
 
 def test_largest() -> None:
     """Most pixels first; unknown sizes last."""
-    fields = {"width": [10, 100, None, 20], "height": [10, 1, None, 20]}
+    fields = {"width": [10, 100, None, 20], "height": [10, 1, None, 20], "json": [None] * 4}
     dedup = Dedup(keep="largest")
-    assert order.columns(dedup) == ("width", "height")
+    assert order.columns(dedup) == ("width", "height", "json")
     assert walk(order.of_metadata(dedup, fields, 4), ["b", "a", "c", "d"]) == [3, 1, 0, 2]
-    big = {"width": [100_000, 100_000], "height": [100_000, 99_999]}
+    big = {"width": [100_000, 100_000], "height": [100_000, 99_999], "json": [None, "{}"]}
     assert walk(order.of_metadata(dedup, big, 2), ["b", "a"]) == [0, 1]
+
+
+def test_largest_goes_by_the_original_size() -> None:
+    """The json's, where it has both sides; of equal sizes the nearest to the centroid, then uid."""
+    texts = [
+        '{"original_width": 300, "original_height": 200}',
+        '{"original_width": "900", "original_height": 900}',
+        '{"original_width": 4000, "original_height": 0}',
+        '{"original_width": 300, "original_height": 200}',
+        '{"original_width": 200, "original_height": 300}',
+    ]
+    fields = {"width": [10] * 5, "height": [10, 11, 12, 10, 10], "json": texts}
+    found = order.of_metadata(Dedup(), fields, 5)
+    assert (-found).tolist() == [60000, 110, 120, 60000, 60000]
+    distance = np.array([0.2, 0, 0, 0.1, 0.2])
+    uids = np.array([b"d", b"c", b"b", b"e", b"a"])
+    values = order.values(Dedup(), found, distance, uids)
+    assert values[0] == values[4]
+    assert walk(values, ["d", "c", "b", "e", "a"]) == [3, 4, 0, 2, 1]
+
+
+def test_auto_is_the_rules_own() -> None:
+    assert Dedup().keep_rule == "largest"
+    assert Dedup(rule="reference").keep_rule == "hard"
+    assert Dedup(rule="reference", keep="easy").keep_rule == "easy"
 
 
 @pytest.mark.parametrize(("prefer", "expected"), [("max", [1, 3, 0, 2]), ("min", [2, 0, 3, 1])])

@@ -38,7 +38,7 @@ def message(values: dict[str, Any], sets: tuple[str, ...] = ()) -> str:
         ({"dedup": {"eps": 0.2, "eps_max": 0.1}}, ["eps is 0.2", "up to eps_max, 0.1"]),
         ({"dedup": {"rule": "best"}}, ["dedup.rule: ", "'cover' or 'reference'", "'best'"]),
         ({"dedup": {"keep": "column"}}, ["dedup: ", "keep is column, keep_column is not set"]),
-        ({"dedup": {"keep_column": "score"}}, ["dedup: ", "keep is hard, keep_column is score"]),
+        ({"dedup": {"keep_column": "score"}}, ["dedup: ", "keep is auto, keep_column is score"]),
         ({"dedup": [1]}, ["dedup: ", "[1]"]),
         ({"sources": []}, ["sources: ", "at least 1"]),
         ({"sources": "in"}, ["sources: ", "'in'"]),
