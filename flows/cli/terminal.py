@@ -29,12 +29,12 @@ def prepare(ray_address: str | None) -> None:
 
 def run(flow: Callable[[], Summary], log_folder: str | None) -> None:
     """Runs a flow and prints its summary. Exits with `WITH_FAILURES` if shards failed."""
-    from flows import servers
+    from flows import deadline, servers
     from tasks.run_units import open_log
 
     open_log(log_folder, "run")
     print("made: starting Prefect and Ray (about 30 seconds)", file=sys.stderr)
-    with servers.prefect():
+    with servers.prefect(), deadline.guarded():
         summary = flow()
     table(summary)
     if summary.shards.failed:
