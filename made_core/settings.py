@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     scratch: Path | None = Field(
         None, description="folder for local copies of remote files; default: the system's temporary folder"
     )
+    log_folder: str | None = Field(
+        None, description="folder for the log files of runs and their workers; default: none are written"
+    )
 
     host: str = Field(
         default_factory=socket.gethostname, description="name of this host in the ledger; default: its hostname"
