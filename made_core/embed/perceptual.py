@@ -96,7 +96,7 @@ def _content(image: Image.Image) -> tuple[int, int, int, int]:
 
 
 def _plain(lines: npt.NDArray[np.int16]) -> int:
-    """How many of the first lines are plain, and of the grey of the first; with the next, a mixture, if any."""
+    """How many of the first lines are plain, of the first one's grey; if any, with the next, a mixture."""
     middle = np.sort(lines[0])[lines.shape[1] // 2]
     other = (np.abs(lines - middle) <= PLAIN).sum(axis=1) < MOST_OF * lines.shape[1]
     count = int(other.argmax()) if other.any() else len(lines)

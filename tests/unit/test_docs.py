@@ -63,7 +63,7 @@ def test_an_invalid_region_is_reported(tmp_path: Path, text: str, expected: str)
 def test_the_annotated_recipe_is_readable() -> None:
     text = generate.annotated_recipe()
     assert max(map(len, text.splitlines())) <= generate.WIDTH
-    assert re.search(r"^  probes: 1 +# .*\. Allowed: 1 to 64\.$", text, re.MULTILINE)
+    assert re.search(r"^  iterations: 20 +# .*\. Allowed: 1 to 1,000\.$", text, re.MULTILINE)
     assert re.search(r"^  # eps: 0\.05 +# Two samples", text, re.MULTILINE)
     for f in filters.FILTERS:
         line = rf"^  # {f.field}: {f.example} +# {re.escape(f.description)}"
