@@ -27,7 +27,7 @@ class Row:
 
 
 def _uniform(rng: random.Random) -> Image.Image:
-    return Image.new("RGB", (256, 256), tuple(rng.choice((0, 64, 128, 192, 255)) for _ in range(3)))
+    return Image.new("RGB", (256, 256), tuple(rng.choice((0, 128, 255)) for _ in range(3)))
 
 
 def _stroke(rng: random.Random) -> Image.Image:

@@ -326,5 +326,5 @@ def test_no_readable_shard(curate: Curate, tmp_path: Path) -> None:
 
 def test_eps_max_below_eps_is_refused(curate: Curate, sample: Path, tmp_path: Path) -> None:
     """Pairs between eps_max and eps would not be stored: refused, also for the encoder's default eps."""
-    with pytest.raises(RecipeError, match=r"eps_max is 0.02, below eps, 0.1 \(the encoder's default\)"):
+    with pytest.raises(RecipeError, match=r"eps_max is 0.02, below eps, 0.12 \(the encoder's default\)"):
         curate(sample / "shards", output=tmp_path / "out", dedup={"eps_max": 0.02})

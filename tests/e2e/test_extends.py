@@ -189,7 +189,7 @@ def test_what_cannot_be_extended(servers: str, curate: Curate, shards: Path, tmp
         curate(new, output=tmp_path / "two", extends=one["run"], clusters={"k": 3})
     with pytest.raises(RecipeError, match="has the encoder"):
         curate(new, output=tmp_path / "two", extends=one["run"], encoder={"model": "mean-colour"})
-    with pytest.raises(RecipeError, match=r"stored pairs up to eps_max 0.2, this recipe sets 0.3"):
+    with pytest.raises(RecipeError, match=r"stored pairs up to eps_max 0.24, this recipe sets 0.3"):
         curate(new, output=tmp_path / "two", extends=one["run"], dedup={"eps": 0.3}, replace=True)
     curate(source, output=tmp_path / "one", dedup={"eps": 0.06}, replace=True)
     with pytest.raises(UserError, match="is replaced: only a completed run"):

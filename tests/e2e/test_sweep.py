@@ -42,7 +42,7 @@ def test_a_sweep_equals_runs(
     before = events(servers)
     steps = sweep(servers, run["run"], 0.2, 0.03, run["dedup"]["eps"], 0.03)
     assert events(servers) == before
-    assert [s["eps"] for s in steps] == [0.03, 0.1, 0.2]
+    assert [s["eps"] for s in steps] == [0.03, 0.12, 0.2]
     assert steps[1]["kept"] == run["samples"]["kept"]
     assert steps[1]["near_duplicates"] == run["samples"]["dropped"]["near_duplicate"]
     assert steps[0]["kept"] > steps[1]["kept"] > steps[2]["kept"]
@@ -63,8 +63,8 @@ def test_a_sweep_by_default_and_its_mistakes(
 ) -> None:
     run = curate(sample / "shards", output=tmp_path / "out", audit={"queries": 0})
     steps = sweep(servers, run["run"])
-    assert [s["eps"] for s in steps] == [round(0.2 * n / 8, 12) for n in range(1, 9)]
-    with pytest.raises(UserError, match=r"eps is 0.25, allowed: above 0, up to the run's eps_max, 0.2"):
+    assert [s["eps"] for s in steps] == [round(0.24 * n / 8, 12) for n in range(1, 9)]
+    with pytest.raises(UserError, match=r"eps is 0.25, allowed: above 0, up to the run's eps_max, 0.24"):
         sweep(servers, run["run"], 0.25)
     with pytest.raises(UserError, match=r"eps is 0, allowed"):
         sweep(servers, run["run"], 0.0)

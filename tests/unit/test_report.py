@@ -76,7 +76,16 @@ def _full() -> str:
     ]
     unreadable = [Unreadable("not an image <b>" + "y" * 500, 1, ("00001/000010002",))]
     failed = [("00712", "the shard cannot be read: <eof>"), ("00713", "gone")]
-    return render(summary_of(), HISTOGRAM, groups, unreadable, failed)
+    doubtful = [(_image(None), _image(0.9512, HOSTILE)), (_image(None), _image(0.9599))]
+    return render(summary_of(), HISTOGRAM, groups, unreadable, failed, doubtful)
+
+
+def test_doubtful_removals() -> None:
+    text = Page(_full()).text
+    assert "The least certain removals" in text and "0.9512" in text and "0.9599" in text
+    assert "2 pairs drawn at random from those up to 0.9625" in text
+    assert "made sweep" in text
+    assert "least certain" not in Page(render(summary_of(), NO_PAIRS, [], [], [])).text
 
 
 def test_needs_nothing_from_outside() -> None:
@@ -134,7 +143,7 @@ def test_hostile_captions_are_text() -> None:
 
 def test_images_decode_and_have_alt_texts() -> None:
     images = Page(_full()).all("img")
-    assert len(images) == 5
+    assert len(images) == 9
     for image in images:
         head, data = image["src"].split(",", 1)
         assert head == "data:image/jpeg;base64"
@@ -146,6 +155,7 @@ def test_images_decode_and_have_alt_texts() -> None:
         "Removed",
         "Kept",
         "Removed",
+        *("Kept", "Removed") * 2,
     ]
 
 
