@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 LEFT, RIGHT, TOP, BOTTOM = 12, 20, 30, 250  # margins of the chart, in units of its view box
 WIDTH, HEIGHT = 760, 300
+VALLEY_PAIRS = 200  # fewer do not show a valley
+SPAN = 5  # bins
+DEEP = 3
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,23 @@ class Chart:
     low: float  # lowest edge
     least: int  # pairs above the threshold, at least
     most: int  # and at most: more than `least` if the threshold cuts a bin
+
+
+def valley(h: Histogram) -> float | None:
+    """The eps at which pairs are rarest between near-equal images and the many that are merely alike.
+
+    None if there is no clear valley: fewer than VALLEY_PAIRS pairs, or not DEEP times as many on both sides.
+    """
+    if len(h.counts) < SPAN or sum(h.counts) < VALLEY_PAIRS:
+        return None
+    # Over SPAN bins, so that one empty bin is no valley.
+    sums = [sum(h.counts[n : n + SPAN]) for n in range(len(h.counts) - SPAN + 1)]
+    lowest = min(range(len(sums)), key=lambda n: (sums[n], n))
+    sides = max(sums[:lowest], default=0), max(sums[lowest + 1 :], default=0)
+    if min(sides) < DEEP * max(1, sums[lowest]):
+        return None
+    middle = (h.edges[lowest] + h.edges[lowest + SPAN]) / 2
+    return float(f"{1 - middle:.2g}")
 
 
 def chart(h: Histogram) -> Chart | None:

@@ -11,7 +11,7 @@ from made_core.filters import FILTERS, by_name
 from made_core.ingest import decode
 from made_core.output.summary import SampleCounts, Summary
 from made_core.reasons import UNREADABLE
-from made_core.report.charts import Histogram, chart
+from made_core.report.charts import Histogram, chart, valley
 from made_core.report.html import NOTHING, cosine, duration, fill, number
 from made_core.types import RunState
 
@@ -89,6 +89,7 @@ def render(
         failures=summary.state is RunState.COMPLETED_WITH_FAILURES,
         outcomes=_outcomes(summary.samples),
         chart=chart(histogram),
+        valley=valley(histogram),
         threshold=histogram.threshold,
         groups=groups,
         doubtful=doubtful,

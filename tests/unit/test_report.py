@@ -9,7 +9,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from made_core.report.charts import Histogram
+from made_core.report.charts import Histogram, valley
 from made_core.report.report import Example, Group, Unreadable, render, thumbnail
 from tests.support.summaries import summary_of
 
@@ -78,6 +78,18 @@ def _full() -> str:
     failed = [("00712", "the shard cannot be read: <eof>"), ("00713", "gone")]
     doubtful = [(_image(None), _image(0.9512, HOSTILE)), (_image(None), _image(0.9599))]
     return render(summary_of(), HISTOGRAM, groups, unreadable, failed, doubtful)
+
+
+def test_the_report_suggests_an_eps_where_pairs_are_rarest() -> None:
+    edges = tuple(round(0.8 + n / 100, 2) for n in range(21))
+    alike, gap, equal = [400, 300, 200, 100, 60, 30, 10, 4], [2, 1, 0, 1, 2], [9, 30, 60, 80, 90, 95, 99]
+    found = valley(Histogram(edges, (*alike, *gap, *equal), 0.95))
+    assert found == pytest.approx(0.1, abs=0.01)
+    falling = Histogram(edges, tuple(range(400, 0, -20)), 0.95)
+    for histogram in (falling, Histogram(edges, (1,) * 20, 0.95), NO_PAIRS):
+        assert valley(histogram) is None
+    text = Page(render(summary_of(), Histogram(edges, (*alike, *gap, *equal), 0.95), [], [], [])).text
+    assert f"rarest around eps = {found:g}" in text and "nothing was changed" in text
 
 
 def test_doubtful_removals() -> None:
