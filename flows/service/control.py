@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.service import ports, processes, state
-from flows.service.programs import POSTGRES
+from flows.service.programs import POSTGRES, WORKER
 from flows.service.state import LOOPBACK, Config, Given, Phase, Processes
+from flows.service.supervisor import LEFT_SECONDS, end_runs
 from made_core.errors import MadeError, UserError
 from made_core.ledger import postgres
 from made_core.settings import settings
@@ -67,6 +68,8 @@ def down(say: Say) -> bool:
         state.forget_processes()
         return False
     if found is not None and found.supervisor.is_alive:
+        if processes.runs(config.id):
+            say("ending the runs in progress, which resume when they are started again with the same recipe")
         found.supervisor.signal(signal.SIGTERM)
         if not processes.wait(found.supervisor, DOWN_SECONDS):
             raise NotStarted(
@@ -76,9 +79,10 @@ def down(say: Say) -> bool:
     # What a killed supervisor left. Nothing, after one that ended by itself.
     for child in reversed(found.children if found else []):
         if child.name != POSTGRES and child.process is not None:
-            processes.end(child.process, DOWN_SECONDS / 5)
-    for left in processes.marked(config.id):
-        processes.end(left, DOWN_SECONDS / 10)
+            processes.end(child.process, LEFT_SECONDS)
+            if child.name == WORKER:
+                end_runs(config)
+    processes.end_all([process for process, _ in processes.marked(config.id)], LEFT_SECONDS)
     if config.has_postgres:
         with postgres.embedded(settings().home_path):
             pass  # the last to leave ends the server
@@ -205,8 +209,7 @@ def _listed(config: Config, found: Processes | None) -> list[tuple[str, processe
     server = None if pid is None else processes.identify(pid)
     if server is not None and server not in [p for _, p in listed]:
         listed.append((POSTGRES, server))
-    known = {process for _, process in listed}
-    listed += [("of a run", p) for p in processes.marked(config.id) if p not in known]
+    listed += [(f"flow run {run}", p) for run, p in processes.runs(config.id).items()]
     return [(name, process) for name, process in listed if process.is_alive]
 
 

@@ -94,10 +94,7 @@ def _front_door(config: Config, clients: Mapping[str, str]) -> Program:
 
 
 def _worker(config: Config, clients: Mapping[str, str]) -> Program:
-    command = _python(
-        "prefect", "worker", "start", "--pool", "made", "--name", worker_name(), "--limit", str(config.runs),
-        "--install-policy", "never",
-    )  # fmt: skip
+    command = _python("flows.service.worker", worker_name(), str(config.runs))
 
     def is_ready(since: float) -> bool:
         reply = httpx.post(
@@ -108,8 +105,7 @@ def _worker(config: Config, clients: Mapping[str, str]) -> Program:
         heard = [w["last_heartbeat_time"] for w in reply.json() if w["name"] == worker_name()]
         return any(datetime.fromisoformat(t.replace("Z", "+00:00")).timestamp() > since for t in heard)
 
-    # A run that it ends gets half a minute to record how it ended.
-    return Program(WORKER, command, clients, is_ready, stop_seconds=60.0)
+    return Program(WORKER, command, clients, is_ready, stop_seconds=30.0)
 
 
 def _python(module: str, *args: str) -> tuple[str, ...]:

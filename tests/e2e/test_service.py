@@ -148,6 +148,7 @@ def test_callers_cannot_choose_the_command(service: Service) -> None:
             assert reply.status_code == 422 and "Additional properties" in reply.text, reply.text
 
 
+@pytest.mark.service
 @pytest.mark.timeout(1200)
 def test_what_dies_comes_back(service: Service) -> None:
     """PostgreSQL, server, worker, then the supervisor, whose children are adopted."""
