@@ -93,6 +93,11 @@ class Config(BaseModel):
             return self.given.prefect_api_url.rstrip("/").removesuffix("/api")
         return f"http://{_in_url(self.host)}:{self.ports.prefect}"
 
+    @property
+    def front_door_url(self) -> str:
+        """Where the front door listens: on loopback, whatever the others do."""
+        return f"http://{LOOPBACK}:{self.ports.front_door}"
+
     def environment(self) -> dict[str, str]:
         """The variables with which another process meets the service's servers."""
         found = {"MADE_DATABASE_URL": self.database_url, "PREFECT_API_URL": self.prefect_api_url}

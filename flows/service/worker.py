@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection
+from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -18,7 +19,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Crashed, Scheduled
 
 from flows.service import processes
@@ -48,6 +49,7 @@ def close_lost(client: SyncPrefectClient, name: str, living: Collection[str]) ->
     for run in unended:
         if str(run.id) in living:
             continue
+        state: State[Any]
         if run.state_type is StateType.CANCELLING:
             state = Cancelled(message="Its process had ended.")
         elif run.state_type is StateType.PENDING:  # no process was started yet
