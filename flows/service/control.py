@@ -77,11 +77,11 @@ def down(say: Say) -> bool:
                 f"see {state.log_path('supervisor')}"
             )
     # What a killed supervisor left. Nothing, after one that ended by itself.
-    for child in reversed(found.children if found else []):
+    children = list(reversed(found.children)) if found else []
+    end_runs(config, next((c.process for c in children if c.name == WORKER), None))
+    for child in children:
         if child.name != POSTGRES and child.process is not None:
             processes.end(child.process, LEFT_SECONDS)
-            if child.name == WORKER:
-                end_runs(config)
     processes.end_all([process for process, _ in processes.marked(config.id)], LEFT_SECONDS)
     if config.has_postgres:
         with postgres.embedded(settings().home_path):

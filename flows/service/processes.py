@@ -60,6 +60,7 @@ def wait(process: Identity, seconds: float) -> bool:
 def end(process: Identity, seconds: float) -> bool:
     """Ends a process: SIGTERM, and SIGKILL after `seconds`. Returns whether SIGTERM was enough."""
     process.signal(signal.SIGTERM)
+    process.signal(signal.SIGCONT)  # it may have been stopped
     if wait(process, seconds):
         return True
     process.signal(signal.SIGKILL)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import httpx
 
 from flows.service import processes, state
-from flows.service.processes import FLOW_RUN
+from flows.service.processes import FLOW_RUN, Identity
 from flows.service.programs import POSTGRES, WORKER, Program, programs
 from flows.service.state import Child, Config, Phase, Processes
 from made_core.errors import DatabaseError, MadeError
@@ -179,14 +179,13 @@ class Supervisor:
         return known.model_copy(update={"phase": Phase.STARTING})
 
     def _end(self) -> None:
-        """Ends the programs in reverse order. Runs end after the worker, while they have their servers."""
+        """Ends the runs, which need all the others, then the programs in reverse order."""
+        end_runs(self._config, next((c.process for c in self._record.children if c.name == WORKER), None))
         for program in reversed(self._programs):
             child = self._child(program.name)
             if child.process is not None:
                 by_itself = processes.end(child.process, program.stop_seconds)
                 log.info("%s %s", program.name, "ended" if by_itself else "was killed")
-            if program.name == WORKER:
-                end_runs(self._config)
 
     def _child(self, name: str) -> Child:
         return next(child for child in self._record.children if child.name == name)
@@ -195,8 +194,13 @@ class Supervisor:
         state.save_processes(self._record)
 
 
-def end_runs(config: Config) -> None:
-    """Ends the flow runs, which record that, and then what they left."""
+def end_runs(config: Config, worker: Identity | None) -> None:
+    """Ends the flow runs, which record that, and then what they left. Stops the worker, to be ended next.
+
+    A worker that ends kills its runs before they have recorded anything; one at work would start others.
+    """
+    if worker is not None:
+        worker.signal(signal.SIGSTOP)
     flows = processes.runs(config.id)
     for run, process in flows.items():
         log.info("ending flow run %s, process %d", run, process.pid)

@@ -197,6 +197,9 @@ def test_down_ends_a_run_and_up_resumes_it(service: Service, tmp_path: Path) -> 
     said = service.call(MADE, "down")
     assert "ended: flow run" in said and "still running" not in said
     assert service.left() == []
+    (run,) = [r for r in json.loads(service.call(MADE, "status", "--json"))["runs"]
+              if r["output"] == str(tmp_path / "out")]  # fmt: skip
+    assert run["state"] not in ("running", "completed") and "re-run to resume" in run["error"]
     service.call(MADE, "up")
     state = service.call(PREFECT, "flow-run", "ls", "--state-type", "CRASHED", "--state-type", "CANCELLED")
     assert "made" in state
