@@ -1,10 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-<<<<<<< HEAD
-.PHONY: demo test test-unit test-pythons test-service acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
-=======
-.PHONY: demo test test-unit test-pythons test-pbs acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
->>>>>>> main
+.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
