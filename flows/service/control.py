@@ -42,6 +42,11 @@ def up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> C
         UserError: the service is up with other settings, or cannot listen there.
         NotStarted: a process does not start; the message has the end of its log.
     """
+    with state.locked("up"):  # a second one waits for the first
+        return _up(listen, runs, worker, say)
+
+
+def _up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> Config:
     known = state.config()
     if known is not None and state.is_up():
         _refuse_changes(known, listen, runs, worker)
@@ -189,10 +194,10 @@ def _wait(config: Config, spawned: subprocess.Popen[bytes] | None, say: Say) -> 
                     told.add(child.name)
                     say(f"{child.name}: {child.phase.value}")
                 if child.restarts >= ATTEMPTS and child.phase is Phase.WAITING:
+                    say(_tail(state.log_path(child.name), LOG_LINES))
                     raise NotStarted(
-                        f"{child.name} {child.message}, {child.restarts} times. The end of its log, "
-                        f"{state.log_path(child.name)}:\n{_tail(state.log_path(child.name), LOG_LINES)}\n"
-                        "The supervisor keeps trying; `made down` ends it."
+                        f"{child.name} {child.message}, {child.restarts} times; above is the end of its log "
+                        f"{state.log_path(child.name)}. The supervisor keeps trying; `made down` ends it."
                     )
             if found.are_ready:
                 return

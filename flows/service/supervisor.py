@@ -31,6 +31,7 @@ log = logging.getLogger("made.supervisor")
 TICK_SECONDS = 0.3
 LONGEST_PAUSE = 60.0  # seconds before a program that ends again and again is started again
 STABLE_SECONDS = 60.0  # after so long, an end counts as the first again
+LOG_BYTES = 64 << 20  # of a log that is kept as `.log.1` when its program starts again
 RUN_SECONDS = 60.0  # for a run to record that it was ended
 LEFT_SECONDS = 15.0  # for what it leaves, such as Ray's processes
 
@@ -154,6 +155,8 @@ class Supervisor:
     def _start(self, program: Program, child: Child) -> None:
         path = state.log_path(program.name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
         with path.open("ab") as output:
             spawned = subprocess.Popen(
                 program.command, env=program.environment(), cwd=state.folder(), stdin=subprocess.DEVNULL,
