@@ -5,11 +5,14 @@ No other module reads the environment.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SEPARATOR = re.compile(r":(?=/(?!/)|~|\w+://|$)")  # between roots: not the colon of s3:// or of a port
 
 
 class Settings(BaseSettings):
@@ -33,6 +36,19 @@ class Settings(BaseSettings):
     log_folder: str | None = Field(
         None, description="folder for the log files of runs and their workers; default: none are written"
     )
+
+    roots: str | None = Field(
+        None,
+        description="colon-separated folders and URLs that recipes may name; default: all that the "
+        "process may read and write",
+    )
+
+    @property
+    def allowed(self) -> tuple[str, ...] | None:
+        """`roots`, each on its own; None: no confinement."""
+        if self.roots is None:
+            return None
+        return tuple(root for root in SEPARATOR.split(self.roots) if root)
 
     @property
     def home_path(self) -> Path:

@@ -55,7 +55,7 @@ def discover(sources: Sequence[str], require_stats: bool) -> Discovery:
     listing = expand(sources, require_stats)
     with ThreadPoolExecutor(READERS) as pool:
         shards = pool.map(
-            lambda tar: _shard(tar[0], tar[1], _stats_of(tar[0]) in listing.stats), listing.admitted.items()
+            lambda tar: _shard(tar[0], tar[1], stats_of(tar[0]) in listing.stats), listing.admitted.items()
         )
         return Discovery(_with_ids(list(shards)), listing.refused)
 
@@ -73,8 +73,8 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
     found: set[str] = set()
     named: set[str] = set()  # tars that the user named individually
     for source in sources:
-        for url in _braces(files.absolute(source)):
-            if url.endswith(".tar") and not _is_glob(url):
+        for url in braces(files.absolute(source)):
+            if url.endswith(".tar") and not is_glob(url):
                 named.add(url)
             else:
                 found.update(_tars(url, folder))
@@ -85,15 +85,15 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
         if tar not in inside:
             raise SourceError(f"no such tar: {tar}")
         sizes[tar] = inside[tar]
-        if _stats_of(tar) in inside:
-            stats.add(_stats_of(tar))
-    refused = [t for t in sizes if _stats_of(t) not in stats] if require_stats else []
+        if stats_of(tar) in inside:
+            stats.add(stats_of(tar))
+    refused = [t for t in sizes if stats_of(t) not in stats] if require_stats else []
     if wrong := [t for t in refused if t in named]:
         raise SourceError(
-            f"{wrong[0]} has no {posixpath.basename(_stats_of(wrong[0]))} beside it, so it is unfinished or "
+            f"{wrong[0]} has no {posixpath.basename(stats_of(wrong[0]))} beside it, so it is unfinished or "
             "from another tool; set admission.require_stats: false to admit it"
         )
-    admitted = {t: size for t, size in sizes.items() if not require_stats or _stats_of(t) in stats}
+    admitted = {t: size for t, size in sizes.items() if not require_stats or stats_of(t) in stats}
     if not admitted:
         raise SourceError(
             f"no shard in {', '.join(sources)}: {len(refused)} tars, none with its _stats.json; "
@@ -102,7 +102,7 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
     return Listing(admitted, tuple(refused), frozenset(stats))
 
 
-def _braces(source: str) -> list[str]:
+def braces(source: str) -> list[str]:
     """`a{0..2}b` -> a0b, a1b, a2b; a source that exists under this very name is not expanded."""
     if "{" not in source or files.exists(source):
         return [source]
@@ -112,13 +112,14 @@ def _braces(source: str) -> list[str]:
         raise SourceError(f"{source}: {error}") from None
 
 
-def _is_glob(url: str) -> bool:
+def is_glob(url: str) -> bool:
+    """Whether a source is a pattern; a source that exists under this very name is none."""
     return any(c in url for c in "*?[") and not files.exists(url)
 
 
 def _tars(url: str, folder: Callable[[str], dict[str, int]]) -> list[str]:
     """The tars that match a glob, or are in a folder."""
-    tars = [u for u in (files.glob(url) if _is_glob(url) else folder(url)) if u.endswith(".tar")]
+    tars = [u for u in (files.glob(url) if is_glob(url) else folder(url)) if u.endswith(".tar")]
     if not tars:
         raise SourceError(f"no shard (*.tar) in {url}")
     return tars
@@ -133,18 +134,19 @@ def _folder(url: str) -> dict[str, int]:
     return {files.join(url, name): size for name, size in inside.items()}
 
 
-def _stats_of(tar: str) -> str:
+def stats_of(tar: str) -> str:
+    """The URL of a tar's stats file."""
     return f"{tar.removesuffix('.tar')}_stats.json"
 
 
 def _shard(url: str, size: int, has_stats: bool) -> Shard:
     expected, stats = None, b""
     if has_stats:
-        stats = files.read(_stats_of(url))
+        stats = files.read(stats_of(url))
         try:
             expected = int(json.loads(stats)["successes"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise SourceError(f"{_stats_of(url)} is not a stats file of img2dataset: {error!r}") from None
+            raise SourceError(f"{stats_of(url)} is not a stats file of img2dataset: {error!r}") from None
     if size <= 2 * EDGE:
         edges = files.read(url)
     else:
