@@ -21,11 +21,11 @@ def deployed() -> bool:
 
 
 def failed(error: MadeError) -> State[Any]:
-    """The end of a flow: state Failed with the error's sentence. A caller of the flow gets the error itself."""
+    """The end of a flow: Failed with the error's sentence. A caller of the flow gets the error itself."""
     return Failed(message=" ".join(str(error).split()), data=error)
 
 
-def explain(flow: Flow[Any, Any], run: FlowRun, state: State[Any]) -> None:
+def explain(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Ends a crashed run whose parameters the flow does not have, or lacks, as Failed with one sentence.
 
     Prefect binds parameters before it calls the flow, which therefore cannot answer itself; its API takes
@@ -34,13 +34,13 @@ def explain(flow: Flow[Any, Any], run: FlowRun, state: State[Any]) -> None:
     known, required = flow.parameters.properties, flow.parameters.required
     wrong = [
         f"{name}: unknown parameter; allowed: {', '.join(known)}"
-        for name in run.parameters
+        for name in flow_run.parameters
         if name not in known
     ]
-    wrong += [f"{name}: missing" for name in required if name not in run.parameters]
+    wrong += [f"{name}: missing" for name in required if name not in flow_run.parameters]
     if wrong:
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run.id, Failed(message="; ".join(wrong)), force=True)
+            client.set_flow_run_state(flow_run.id, Failed(message="; ".join(wrong)), force=True)
 
 
 def _without_trace(record: logging.LogRecord) -> bool:

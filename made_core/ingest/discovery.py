@@ -73,8 +73,8 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
     found: set[str] = set()
     named: set[str] = set()  # tars that the user named individually
     for source in sources:
-        for url in braces(files.absolute(source)):
-            if url.endswith(".tar") and not is_glob(url):
+        for url in _braces(files.absolute(source)):
+            if url.endswith(".tar") and not _is_glob(url):
                 named.add(url)
             else:
                 found.update(_tars(url, folder))
@@ -102,24 +102,27 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
     return Listing(admitted, tuple(refused), frozenset(stats))
 
 
-def braces(source: str) -> list[str]:
+def _braces(source: str) -> list[str]:
     """`a{0..2}b` -> a0b, a1b, a2b; a source that exists under this very name is not expanded."""
-    if "{" not in source or files.exists(source):
-        return [source]
+    return [source] if "{" not in source or files.exists(source) else expand_braces(source)
+
+
+def expand_braces(source: str) -> list[str]:
+    """`a{0..2}b` -> a0b, a1b, a2b. Raises SourceError if the pattern is not valid."""
     try:
         return list(braceexpand.braceexpand(source))
     except ValueError as error:
         raise SourceError(f"{source}: {error}") from None
 
 
-def is_glob(url: str) -> bool:
+def _is_glob(url: str) -> bool:
     """Whether a source is a pattern; a source that exists under this very name is none."""
     return any(c in url for c in "*?[") and not files.exists(url)
 
 
 def _tars(url: str, folder: Callable[[str], dict[str, int]]) -> list[str]:
     """The tars that match a glob, or are in a folder."""
-    tars = [u for u in (files.glob(url) if is_glob(url) else folder(url)) if u.endswith(".tar")]
+    tars = [u for u in (files.glob(url) if _is_glob(url) else folder(url)) if u.endswith(".tar")]
     if not tars:
         raise SourceError(f"no shard (*.tar) in {url}")
     return tars

@@ -32,9 +32,8 @@ def confine(recipe: Recipe, roots: Roots | None) -> None:
     if roots is None:
         return
     for source in recipe.sources:
-        for url in discovery.braces(files.absolute(source)):
-            start = _before_glob(url)
-            if not inside(start, roots) or not files.exists(start):
+        for folder in _folders(files.absolute(source), roots):
+            if not (inside(folder, roots) and files.exists(folder)):
                 raise SourceError(f"{source}: no such folder or file in the folders allowed here")
     for name, folder in (("output", recipe.output), ("store", recipe.store_url)):
         if not inside(folder, roots):
@@ -74,10 +73,19 @@ def inside(url: str, roots: Roots) -> bool:
     return any(paths.inside(url.rstrip("/"), root.rstrip("/")) for root in roots if not files.is_local(root))
 
 
-def _before_glob(url: str) -> str:
-    """The folder from which a pattern is looked up; the URL itself if it is none."""
-    if not discovery.is_glob(url):
-        return url
+def _folders(source: str, roots: Roots) -> set[str]:
+    """The folders that a source is looked up in, without reading any that is outside the roots."""
+    if "{" not in source or (inside(source, roots) and files.exists(source)):
+        urls = [source]
+    else:
+        urls = discovery.expand_braces(source)
+    return {_folder(url) for url in urls}
+
+
+def _folder(url: str) -> str:
+    """The folder of a tar, the one from which a pattern is looked up, or the folder itself."""
     parts = url.split("/")
-    first = next(n for n, part in enumerate(parts) if any(c in part for c in GLOB))
-    return "/".join(parts[:first])
+    for number, part in enumerate(parts):
+        if any(c in part for c in GLOB) or (part.endswith(".tar") and number == len(parts) - 1):
+            return "/".join(parts[:number])
+    return url
