@@ -6,6 +6,7 @@ No other module reads the environment.
 from __future__ import annotations
 
 import re
+import socket
 from functools import cache
 from pathlib import Path
 
@@ -36,11 +37,16 @@ class Settings(BaseSettings):
     log_folder: str | None = Field(
         None, description="folder for the log files of runs and their workers; default: none are written"
     )
-
     roots: str | None = Field(
         None,
         description="colon-separated folders and URLs that recipes may name; default: all that the "
         "process may read and write",
+    )
+    host: str = Field(
+        default_factory=socket.gethostname, description="name of this host in the ledger; default: hostname"
+    )
+    stop_at: float | None = Field(
+        None, description="when runs end themselves, in seconds since the epoch; set by the PBS launcher"
     )
 
     @property
