@@ -40,6 +40,7 @@ def check(recipe: Recipe, tars: Collection[str], log_folder: str | None) -> None
     probe.writable("output", recipe.output)
     probe.writable("store", recipe.store_url)
     if log_folder is not None:
+        roots.confine_folder("log folder", log_folder, settings().allowed)
         probe.writable("log folder", files.absolute(log_folder))
 
 

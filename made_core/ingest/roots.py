@@ -35,9 +35,8 @@ def confine(recipe: Recipe, roots: Roots | None) -> None:
         for folder in _folders(files.absolute(source), roots):
             if not (inside(folder, roots) and files.exists(folder)):
                 raise SourceError(f"{source}: no such folder or file in the folders allowed here")
-    for name, folder in (("output", recipe.output), ("store", recipe.store_url)):
-        if not inside(folder, roots):
-            raise OutputError(f"{name}: {folder} is not in the folders allowed here; name another folder")
+    confine_folder("output", recipe.output, roots)
+    confine_folder("store", recipe.store_url, roots)
     encoder = recipe.encoder
     named = {"encoder.config": encoder.config or ""}
     pretrained = encoder.pretrained or ""
@@ -46,6 +45,12 @@ def confine(recipe: Recipe, roots: Roots | None) -> None:
     for name, file in named.items():
         if file and not (inside(file, roots) and os.path.isfile(files.absolute(file))):
             raise EncoderError(f"{name}: {file}: no such file in the folders allowed here")
+
+
+def confine_folder(name: str, folder: str, roots: Roots | None) -> None:
+    """Checks that a folder that a run writes to is inside the roots. Raises OutputError."""
+    if roots is not None and not inside(folder, roots):
+        raise OutputError(f"{name}: {folder} is not in the folders allowed here; name another folder")
 
 
 def confine_tars(tars: Iterable[str], roots: Roots | None) -> None:
