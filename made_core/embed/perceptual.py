@@ -23,7 +23,7 @@ TURNED = 24  # numbers that stand for the antisymmetric part: see `_symmetric`
 DEFAULT_EPS = 0.12
 
 MEAN = 0.2  # weight of the mean colour, against 1 for all else
-TURNS = (4.5, 6.0, 6.0)  # radians for luma from black to white, and for each opponent colour's range
+TURN = 5.0  # radians from one end of luma, or of an opponent colour, to the other: less than a circle
 # Contrast (1 = black to white) below which a block fades, so that coding noise is not amplified.
 FAINT = 0.003
 FAINT_EDGES = 0.03  # the same of the blocks of edges, in the units of `_gradients`
@@ -118,7 +118,7 @@ def _colour(mean: Tensor) -> Tensor:
 
 def _angles(mean: Tensor) -> Tensor:
     """(n, 3) -> (n, 6) unit rows, whose cosine depends only on how far apart two colours are."""
-    angle = mean * torch.tensor(TURNS)
+    angle = TURN * mean
     return torch.cat([angle.cos(), angle.sin()], 1) / 3**0.5
 
 

@@ -69,5 +69,5 @@ def test_edits_are_the_same_every_time_and_change_the_image() -> None:
 
 def test_little_to_see_pairs_with_little() -> None:
     for row in blank.look():
-        assert row.pairs == 0, row
+        assert row.pairs <= row.allowed, row
     assert perceptual.DEFAULT_EPS <= 0.15
