@@ -55,9 +55,9 @@ def _drawn(rng: random.Random, strokes: int, side: int) -> Image.Image:
     return image
 
 
-# How each kind is drawn, and how many pairs may be near: two single strokes are at times alike.
+# How each kind is drawn, and how many pairs may be near: colours of one hue are, and at times single strokes.
 KINDS: dict[str, tuple[Callable[[random.Random], Image.Image], int]] = {
-    "uniform": (_uniform, 0),
+    "uniform": (_uniform, 12),
     "one stroke on white": (_stroke, 2),
     "eight strokes on white": (_sketch, 0),
     "16 x 16 pixels, four strokes": (_tiny, 0),

@@ -41,7 +41,7 @@ def to_pixels(image: Image.Image) -> Tensor:
     Borders, bars and the paper around a drawing say little, and would make unlike images alike. Bicubic
     with antialiasing, after a box reduction to at least TRIMMED pixels per side: one pass over a large image.
     """
-    factors = tuple(max(1, side // TRIMMED) for side in image.size)
+    factors = max(1, image.width // TRIMMED), max(1, image.height // TRIMMED)
     small = image.reduce(factors) if factors != (1, 1) else image
     square = small.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=_content(small))
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
@@ -206,7 +206,8 @@ def _symmetric(odd: Tensor) -> Tensor:
     unit = short / (short.square().sum(1, keepdim=True).sqrt() + 1e-6)
     i, j = torch.triu_indices(TURNED, TURNED)
     twice = torch.where(i == j, 1.0, 2.0**0.5)  # (i, j) stands for (j, i) too
-    return unit[:, i] * unit[:, j] * twice * length
+    products: Tensor = unit[:, i] * unit[:, j] * twice * length
+    return products
 
 
 @cache
