@@ -16,8 +16,8 @@ Edit = Callable[[Image.Image, random.Random], Image.Image]
 
 def _resize(image: Image.Image, rng: random.Random) -> Image.Image:
     share = rng.uniform(0.3, 0.7)
-    size = (max(1, round(side * share)) for side in image.size)
-    return image.resize(tuple(size), Image.Resampling.BICUBIC)
+    size = max(1, round(image.width * share)), max(1, round(image.height * share))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _stretch(image: Image.Image, rng: random.Random) -> Image.Image:

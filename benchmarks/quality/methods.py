@@ -66,7 +66,7 @@ def descriptor(name: str, describe: Callable[[torch.Tensor], torch.Tensor]) -> M
 
 def image_hash(name: str, kind: str) -> Method:
     """PHash or DHash of imagededup."""
-    from imagededup import methods
+    from imagededup import methods  # type: ignore[import-not-found]
 
     hasher = getattr(methods, kind)(verbose=False)
 
@@ -79,13 +79,14 @@ def image_hash(name: str, kind: str) -> Method:
 
 def pdq(name: str, orientations: bool) -> Method:
     """Meta's PDQ, of the image as it is or in its eight orientations."""
-    import pdqhash
+    import pdqhash  # type: ignore[import-not-found]
 
     def one(image: Image.Image) -> npt.NDArray[np.float32]:
         pixels = np.ascontiguousarray(np.asarray(image))
         if orientations:
             return np.stack(pdqhash.compute_dihedral(pixels)[0]).astype(np.float32) * 2 - 1
-        return pdqhash.compute(pixels)[0].astype(np.float32) * 2 - 1
+        signs: npt.NDArray[np.float32] = pdqhash.compute(pixels)[0].astype(np.float32) * 2 - 1
+        return signs
 
     def encode(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         return np.stack([one(image) for image in images])

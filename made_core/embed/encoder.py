@@ -101,7 +101,8 @@ def _encoding(part: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: 
 def _builtin(part: recipe.Encoder) -> Encoder:
     if part.device != "cpu" or part.precision != "fp32":
         part = part.model_copy(update={"device": "cpu", "precision": "fp32"})
-    describe, facts = BUILTIN[part.model], [perceptual.VERSION]
+    describe = BUILTIN[part.model]
+    facts: list[Any] = [perceptual.VERSION]
     if part.mirrored is False and describe is perceptual.describe:
         describe, facts = perceptual.describe_directed, [*facts, "directed"]
     size = perceptual.SIZE

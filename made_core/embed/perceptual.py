@@ -215,7 +215,8 @@ def _projection(width: int) -> Tensor:
     """(TURNED, width) signs, from a hash: the same with every library and version."""
     bits = hashlib.shake_128(b"made").digest(TURNED * width // 8 + 1)
     signs = np.unpackbits(np.frombuffer(bits, np.uint8))[: TURNED * width]
-    return torch.from_numpy(signs.astype(np.float32) * 2 - 1).view(TURNED, width) / width**0.5
+    matrix: Tensor = torch.from_numpy(signs.astype(np.float32) * 2 - 1).view(TURNED, width) / width**0.5
+    return matrix
 
 
 def _unit(rows: Tensor) -> Tensor:
