@@ -1,0 +1,130 @@
+"""Inside a PBS job: executes one flow run, and hands it back before the walltime.
+
+`python -m flows.pbs.execute FLOW_RUN_ID --until TIME`, where TIME is that of the job's end, in Unix seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import StateType
+from prefect.logging.loggers import flow_run_logger
+from prefect.states import Cancelled
+
+from flows.pbs import outcome
+from flows.pbs.batch import Cause, Job, Phase
+
+KILL_SECONDS = 3.0  # PBS kills a deleted job after 10 s, and the cluster needs some of them
+
+
+def margin(seconds: float) -> float:
+    """How long before its end a job of so many seconds hands its run back: a twentieth of it, 20 to 120 s."""
+    return min(120.0, max(20.0, seconds / 20))
+
+
+async def execute(
+    flow_run_id: UUID, job_id: str, until: float, resumes: int, stop: Callable[[], bool]
+) -> int:
+    """Executes the flow run in a process of its own until it ends, and returns 0 if it completed.
+
+    At `until` less the margin the run is handed back: its process ends, its units are open again, and it
+    waits for the next job. Where `stop()` is true the job is being deleted, and the run is Cancelled.
+
+    Args:
+        job_id: the PBS job that this process belongs to.
+        until: when the job's walltime ends, Unix time.
+        resumes: how many further jobs may continue the run.
+    """
+    stop_at = os.environ.pop("MADE_STOP_AT", None)  # of the launcher; the flow must not stop itself
+    hand_back = float(stop_at) if stop_at else until - margin(until - time.time())
+    command = [sys.executable, "-m", "prefect", "flow-run", "execute", str(flow_run_id)]
+    # On SIGTERM `prefect flow-run execute` stops the flow's process and reports no state of its own where the
+    # run has one that lasts; else the run would be called Crashed.
+    environment = {**os.environ, "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule"}
+    async with get_client() as client:
+        process = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
+        try:
+            cause = await _watch(process, hand_back, stop)
+            if cause is not None:
+                await _before(client, flow_run_id, job_id, cause, resumes)
+                process.terminate()
+                limit = (
+                    KILL_SECONDS if cause is Cause.DELETED else max(1.0, until - time.time() - KILL_SECONDS)
+                )
+                await asyncio.wait_for(asyncio.shield(process.wait()), limit)
+        except asyncio.TimeoutError:
+            print(f"the process of flow run {flow_run_id} did not end in time: killed", file=sys.stderr)
+        finally:
+            _kill_group(process.pid)
+            await process.wait()
+        # A run that has not reported its end: its process died, or was stopped before it could.
+        job = Job(job_id, Phase.ENDED, cause or Cause.EXIT, process.returncode)
+        state = await outcome.settle(client, flow_run_id, job, resumes)
+        if state is not None:
+            print(f"flow run {flow_run_id}: {state.name}: {state.message}", flush=True)
+        now = (await client.read_flow_run(flow_run_id)).state
+        return 0 if now is not None and (now.is_completed() or now.is_scheduled()) else 1
+
+
+async def _watch(
+    process: asyncio.subprocess.Process, hand_back: float, stop: Callable[[], bool]
+) -> Cause | None:
+    """Waits for the end of the process, the time to hand back or a stop; None: the process ended."""
+    while process.returncode is None:
+        if stop():
+            return Cause.WALLTIME if time.time() >= hand_back else Cause.DELETED
+        if time.time() >= hand_back:
+            return Cause.WALLTIME
+        await asyncio.sleep(0.2)
+    return None
+
+
+async def _before(client: PrefectClient, flow_run_id: UUID, job_id: str, cause: Cause, resumes: int) -> None:
+    """The state of a run whose process is about to be stopped, where it is to be a final one."""
+    flow_run = await client.read_flow_run(flow_run_id)
+    if flow_run.state is None or flow_run.state.is_final():
+        return
+    if cause is Cause.WALLTIME and not flow_run.state.is_cancelling():
+        new = await outcome.cut(client, flow_run, job_id, resumes)
+        flow_run_logger(flow_run).info(new.message)
+        if new.type is StateType.SCHEDULED:
+            return  # reported by `prefect flow-run execute`, with its process stopped
+    else:
+        new = Cancelled(message=f"PBS job {job_id} was deleted (qdel)")
+    await client.set_flow_run_state(flow_run_id, new, force=True)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Entry point of `python -m flows.pbs.execute`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("flow_run", type=UUID, help="id of the flow run")
+    parser.add_argument("--until", type=float, required=True, help="when the job's walltime ends, Unix time")
+    parser.add_argument("--resumes", type=int, default=0, help="how many further jobs may continue the run")
+    given = parser.parse_args()
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, stop)
+    job = os.environ.get("PBS_JOBID", "?")
+    sys.exit(asyncio.run(execute(given.flow_run, job, given.until, given.resumes, lambda: stopped)))
+
+
+if __name__ == "__main__":
+    main()

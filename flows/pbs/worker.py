@@ -1,0 +1,273 @@
+"""The worker of pools of type `made-pbs`: each flow run becomes a PBS job, and its end a state.
+
+Nothing is kept in memory that matters: a flow run's `infrastructure_pid` is its job. Every poll looks at the
+pool's flow runs and their jobs, so a worker that is restarted goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import anyio
+from anyio.abc import TaskStatus
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import InfrastructureNotFound
+from prefect.states import AwaitingRetry, Cancelled
+from prefect.workers.base import BaseWorker, BaseWorkerResult
+
+from flows.pbs import batch, outcome, pool
+from flows.pbs.batch import Job, Phase
+from flows.pbs.pool import PbsJob
+from made_core.errors import BatchError
+from made_core.settings import settings
+
+POLL_SECONDS = 5.0  # between two calls of qstat, at least
+GRACE_SECONDS = 30.0  # in which a cancelled run may end by itself, before its job is deleted
+FORGOTTEN = timedelta(minutes=2)  # a pending run without a job: its worker died before it submitted one
+PAGE = 200
+AFTER = "after:"  # before the job's id in `infrastructure_pid`: the next job is not submitted yet
+SCRIPTS = Path(__file__).resolve().parents[2] / "deployments" / "pbs"
+LOG_LINES = 8  # of a failed job, shown in the state's message
+
+
+class PbsResult(BaseWorkerResult):
+    """The job has ended; the flow run's state says how the run did."""
+
+
+class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
+    """Submits a PBS job for each flow run of the pool, and watches it until it ends."""
+
+    type = pool.POOL
+    job_configuration = PbsJob
+    _description = "Run the flow as a PBS job that starts its own Ray cluster."
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._jobs: dict[str, UUID] = {}  # jobs not known to have ended, and their flow runs
+        self._ending: dict[str, float] = {}  # when a job was first seen whose run is to end or has ended
+        self._comments: dict[str, str] = {}  # what was last logged of a waiting job
+        self._looked = -POLL_SECONDS
+        self._lock = asyncio.Lock()
+
+    @classmethod
+    def get_default_base_job_template(cls) -> dict[str, Any]:
+        """The template of a new pool."""
+        return pool.base_job_template()
+
+    async def run(
+        self, flow_run: FlowRun, configuration: PbsJob, task_status: TaskStatus[Any] | None = None
+    ) -> PbsResult:
+        """Submits the job and returns when it has ended. Raises BatchError if qsub refuses it."""
+        (folder(flow_run.id) / "job").unlink(missing_ok=True)
+        if flow_run.infrastructure_pid:  # an earlier job of this run: two must never execute it at once
+            earlier = _job_of(flow_run.infrastructure_pid)
+            await self.client.update_flow_run(flow_run.id, infrastructure_pid=AFTER + earlier)
+            await self._ended(earlier)
+            now = (await self.client.read_flow_run(flow_run.id)).state
+            if now is None or not now.is_pending():
+                raise BatchError(f"the run is {now.name if now else 'gone'}: no job is submitted")
+        job = await asyncio.to_thread(self._submit, flow_run, configuration)
+        await self.client.update_flow_run(flow_run.id, infrastructure_pid=job)
+        self._jobs[job] = flow_run.id
+        self.get_flow_run_logger(flow_run).info(
+            "submitted PBS job %s; its log: %s", job, _log(flow_run.id, job)
+        )
+        if task_status is not None:
+            task_status.started(job)
+        while job in self._jobs:
+            await anyio.sleep(POLL_SECONDS)
+            await self.look()
+        return PbsResult(identifier=job, status_code=0)
+
+    async def kill_infrastructure(
+        self, infrastructure_pid: str, configuration: PbsJob, grace_seconds: int = 30
+    ) -> None:
+        """Deletes the job and waits until it has ended: Prefect then calls the run Cancelled."""
+        job = _job_of(infrastructure_pid)
+        if (await _query([job]))[job].phase is Phase.ENDED:
+            raise InfrastructureNotFound(f"PBS job {job} has ended")
+        await asyncio.to_thread(batch.delete, job)
+        await self._ended(job)
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Settles the runs whose jobs have ended, then submits those that are due."""
+        if self._has_successfully_synced:
+            await self.look()
+        return await super().get_and_submit_flow_runs()
+
+    async def look(self) -> None:
+        """Compares the pool's flow runs with their jobs, at most every `POLL_SECONDS`."""
+        async with self._lock:
+            if time.monotonic() - self._looked < POLL_SECONDS:
+                return
+            try:
+                await self._look()
+            except BatchError as error:  # nothing is known about the jobs: nothing is concluded
+                self._logger.warning("%s; trying again", error)
+            self._looked = time.monotonic()
+
+    async def _look(self) -> None:
+        runs = [run async for run in self._active()]
+        by_job = {pid: run for run in runs if (pid := run.infrastructure_pid) and _job_of(pid) == pid}
+        for run in runs:
+            if run.infrastructure_pid not in by_job:
+                await self._adopt(run)
+        for job in (await _query([*{**by_job, **self._jobs}])).values():
+            run = by_job.get(job.id)
+            if job.phase is Phase.ENDED:
+                await self._settle(job, run.id if run else self._jobs[job.id])
+            elif run is None or run.state is None or run.state.is_cancelling():
+                await self._end(job)
+            else:
+                self._jobs.setdefault(job.id, run.id)
+                self._tell(job, run)
+
+    async def _settle(self, job: Job, flow_run_id: UUID) -> None:
+        """Gives the run of an ended job its state."""
+        run = await self.client.read_flow_run(flow_run_id)
+        submitting = run.id in self._submitting_flow_run_ids
+        if run.infrastructure_pid == job.id and not submitting:  # else a later job executes it
+            state = await outcome.settle(
+                self.client, run.id, job, await self._resumes(run), _last_lines(_log(run.id, job.id))
+            )
+            if state is not None:
+                self.get_flow_run_logger(run).info("%s: %s", state.name, state.message)
+        for known in (self._jobs, self._ending, self._comments):
+            known.pop(job.id, None)
+
+    async def _end(self, job: Job) -> None:
+        """Deletes the job of a run that is cancelled or over: at once if it waits, else after a grace."""
+        since = self._ending.setdefault(job.id, time.monotonic())
+        if job.phase is Phase.WAITING or time.monotonic() - since > GRACE_SECONDS:
+            await asyncio.to_thread(batch.delete, job.id)
+
+    async def _adopt(self, run: FlowRun) -> None:
+        """A run without a recorded job: finds the job that a dead worker submitted, or schedules it again."""
+        state = run.state
+        if state is None or run.id in self._submitting_flow_run_ids:
+            return
+        if datetime.now(timezone.utc) - state.timestamp < FORGOTTEN:
+            return
+        record = folder(run.id) / "job"
+        job = record.read_text(encoding="utf-8").strip() if record.exists() else ""
+        if job:
+            await self.client.update_flow_run(run.id, infrastructure_pid=job)
+        elif state.is_cancelling():
+            done: State = Cancelled(message="cancelled before a PBS job was submitted")
+            await self.client.set_flow_run_state(run.id, done, force=True)
+        elif state.is_pending():
+            again: State = AwaitingRetry(message="the worker ended before it submitted a PBS job")
+            await self.client.set_flow_run_state(run.id, again, force=True)
+
+    def _tell(self, job: Job, run: FlowRun) -> None:
+        """Logs once to the flow run what PBS says about its waiting job."""
+        if job.phase is Phase.WAITING and job.comment and self._comments.get(job.id) != job.comment:
+            self._comments[job.id] = job.comment
+            self.get_flow_run_logger(run).info("PBS job %s waits: %s", job.id, job.comment)
+
+    async def _active(self) -> Any:
+        """The pool's flow runs that are pending, running or being cancelled."""
+        types = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+        offset = 0
+        while True:
+            page = await self.client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
+                limit=PAGE, offset=offset,
+            )  # fmt: skip
+            for run in page:
+                yield run
+            if len(page) < PAGE:
+                return
+            offset += PAGE
+
+    async def _resumes(self, run: FlowRun) -> int:
+        configuration = await PbsJob.resolve_for_flow_run(
+            run, client=self.client, work_pool=self.work_pool, worker_name=self.name
+        )
+        return configuration.resumes
+
+    async def _ended(self, job: str) -> None:
+        """Waits until a job has ended."""
+        while (await _query([job]))[job].phase is not Phase.ENDED:
+            await anyio.sleep(POLL_SECONDS)
+
+    def _submit(self, flow_run: FlowRun, configuration: PbsJob) -> str:
+        """Writes the job's script and its environment, and submits it."""
+        place = folder(flow_run.id)
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        environment = place / "environment"
+        environment.touch(mode=0o600)  # it holds passwords, which qsub -v would show to everybody
+        environment.write_text(configuration.exports(_made()), encoding="utf-8")
+        script = place / "job.sh"
+        lines = list(_lines(configuration, place, flow_run.id))
+        script.write_text(configuration.script(place, lines), encoding="utf-8")
+        script.chmod(0o700)
+        return batch.submit(script, place / "job")
+
+
+def _lines(configuration: PbsJob, place: Path, flow_run_id: UUID) -> Iterator[str]:
+    """What the job does: it starts the cluster and executes the flow run in it."""
+    until = batch.seconds(configuration.walltime)
+    yield f"made_until=$(($(date +%s) + {until}))"
+    yield f'exec > "{place}/$PBS_JOBID.log" 2>&1'
+    yield f"source {shlex.quote(str(place / 'environment'))}"
+    yield f"export MADE_PYTHON={shlex.quote(sys.executable)}"
+    yield f"source {shlex.quote(str(SCRIPTS / 'start_ray_cluster.sh'))} || exit 1"
+    execute = f"made_python -m flows.pbs.execute {flow_run_id} --until $made_until --resumes {configuration.resumes}"
+    yield from (
+        f"{execute} &",
+        "made_executor=$!",
+        "trap 'kill -TERM $made_executor' TERM",
+        "wait $made_executor; made_code=$?",
+        # The trap ends `wait`.
+        "while kill -0 $made_executor 2>/dev/null; do wait $made_executor; made_code=$?; done",
+        "stop_ray_cluster",
+        "exit $made_code",
+    )
+
+
+def folder(flow_run_id: UUID) -> Path:
+    """The folder of a flow run's job scripts and logs, which all nodes must reach."""
+    return settings().pbs_path / "runs" / str(flow_run_id)
+
+
+def _job_of(infrastructure_pid: str) -> str:
+    return infrastructure_pid.removeprefix(AFTER)
+
+
+def _log(flow_run_id: UUID, job: str) -> Path:
+    return folder(flow_run_id) / f"{job}.log"
+
+
+def _last_lines(log: Path) -> str:
+    """The last lines of a job's log; empty if it wrote none."""
+    if not log.exists():
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    return f"the end of {log}:\n" + "\n".join(lines) if lines else f"{log} is empty"
+
+
+def _made() -> dict[str, str]:
+    """The worker's own settings of made, which the job takes over."""
+    return {name: value for name, value in os.environ.items() if name.startswith("MADE_")}
+
+
+async def _query(ids: list[str]) -> dict[str, Job]:
+    return await asyncio.to_thread(batch.query, ids)
