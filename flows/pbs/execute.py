@@ -51,6 +51,7 @@ async def execute(
     # run has one that lasts; else the run would be called Crashed.
     environment = {**os.environ, "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule"}
     async with get_client() as client:
+        began = (await client.read_flow_run(flow_run_id)).state
         process = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
         try:
             cause = await _watch(process, hand_back, stop)
@@ -66,6 +67,9 @@ async def execute(
         finally:
             _kill_group(process.pid)
             await process.wait()
+        states = await client.read_flow_run_states(flow_run_id)
+        if any(s.is_scheduled() and began is not None and s.timestamp > began.timestamp for s in states):
+            return 0  # handed back; a worker may have taken it up already
         # A run that has not reported its end: its process died, or was stopped before it could.
         job = Job(job_id, Phase.ENDED, cause or Cause.EXIT, process.returncode)
         state = await outcome.settle(client, flow_run_id, job, resumes)

@@ -230,9 +230,9 @@ def _lines(configuration: PbsJob, place: Path, flow_run_id: UUID) -> Iterator[st
     yield f"source {shlex.quote(str(place / 'environment'))}"
     yield f"export MADE_PYTHON={shlex.quote(sys.executable)}"
     yield f"source {shlex.quote(str(SCRIPTS / 'start_ray_cluster.sh'))} || exit 1"
-    execute = f"made_python -m flows.pbs.execute {flow_run_id} --until $made_until --resumes {configuration.resumes}"
+    options = f"--until $made_until --resumes {configuration.resumes}"
     yield from (
-        f"{execute} &",
+        f"made_python -m flows.pbs.execute {flow_run_id} {options} &",
         "made_executor=$!",
         "trap 'kill -TERM $made_executor' TERM",
         "wait $made_executor; made_code=$?",

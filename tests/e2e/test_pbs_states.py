@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.deployments.runner import EntrypointType
 from prefect.states import Cancelling
+from prefect.types.entrypoint import EntrypointType
 
 from flows.pbs import batch, worker
 from flows.pbs.batch import Phase
@@ -28,7 +30,7 @@ from tests.support.pbs.site import Host, Site
 from tests.support.pbs_flow import work
 
 SECONDS = 400
-ASKS = {  # what each run asks of PBS
+ASKS: dict[str, dict[str, Any]] = {  # what each run asks of PBS
     "completes": {},
     "cancelled": {},
     "deleted": {},
@@ -85,7 +87,7 @@ async def _drive(folder: Path) -> dict[str, Ended]:
                 "states", work_pool_name="pbs-test", entrypoint_type=EntrypointType.MODULE_PATH
             )
         ).aapply()
-        ids = {}
+        ids: dict[str, UUID] = {}
         for name, variables in ASKS.items():
             run = await client.create_flow_run_from_deployment(
                 deployment, job_variables=variables,
@@ -97,13 +99,13 @@ async def _drive(folder: Path) -> dict[str, Ended]:
             assert time.monotonic() < end, "not all jobs were submitted"
             await first.get_and_submit_flow_runs()
             await asyncio.sleep(0.2)
-        first._runs_task_group.cancel_scope.cancel()  # the worker's process dies
+        _die(first)
     asked: set[str] = set()
     async with get_client() as client, PbsWorker("pbs-test") as second:
         while True:
             runs = dict(zip(ids, await _read(client, ids), strict=True))
             if all(r.state is not None and r.state.is_final() for r in runs.values()):
-                second._runs_task_group.cancel_scope.cancel()
+                _die(second)
                 break
             assert time.monotonic() < end, {name: r.state for name, r in runs.items()}
             for name in {"cancelled", "deleted"} - asked:
@@ -125,8 +127,14 @@ async def _drive(folder: Path) -> dict[str, Ended]:
         }  # fmt: skip
 
 
-async def _read(client: object, ids: dict[str, object]) -> list[FlowRun]:
-    return [await client.read_flow_run(i) for i in ids.values()]  # type: ignore[attr-defined]
+def _die(some: PbsWorker) -> None:
+    """Ends a worker without letting it wait for its jobs."""
+    assert some._runs_task_group is not None
+    some._runs_task_group.cancel_scope.cancel()
+
+
+async def _read(client: PrefectClient, ids: dict[str, UUID]) -> list[FlowRun]:
+    return [await client.read_flow_run(i) for i in ids.values()]
 
 
 def _attempts(note: Path) -> int:
