@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -22,70 +23,87 @@ from prefect.states import Cancelled
 
 from flows.pbs import outcome
 from flows.pbs.batch import Cause, Job, Phase
+from made_core.io import files
 
 KILL_SECONDS = 3.0  # PBS kills a deleted job after 10 s, and the cluster needs some of them
 
 
-def margin(seconds: float) -> float:
-    """How long before its end a job of so many seconds hands its run back: a twentieth of it, 20 to 120 s."""
-    return min(120.0, max(20.0, seconds / 20))
+@dataclass(frozen=True)
+class End:
+    """The end of a job's walltime, Unix time."""
+
+    at: float
+    hand_back: float  # when a run that is still executed is handed back
+
+    @classmethod
+    def of(cls, at: float) -> End:
+        """Hands back when the launcher says, else before the end by a twentieth of what is left, 20 to 120 s."""
+        said = os.environ.pop("MADE_STOP_AT", None)  # the flow must not stop itself as well
+        before = at - min(120.0, max(20.0, (at - time.time()) / 20))
+        return cls(at, float(said) if said else before)
 
 
 async def execute(
-    flow_run_id: UUID, job_id: str, until: float, resumes: int, stop: Callable[[], bool]
+    flow_run_id: UUID,
+    job_id: str,
+    end: End,
+    resumes: int,
+    stop: Callable[[], bool],
+    served: bool = False,
 ) -> int:
     """Executes the flow run in a process of its own until it ends, and returns 0 if it completed.
 
-    At `until` less the margin the run is handed back: its process ends, its units are open again, and it
-    waits for the next job. Where `stop()` is true the job is being deleted, and the run is Cancelled.
+    At `end.hand_back` the run is handed back: its process ends, its units are open again, and it waits for
+    the next job. Where `stop()` is true the job is being deleted, and the run is Cancelled.
 
     Args:
         job_id: the PBS job that this process belongs to.
-        until: when the job's walltime ends, Unix time.
+        end: of the job's walltime.
         resumes: how many further jobs may continue the run.
+        served: the job serves many runs: where it is deleted, another job continues this one.
     """
-    stop_at = os.environ.pop("MADE_STOP_AT", None)  # of the launcher; the flow must not stop itself
-    hand_back = float(stop_at) if stop_at else until - margin(until - time.time())
     command = [sys.executable, "-m", "prefect", "flow-run", "execute", str(flow_run_id)]
     # On SIGTERM `prefect flow-run execute` stops the flow's process and reports no state of its own where the
     # run has one that lasts; else the run would be called Crashed.
     environment = {**os.environ, "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule"}
-    async with get_client() as client:
-        began = (await client.read_flow_run(flow_run_id)).state
-        process = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
-        try:
-            cause = await _watch(process, hand_back, stop)
-            if cause is not None:
-                await _before(client, flow_run_id, job_id, cause, resumes)
-                process.terminate()
-                limit = (
-                    KILL_SECONDS if cause is Cause.DELETED else max(1.0, until - time.time() - KILL_SECONDS)
-                )
-                await asyncio.wait_for(asyncio.shield(process.wait()), limit)
-        except asyncio.TimeoutError:
-            print(f"the process of flow run {flow_run_id} did not end in time: killed", file=sys.stderr)
-        finally:
-            _kill_group(process.pid)
-            await process.wait()
-        states = await client.read_flow_run_states(flow_run_id)
-        if any(s.is_scheduled() and began is not None and s.timestamp > began.timestamp for s in states):
-            return 0  # handed back; a worker may have taken it up already
-        # A run that has not reported its end: its process died, or was stopped before it could.
-        job = Job(job_id, Phase.ENDED, cause or Cause.EXIT, process.returncode)
-        state = await outcome.settle(client, flow_run_id, job, resumes)
-        if state is not None:
-            print(f"flow run {flow_run_id}: {state.name}: {state.message}", flush=True)
-        now = (await client.read_flow_run(flow_run_id)).state
-        return 0 if now is not None and (now.is_completed() or now.is_scheduled()) else 1
+    # In an empty folder: Prefect copies the current one for each run, and a job starts in $HOME.
+    with files.scratch() as empty:
+        async with get_client() as client:
+            began = (await client.read_flow_run(flow_run_id)).state
+            process = await asyncio.create_subprocess_exec(
+                *command, cwd=empty, env=environment, start_new_session=True
+            )
+            try:
+                cause = await _watch(process, end.hand_back, stop, served)
+                if cause is not None:
+                    await _before(client, flow_run_id, job_id, cause, resumes)
+                    process.terminate()
+                    left = KILL_SECONDS if stop() else max(1.0, end.at - time.time() - KILL_SECONDS)
+                    await asyncio.wait_for(asyncio.shield(process.wait()), left)
+            except asyncio.TimeoutError:
+                print(f"the process of flow run {flow_run_id} did not end in time: killed", file=sys.stderr)
+            finally:
+                _kill_group(process.pid)
+                await process.wait()
+            states = await client.read_flow_run_states(flow_run_id)
+            if any(s.is_scheduled() and began is not None and s.timestamp > began.timestamp for s in states):
+                return 0  # handed back; a worker may have taken it up already
+            # A run that has not reported its end: its process died, or was stopped before it could.
+            job = Job(job_id, Phase.ENDED, cause or Cause.EXIT, process.returncode)
+            state = await outcome.settle(client, flow_run_id, job, resumes)
+            if state is not None:
+                print(f"flow run {flow_run_id}: {state.name}: {state.message}", flush=True)
+            now = (await client.read_flow_run(flow_run_id)).state
+            return 0 if now is not None and (now.is_completed() or now.is_scheduled()) else 1
 
 
 async def _watch(
-    process: asyncio.subprocess.Process, hand_back: float, stop: Callable[[], bool]
+    process: asyncio.subprocess.Process, hand_back: float, stop: Callable[[], bool], served: bool
 ) -> Cause | None:
     """Waits for the end of the process, the time to hand back or a stop; None: the process ended."""
     while process.returncode is None:
         if stop():
-            return Cause.WALLTIME if time.time() >= hand_back else Cause.DELETED
+            return Cause.WALLTIME if served or time.time() >= hand_back else Cause.DELETED
         if time.time() >= hand_back:
             return Cause.WALLTIME
         await asyncio.sleep(0.2)
@@ -127,7 +145,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     job = os.environ.get("PBS_JOBID", "?")
-    sys.exit(asyncio.run(execute(given.flow_run, job, given.until, given.resumes, lambda: stopped)))
+    sys.exit(asyncio.run(execute(given.flow_run, job, End.of(given.until), given.resumes, lambda: stopped)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ RUN_TAG = "made-run:"  # the tag of a flow run that names its run in the ledger
 
 
 async def settle(
-    client: PrefectClient, flow_run_id: UUID, job: Job, resumes: int, detail: str = ""
+    client: PrefectClient, flow_run_id: UUID, job: Job, resumes: int, detail: str = "", served: bool = False
 ) -> State | None:
     """Gives a flow run whose job has ended the state that fits, and returns it; None: it had one.
 
@@ -32,6 +32,7 @@ async def settle(
     Args:
         resumes: how many further jobs may continue the run.
         detail: what else is known of the end, such as the last lines of the log.
+        served: the job served many runs; this one is continued however the job ended.
     """
     flow_run = await client.read_flow_run(flow_run_id)
     state = flow_run.state
@@ -39,7 +40,7 @@ async def settle(
         return None
     if state.is_cancelling():
         new: State = Cancelled(message=f"PBS job {job.id} has ended")
-    elif job.cause is Cause.WALLTIME:
+    elif served or job.cause is Cause.WALLTIME:
         new = await cut(client, flow_run, job.id, resumes)
     elif job.cause is Cause.DELETED:
         new = Cancelled(message=f"PBS job {job.id} was deleted (qdel)")
@@ -52,10 +53,10 @@ async def settle(
 
 
 async def cut(client: PrefectClient, flow_run: FlowRun, job_id: str, resumes: int) -> State:
-    """The state of a flow run that the walltime of its job cut: it waits for the next job, or has failed."""
+    """The state of a run that the end of its job cut short: it waits for the next job, or has failed."""
     states = await client.read_flow_run_states(flow_run.id)
     before = sum(state.name == "AwaitingRetry" for state in states)
-    head = f"PBS job {job_id} reached its walltime"
+    head = f"PBS job {job_id} ended before the run did"
     if before >= resumes:
         return Failed(message=f"{head}; {before} further jobs have continued the run, the most that "
                       f"`resumes` allows: run it again, with a longer walltime")  # fmt: skip

@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import InfrastructureNotFound
+from prefect.exceptions import InfrastructureNotAvailable, InfrastructureNotFound
 from prefect.states import AwaitingRetry, Cancelled
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 
@@ -41,6 +41,7 @@ POLL_SECONDS = 5.0  # between two calls of qstat, at least
 GRACE_SECONDS = 30.0  # in which a cancelled run may end by itself, before its job is deleted
 FORGOTTEN = timedelta(minutes=2)  # a pending run without a job: its worker died before it submitted one
 PAGE = 200
+SERVED = "serve:"  # before the job's id: a worker inside that job executes the run (flows/pbs/serve.py)
 AFTER = "after:"  # before the job's id in `infrastructure_pid`: the next job is not submitted yet
 SCRIPTS = Path(__file__).resolve().parents[2] / "deployments" / "pbs"
 LOG_LINES = 8  # of a failed job, shown in the state's message
@@ -100,6 +101,8 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
     ) -> None:
         """Deletes the job and waits until it has ended: Prefect then calls the run Cancelled."""
         job = _job_of(infrastructure_pid)
+        if infrastructure_pid.startswith(SERVED):
+            raise InfrastructureNotAvailable(f"PBS job {job} serves other runs too")
         if (await _query([job]))[job].phase is Phase.ENDED:
             raise InfrastructureNotFound(f"PBS job {job} has ended")
         await asyncio.to_thread(batch.delete, job)
@@ -124,28 +127,33 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
 
     async def _look(self) -> None:
         runs = [run async for run in self._active()]
-        by_job = {pid: run for run in runs if (pid := run.infrastructure_pid) and _job_of(pid) == pid}
+        watched = [(run, _job(run)) for run in runs if _job(run)]
         for run in runs:
-            if run.infrastructure_pid not in by_job:
+            if not _job(run):
                 await self._adopt(run)
-        for job in (await _query([*{**by_job, **self._jobs}])).values():
-            run = by_job.get(job.id)
+        jobs = await _query(list({*self._jobs, *(job_id for _, job_id in watched)}))
+        for run, job_id in watched:
+            job = jobs[job_id]
             if job.phase is Phase.ENDED:
-                await self._settle(job, run.id if run else self._jobs[job.id])
-            elif run is None or run.state is None or run.state.is_cancelling():
-                await self._end(job)
-            else:
-                self._jobs.setdefault(job.id, run.id)
-                self._tell(job, run)
+                await self._settle(job, run.id)
+            elif not _is_served(run):
+                if run.state is None or run.state.is_cancelling():
+                    await self._end(job)
+                else:
+                    self._jobs.setdefault(job.id, run.id)
+                    self._tell(job, run)
+        for job_id in set(self._jobs) - {known for _, known in watched}:  # of runs that have ended
+            job = jobs[job_id]
+            await (self._settle(job, self._jobs[job_id]) if job.phase is Phase.ENDED else self._end(job))
 
     async def _settle(self, job: Job, flow_run_id: UUID) -> None:
         """Gives the run of an ended job its state."""
         run = await self.client.read_flow_run(flow_run_id)
-        submitting = run.id in self._submitting_flow_run_ids
-        if run.infrastructure_pid == job.id and not submitting:  # else a later job executes it
+        if _job(run) == job.id and run.id not in self._submitting_flow_run_ids:  # else a later job has it
             state = await outcome.settle(
-                self.client, run.id, job, await self._resumes(run), _last_lines(_log(run.id, job.id))
-            )
+                self.client, run.id, job, await self._resumes(run), _last_lines(_log(run.id, job.id)),
+                _is_served(run),
+            )  # fmt: skip
             if state is not None:
                 self.get_flow_run_logger(run).info("%s: %s", state.name, state.message)
         for known in (self._jobs, self._ending, self._comments):
@@ -249,7 +257,18 @@ def folder(flow_run_id: UUID) -> Path:
 
 
 def _job_of(infrastructure_pid: str) -> str:
-    return infrastructure_pid.removeprefix(AFTER)
+    return infrastructure_pid.removeprefix(AFTER).removeprefix(SERVED)
+
+
+def _job(run: FlowRun) -> str:
+    """The job that executes a run; empty if none is submitted yet."""
+    pid = run.infrastructure_pid or ""
+    return "" if pid.startswith(AFTER) else _job_of(pid)
+
+
+def _is_served(run: FlowRun) -> bool:
+    """Whether the run is executed by a job that serves many, and must not be deleted for this one."""
+    return (run.infrastructure_pid or "").startswith(SERVED)
 
 
 def _log(flow_run_id: UUID, job: str) -> Path:
