@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -48,6 +49,7 @@ class Job:
     cause: Cause | None = None  # of an ended job
     exit_status: int | None = None
     comment: str = ""  # such as why it is still queued
+    left: float | None = None  # seconds of its walltime, of a running job
 
     @classmethod
     def of(cls, job_id: str, shown: _Shown) -> Job:
@@ -55,7 +57,8 @@ class Job:
         letter = shown.job_state
         phase = Phase.ENDED if letter in "FX" else Phase.RUNNING if letter in "RESUB" else Phase.WAITING
         cause = shown.cause() if phase is Phase.ENDED else None
-        return cls(job_id, phase, cause, shown.exit_status, shown.comment)
+        left = shown.left(time.time()) if phase is Phase.RUNNING else None
+        return cls(job_id, phase, cause, shown.exit_status, shown.comment, left)
 
 
 class _Times(BaseModel):
@@ -69,8 +72,16 @@ class _Shown(BaseModel):
     substate: int | None = None
     exit_status: int | None = Field(None, alias="Exit_status")
     comment: str = ""
+    stime: str = ""
     limits: _Times = Field(_Times(), alias="Resource_List")
     used: _Times = Field(_Times(), alias="resources_used")
+
+    def left(self, now: float) -> float | None:
+        """Seconds of the walltime that are left; None: no limit. `resources_used` is minutes behind."""
+        limit = seconds(self.limits.walltime)
+        if limit is None or not self.stime:
+            return None
+        return limit - (now - time.mktime(time.strptime(self.stime)))
 
     def cause(self) -> Cause:
         """Why the job, which has ended, did."""

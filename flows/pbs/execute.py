@@ -37,7 +37,7 @@ class End:
 
     @classmethod
     def of(cls, at: float) -> End:
-        """Hands back when the launcher says, else before the end by a twentieth of what is left, 20 to 120 s."""
+        """Hands back when the launcher says, else a twentieth of what is left before, but 20 to 120 s."""
         said = os.environ.pop("MADE_STOP_AT", None)  # the flow must not stop itself as well
         before = at - min(120.0, max(20.0, (at - time.time()) / 20))
         return cls(at, float(said) if said else before)

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
@@ -42,13 +43,24 @@ def register_pool(client: SyncPrefectClient, runs: int) -> None:
     client.create_work_pool(pool, overwrite=True)
 
 
-def register_deployments(client: SyncPrefectClient) -> None:
-    """Creates or updates the deployments, with the parameters of the installed flows."""
+def ensure_pool(client: SyncPrefectClient, name: str, kind: str, job_template: dict[str, Any]) -> None:
+    """Creates the pool, or leaves it as its owner has set it up."""
+    try:
+        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=job_template))
+    except ObjectAlreadyExists:
+        return
+
+
+def register_deployments(client: SyncPrefectClient, pool: str = POOL, suffix: str = "") -> None:
+    """Creates or updates the deployments in a pool, with the parameters of the installed flows.
+
+    `suffix`: of their names, where they are not in the pool `made`.
+    """
     for name, (entrypoint, description) in DEPLOYMENTS.items():
         flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
         client.create_deployment(
-            client.create_flow_from_name(flow.name), name,
-            entrypoint=entrypoint, description=description, version=flow.version, work_pool_name=POOL,
+            client.create_flow_from_name(flow.name), name + suffix,
+            entrypoint=entrypoint, description=description, version=flow.version, work_pool_name=pool,
             pull_steps=PULL, parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
             enforce_parameter_schema=True,
         )  # fmt: skip
