@@ -34,6 +34,9 @@ class Settings(BaseSettings):
         None,
         description="folder of the scripts and logs of PBS jobs, on a shared file system; default: home/pbs",
     )
+    log_folder: str | None = Field(
+        None, description="folder for the log files of runs and their workers; default: none are written"
+    )
 
     @property
     def home_path(self) -> Path:
