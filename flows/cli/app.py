@@ -16,9 +16,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-pbs = typer.Typer(no_args_is_help=True, help="Run on a cluster with the PBS batch system.")
-app.add_typer(pbs, name="pbs")
-
 RayAddress = Annotated[
     str | None,
     typer.Option("--ray-address", "--ray_address",

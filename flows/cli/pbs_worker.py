@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import pbs
+from flows.cli.pbs import pbs
 from made_core.errors import UserError
 
 Pool = Annotated[str, typer.Option(help="Work pool, of type made-pbs; created if it does not exist.")]
@@ -86,8 +86,6 @@ def _servers() -> None:
             print("made: the service listens on this host alone: for jobs on other hosts, `made down`, then "
                   "`made up --listen ADDRESS`", file=sys.stderr)  # fmt: skip
     elif not (os.environ.get("PREFECT_API_URL") or get_current_settings().api.url):
-        raise UserError(
-            "no Prefect server: run `made up --listen ADDRESS`, or set PREFECT_API_URL"
-        )
+        raise UserError("no Prefect server: run `made up --listen ADDRESS`, or set PREFECT_API_URL")
     if not os.environ.get("MADE_DATABASE_URL"):
         raise UserError("MADE_DATABASE_URL is not set: runs in other jobs must reach the same ledger")

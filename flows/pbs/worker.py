@@ -34,6 +34,7 @@ from prefect.workers.base import BaseWorker, BaseWorkerResult
 from flows.pbs import batch, outcome, pool
 from flows.pbs.batch import Job, Phase
 from flows.pbs.pool import PbsJob
+from flows.pbs.script import SCRIPTS
 from made_core.errors import BatchError
 from made_core.settings import settings
 
@@ -43,7 +44,6 @@ FORGOTTEN = timedelta(minutes=2)  # a pending run without a job: its worker died
 PAGE = 200
 SERVED = "serve:"  # before the job's id: a worker inside that job executes the run (flows/pbs/serve.py)
 AFTER = "after:"  # before the job's id in `infrastructure_pid`: the next job is not submitted yet
-SCRIPTS = Path(__file__).resolve().parents[2] / "deployments" / "pbs"
 LOG_LINES = 8  # of a failed job, shown in the state's message
 
 
@@ -131,7 +131,8 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
         for run in runs:
             if not _job(run):
                 await self._adopt(run)
-        jobs = await _query(list({*self._jobs, *(job_id for _, job_id in watched)}))
+        mine = dict(self._jobs)  # further ones are submitted meanwhile
+        jobs = await _query(list({*mine, *(job_id for _, job_id in watched)}))
         for run, job_id in watched:
             job = jobs[job_id]
             if job.phase is Phase.ENDED:
@@ -142,9 +143,9 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
                 else:
                     self._jobs.setdefault(job.id, run.id)
                     self._tell(job, run)
-        for job_id in set(self._jobs) - {known for _, known in watched}:  # of runs that have ended
+        for job_id in set(mine) - {known for _, known in watched}:  # of runs that have ended
             job = jobs[job_id]
-            await (self._settle(job, self._jobs[job_id]) if job.phase is Phase.ENDED else self._end(job))
+            await (self._settle(job, mine[job_id]) if job.phase is Phase.ENDED else self._end(job))
 
     async def _settle(self, job: Job, flow_run_id: UUID) -> None:
         """Gives the run of an ended job its state."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Cancelling
+from prefect.deployments.runner import RunnerDeployment
+from prefect.states import Cancelling, Pending
 from prefect.types.entrypoint import EntrypointType
 
 from flows.pbs import batch, worker
 from flows.pbs.batch import Phase
+from flows.pbs.execute import End, execute
 from flows.pbs.worker import PbsWorker
 from made_core.settings import settings
 from tests.support.checks import ROOT
@@ -34,12 +36,10 @@ ASKS: dict[str, dict[str, Any]] = {  # what each run asks of PBS
     "completes": {},
     "cancelled": {},
     "deleted": {},
-    "cut": {"walltime": "00:01:00"},
-    "futile": {"walltime": "00:00:21", "resumes": 0},
     "no cluster": {"queue": "gpu"},
     "refused": {"queue": "nosuch"},
 }
-WAITS = {"cancelled": 9, "deleted": 9, "cut": 1, "futile": 9}
+WAITS = {"cancelled": 1, "deleted": 1}
 CLUSTER = """
 made_python() { "$MADE_PYTHON" "$@"; }
 stop_ray_cluster() { :; }
@@ -82,11 +82,7 @@ def ended(servers: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 
 async def _drive(folder: Path) -> dict[str, Ended]:
     async with get_client() as client, PbsWorker("pbs-test") as first:
-        deployment = await (
-            await work.to_deployment(  # type: ignore[misc]
-                "states", work_pool_name="pbs-test", entrypoint_type=EntrypointType.MODULE_PATH
-            )
-        ).aapply()
+        deployment = await (await _deployment("states")).aapply()
         ids: dict[str, UUID] = {}
         for name, variables in ASKS.items():
             run = await client.create_flow_run_from_deployment(
@@ -125,6 +121,13 @@ async def _drive(folder: Path) -> dict[str, Ended]:
             )
             for name, run in runs.items()
         }  # fmt: skip
+
+
+async def _deployment(name: str) -> RunnerDeployment:
+    made: RunnerDeployment = await work.to_deployment(  # type: ignore[misc]
+        name, work_pool_name="pbs-test", entrypoint_type=EntrypointType.MODULE_PATH
+    )
+    return made
 
 
 def _die(some: PbsWorker) -> None:
@@ -168,18 +171,33 @@ def test_a_run_whose_job_was_deleted_is_cancelled(ended: dict[str, Ended]) -> No
     assert "qdel" in (run.state.message or "")
 
 
-def test_a_run_that_the_walltime_cut_is_continued_by_the_next_job(ended: dict[str, Ended]) -> None:
-    run = ended["cut"]
-    names = [state.name for state in run.states]
-    assert run.state.name == "Completed", run.state.message
-    assert "AwaitingRetry" in names and "Crashed" not in names and "Failed" not in names
-    assert run.attempts == 2
-    assert len(list(run.folder.glob("*.log"))) >= 2
+def test_a_run_that_is_handed_back_is_continued(
+    elsewhere: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens inside a job whose walltime nears, once the flow has begun; then the next job."""
+    monkeypatch.setenv("PREFECT_API_URL", elsewhere["PREFECT_API_URL"])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    note = tmp_path / "note"
+    names, codes = asyncio.run(_hand_back(note))
+    assert names.count("AwaitingRetry") == 1 and names[-1] == "Completed"
+    assert not {"Crashed", "Failed"} & set(names)
+    assert codes == [0, 0] and _attempts(note) == 2
 
 
-def test_a_run_is_continued_a_bounded_number_of_times(ended: dict[str, Ended]) -> None:
-    run = ended["futile"]
-    assert run.state.name == "Failed" and "walltime" in (run.state.message or "")
+async def _hand_back(note: Path) -> tuple[list[str], list[int]]:
+    end = End(time.time() + SECONDS, time.time() + SECONDS)
+    async with get_client() as client:
+        deployment = await (await _deployment("hand-back")).aapply()
+        run = await client.create_flow_run_from_deployment(
+            deployment, parameters={"note": str(note), "waits": 1}
+        )
+        codes = []
+        stops: dict[str, Callable[[], bool]] = {"1.pbs": lambda: _attempts(note) == 1, "2.pbs": lambda: False}
+        for job, stop in stops.items():
+            await client.set_flow_run_state(run.id, Pending(), force=True)
+            codes.append(await execute(run.id, job, end, 5, stop, served=True))
+        states = await client.read_flow_run_states(run.id)
+        return [s.name or "" for s in sorted(states, key=lambda s: s.timestamp)], codes
 
 
 def test_a_job_that_does_not_start_says_why(ended: dict[str, Ended]) -> None:
