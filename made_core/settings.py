@@ -40,8 +40,7 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(
-        default_factory=socket.gethostname,
-        description="name of this host in the ledger; default: its hostname",
+        default_factory=socket.gethostname, description="name of this host in the ledger; default: hostname"
     )
     stop_at: float | None = Field(
         None, description="when runs end themselves, in seconds since the epoch; set by the PBS launcher"
