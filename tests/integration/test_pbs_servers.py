@@ -65,7 +65,8 @@ def test_a_killed_job_is_succeeded_once_it_has_ended(site: Site, tmp_path: Path)
     """The lock of a killed job is free at once, but it may live on where locks do not work: PBS is asked."""
     folder, script = tmp_path / "servers", tmp_path / "job.sh"
     script.write_text("#!/bin/sh\nsleep 600\n")
-    job = subprocess.run(["qsub", str(script)], capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(["qsub", str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    job = done.stdout.strip()
     leave(folder, Owner("elsewhere", job, 1))
     with pytest.raises(UserError, match="wait until it ends"), claimed(folder):
         pass
