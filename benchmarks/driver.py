@@ -79,7 +79,7 @@ def measure(url: str, recipe: Recipe, workers: int, per_worker: int, seconds: fl
 
     @flow(name="driver", task_runner=runner(), persist_result=False)
     def drive() -> None:
-        with closing(Ledger.open(url)) as ledger, Display(quiet=True) as display:
+        with closing(Ledger.open(url)) as ledger, Display() as display:
             for count in (1, per_worker):
                 scope = f"sleep-{workers}-{count}"
                 keys = [f"{scope}-{n:032d}"[-32:] for n in range(workers * count)]

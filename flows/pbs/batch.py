@@ -20,6 +20,7 @@ SECONDS = 60  # for one command: a busy server answers after tens of seconds
 UNKNOWN = re.compile(r"unknown job|job has finished", re.IGNORECASE)
 WALLTIME_EXCEEDED = -29  # OpenPBS: JOB_EXEC_KILL_WALLTIME
 TERMINATED = 91  # OpenPBS's substate of a job that qdel deleted; 92 is success, 93 failure
+TERMINATED_SHELL = 143  # 128 + SIGTERM: what the job's script exits with when PBS ends it
 SIGNALLED = 256  # an exit status above this: killed by the signal (status - 256)
 
 
@@ -90,7 +91,7 @@ class _Shown(BaseModel):
             return Cause.WALLTIME
         if self.substate == TERMINATED or code is None:
             return Cause.DELETED
-        if code < SIGNALLED:
+        if code < SIGNALLED and code != TERMINATED_SHELL:
             return Cause.EXIT
         return Cause.WALLTIME if used is not None and limit is not None and used >= limit else Cause.DELETED
 

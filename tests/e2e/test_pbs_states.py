@@ -28,6 +28,7 @@ from flows.pbs.execute import End, execute
 from flows.pbs.worker import PbsWorker
 from made_core.settings import settings
 from tests.support.checks import ROOT
+from tests.support.pbs import jobs
 from tests.support.pbs.site import Host, Site
 from tests.support.pbs_flow import work
 
@@ -36,10 +37,11 @@ ASKS: dict[str, dict[str, Any]] = {  # what each run asks of PBS
     "completes": {},
     "cancelled": {},
     "deleted": {},
+    "cut": {},
     "no cluster": {"queue": "gpu"},
     "refused": {"queue": "nosuch"},
 }
-WAITS = {"cancelled": 1, "deleted": 1}
+WAITS = {"cancelled": 1, "deleted": 1, "cut": 1}
 CLUSTER = """
 made_python() { "$MADE_PYTHON" "$@"; }
 stop_ray_cluster() { :; }
@@ -76,11 +78,11 @@ def ended(servers: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         patch.setattr(worker, "SCRIPTS", folder)
         patch.setattr(worker, "POLL_SECONDS", 0.5)
         patch.setattr(worker, "GRACE_SECONDS", 120.0)
-        yield asyncio.run(_drive(folder))
+        yield asyncio.run(_drive(folder, site))
     settings.cache_clear()
 
 
-async def _drive(folder: Path) -> dict[str, Ended]:
+async def _drive(folder: Path, site: Site) -> dict[str, Ended]:
     async with get_client() as client, PbsWorker("pbs-test") as first:
         deployment = await (await _deployment("states")).aapply()
         ids: dict[str, UUID] = {}
@@ -104,12 +106,14 @@ async def _drive(folder: Path) -> dict[str, Ended]:
                 _die(second)
                 break
             assert time.monotonic() < end, {name: r.state for name, r in runs.items()}
-            for name in {"cancelled", "deleted"} - asked:
+            for name in {"cancelled", "deleted", "cut"} - asked:
                 run, began = runs[name], (folder / f"{name}.note").exists()
                 if began and run.state is not None and run.state.is_running():
                     asked.add(name)
                     if name == "cancelled":
                         await client.set_flow_run_state(run.id, Cancelling())
+                    elif name == "cut":
+                        _reach_walltime(site, str(run.infrastructure_pid))
                     else:
                         batch.delete(str(run.infrastructure_pid))
             await second.get_and_submit_flow_runs()
@@ -128,6 +132,15 @@ async def _deployment(name: str) -> RunnerDeployment:
         name, work_pool_name="pbs-test", entrypoint_type=EntrypointType.MODULE_PATH
     )
     return made
+
+
+def _reach_walltime(site: Site, job: str) -> None:
+    """The walltime of a running job is over now."""
+    with site.locked():
+        known = jobs.load(site, job)
+        assert known is not None
+        known.walltime = 1
+        jobs.save(site, known)
 
 
 def _die(some: PbsWorker) -> None:
@@ -169,6 +182,14 @@ def test_a_run_whose_job_was_deleted_is_cancelled(ended: dict[str, Ended]) -> No
     run = ended["deleted"]
     assert (run.state.name, run.attempts) == ("Cancelled", 1)
     assert "qdel" in (run.state.message or "")
+
+
+def test_a_run_that_the_walltime_cut_is_continued_by_the_next_job(ended: dict[str, Ended]) -> None:
+    run = ended["cut"]
+    names = [state.name for state in run.states]
+    assert run.state.name == "Completed", run.state.message
+    assert names.count("AwaitingRetry") == 1 and not {"Crashed", "Failed", "Cancelled"} & set(names)
+    assert run.attempts == 2 and len(list(run.folder.glob("*.pbs.log"))) == 2
 
 
 def test_a_run_that_is_handed_back_is_continued(

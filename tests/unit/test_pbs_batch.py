@@ -44,6 +44,7 @@ def shown(**attributes: Any) -> str:
         ({"Exit_status": 1, "substate": 93}, Phase.ENDED, Cause.EXIT),
         ({"Exit_status": -29, "substate": 93}, Phase.ENDED, Cause.WALLTIME),
         ({"Exit_status": 143, "substate": 91}, Phase.ENDED, Cause.DELETED),
+        ({"Exit_status": 143}, Phase.ENDED, Cause.DELETED),
         ({"substate": 91}, Phase.ENDED, Cause.DELETED),
         (
             {
@@ -106,7 +107,7 @@ def test_without_pbs_the_error_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_no_variable_adds_a_line_to_the_script(field: str, before: str, after: str) -> None:
     with pytest.raises(ValidationError):
-        PbsJob(**{field: f"{before}\n{after}"})  # type: ignore[arg-type]
+        PbsJob(**{field: f"{before}\n{after}"})
 
 
 @pytest.mark.parametrize(
