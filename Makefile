@@ -75,7 +75,8 @@ chaos: setup
 
 # On real images: make test-pbs REAL=folder
 test-pbs: setup
-	$(BIN)/python -m tests.pbs $(if $(REAL),--real $(REAL))
+	@failed=0; $(BIN)/python -m tests.pbs $(if $(REAL),--real $(REAL)) || failed=1; \
+		$(BIN)/python -m tests.pbs_service || failed=1; exit $$failed
 
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
