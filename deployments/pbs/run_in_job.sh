@@ -35,7 +35,7 @@ run_in_job() {
         exit 1
     }
     # In the background: a trap does not run while the shell waits for a command in the foreground.
-    made_python -m flows.cli "$@" &
+    made_exec="exec" made_python -m flows.cli "$@" &
     made_run_pid=$!
     wait "$made_run_pid"
     code=$?

@@ -14,7 +14,7 @@ start_servers() {
         return 0 # the run starts its own, for this host alone
     fi
     local ready=$MADE_CLUSTER/servers.env end=$((SECONDS + 900))
-    made_python -m flows.pbs.servers "${MADE_SERVERS:-$HOME/.made/servers}" --listen "${MADE_RAY_ADDRESS%:*}" \
+    made_exec="exec" made_python -m flows.pbs.servers "${MADE_SERVERS:-$HOME/.made/servers}" --listen "${MADE_RAY_ADDRESS%:*}" \
         --environment "$ready" ${MADE_SERVERS_LOCAL:+--local "$MADE_SERVERS_LOCAL"} &
     made_servers_pid=$!
     until [ -f "$ready" ]; do

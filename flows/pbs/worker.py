@@ -44,6 +44,7 @@ FORGOTTEN = timedelta(minutes=2)  # a pending run without a job: its worker died
 PAGE = 200
 SERVED = "serve:"  # before the job's id: a worker inside that job executes the run (flows/pbs/serve.py)
 AFTER = "after:"  # before the job's id in `infrastructure_pid`: the next job is not submitted yet
+OF_A_CLUSTER = ("MADE_CLUSTER", "MADE_RAY_ADDRESS", "MADE_STOP_AT")
 LOG_LINES = 8  # of a failed job, shown in the state's message
 
 
@@ -237,11 +238,11 @@ def _lines(configuration: PbsJob, place: Path, flow_run_id: UUID) -> Iterator[st
     yield f"made_until=$(($(date +%s) + {until}))"
     yield f'exec > "{place}/$PBS_JOBID.log" 2>&1'
     yield f"source {shlex.quote(str(place / 'environment'))}"
-    yield f"export MADE_PYTHON={shlex.quote(sys.executable)}"
+    yield f"export MADE_PYTHON={shlex.quote(sys.executable)} MADE_WALLTIME={configuration.walltime}"
     yield f"source {shlex.quote(str(SCRIPTS / 'start_ray_cluster.sh'))} || exit 1"
     options = f"--until $made_until --resumes {configuration.resumes}"
     yield from (
-        f"made_python -m flows.pbs.execute {flow_run_id} {options} &",
+        f"made_exec='exec' made_python -m flows.pbs.execute {flow_run_id} {options} &",
         "made_executor=$!",
         "trap 'kill -TERM $made_executor' TERM",
         "wait $made_executor; made_code=$?",
@@ -285,8 +286,8 @@ def _last_lines(log: Path) -> str:
 
 
 def _made() -> dict[str, str]:
-    """The worker's own settings of made, which the job takes over."""
-    return {name: value for name, value in os.environ.items() if name.startswith("MADE_")}
+    """The worker's own settings of made, which the job takes over; those of a cluster are the job's own."""
+    return {n: v for n, v in os.environ.items() if n.startswith("MADE_") and n not in OF_A_CLUSTER}
 
 
 async def _query(ids: list[str]) -> dict[str, Job]:
