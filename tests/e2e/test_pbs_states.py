@@ -43,7 +43,7 @@ ASKS: dict[str, dict[str, Any]] = {  # what each run asks of PBS
 }
 WAITS = {"cancelled": 1, "deleted": 1, "cut": 1}
 CLUSTER = """
-made_python() { "$MADE_PYTHON" "$@"; }
+made_python() { ${made_exec:-} "$MADE_PYTHON" "$@"; }
 stop_ray_cluster() { :; }
 if [ "$PBS_QUEUE" = gpu ]; then echo "no driver for the GPUs" >&2; return 1; fi
 """
@@ -118,6 +118,7 @@ async def _drive(folder: Path, site: Site) -> dict[str, Ended]:
                         batch.delete(str(run.infrastructure_pid))
             await second.get_and_submit_flow_runs()
             await asyncio.sleep(0.2)
+    async with get_client() as client:
         return {
             name: Ended(
                 run, await client.read_flow_run_states(run.id), _attempts(folder / f"{name}.note"),
