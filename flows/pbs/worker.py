@@ -7,13 +7,8 @@ pool's flow runs and their jobs, so a worker that is restarted goes on where the
 from __future__ import annotations
 
 import asyncio
-import os
-import shlex
-import sys
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -27,16 +22,14 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import InfrastructureNotAvailable, InfrastructureNotFound
+from prefect.exceptions import InfrastructureNotAvailable, InfrastructureNotFound, ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 
-from flows.pbs import batch, outcome, pool
+from flows.pbs import batch, outcome, pool, submit
 from flows.pbs.batch import Job, Phase
-from flows.pbs.pool import PbsJob
-from flows.pbs.script import SCRIPTS
+from flows.pbs.pool import JobVariables, PbsJob
 from made_core.errors import BatchError
-from made_core.settings import settings
 
 POLL_SECONDS = 5.0  # between two calls of qstat, at least
 GRACE_SECONDS = 30.0  # in which a cancelled run may end by itself, before its job is deleted
@@ -44,8 +37,6 @@ FORGOTTEN = timedelta(minutes=2)  # a pending run without a job: its worker died
 PAGE = 200
 SERVED = "serve:"  # before the job's id: a worker inside that job executes the run (flows/pbs/serve.py)
 AFTER = "after:"  # before the job's id in `infrastructure_pid`: the next job is not submitted yet
-OF_A_CLUSTER = ("MADE_CLUSTER", "MADE_RAY_ADDRESS", "MADE_STOP_AT")
-LOG_LINES = 8  # of a failed job, shown in the state's message
 
 
 class PbsResult(BaseWorkerResult):
@@ -76,7 +67,7 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
         self, flow_run: FlowRun, configuration: PbsJob, task_status: TaskStatus[Any] | None = None
     ) -> PbsResult:
         """Submits the job and returns when it has ended. Raises BatchError if qsub refuses it."""
-        (folder(flow_run.id) / "job").unlink(missing_ok=True)
+        submit.record(flow_run.id).unlink(missing_ok=True)
         if flow_run.infrastructure_pid:  # an earlier job of this run: two must never execute it at once
             earlier = _job_of(flow_run.infrastructure_pid)
             await self.client.update_flow_run(flow_run.id, infrastructure_pid=AFTER + earlier)
@@ -84,11 +75,11 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
             now = (await self.client.read_flow_run(flow_run.id)).state
             if now is None or not now.is_pending():
                 raise BatchError(f"the run is {now.name if now else 'gone'}: no job is submitted")
-        job = await asyncio.to_thread(self._submit, flow_run, configuration)
+        job = await asyncio.to_thread(submit.submit, flow_run.id, configuration)
         await self.client.update_flow_run(flow_run.id, infrastructure_pid=job)
         self._jobs[job] = flow_run.id
         self.get_flow_run_logger(flow_run).info(
-            "submitted PBS job %s; its log: %s", job, _log(flow_run.id, job)
+            "submitted PBS job %s; its log: %s", job, submit.log(flow_run.id, job)
         )
         if task_status is not None:
             task_status.started(job)
@@ -150,22 +141,28 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
 
     async def _settle(self, job: Job, flow_run_id: UUID) -> None:
         """Gives the run of an ended job its state."""
-        run = await self.client.read_flow_run(flow_run_id)
-        if _job(run) == job.id and run.id not in self._submitting_flow_run_ids:  # else a later job has it
-            state = await outcome.settle(
-                self.client, run.id, job, await self._resumes(run), _last_lines(_log(run.id, job.id)),
-                _is_served(run),
-            )  # fmt: skip
-            if state is not None:
-                self.get_flow_run_logger(run).info("%s: %s", state.name, state.message)
         for known in (self._jobs, self._ending, self._comments):
             known.pop(job.id, None)
+        try:
+            run = await self.client.read_flow_run(flow_run_id)
+        except ObjectNotFound:  # the run was deleted in Prefect
+            return
+        if _job(run) == job.id and run.id not in self._submitting_flow_run_ids:  # else a later job has it
+            detail = submit.last_lines(submit.log(run.id, job.id))
+            state = await outcome.settle(
+                self.client, run.id, job, await self._resumes(run), detail, _is_served(run)
+            )
+            if state is not None:
+                self.get_flow_run_logger(run).info("%s: %s", state.name, state.message)
 
     async def _end(self, job: Job) -> None:
         """Deletes the job of a run that is cancelled or over: at once if it waits, else after a grace."""
         since = self._ending.setdefault(job.id, time.monotonic())
         if job.phase is Phase.WAITING or time.monotonic() - since > GRACE_SECONDS:
-            await asyncio.to_thread(batch.delete, job.id)
+            try:
+                await asyncio.to_thread(batch.delete, job.id)
+            except BatchError as error:  # tried again at the next look
+                self._logger.warning("%s", error)
 
     async def _adopt(self, run: FlowRun) -> None:
         """A run without a recorded job: finds the job that a dead worker submitted, or schedules it again."""
@@ -174,7 +171,7 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
             return
         if datetime.now(timezone.utc) - state.timestamp < FORGOTTEN:
             return
-        record = folder(run.id) / "job"
+        record = submit.record(run.id)
         job = record.read_text(encoding="utf-8").strip() if record.exists() else ""
         if job:
             await self.client.update_flow_run(run.id, infrastructure_pid=job)
@@ -208,54 +205,18 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
             offset += PAGE
 
     async def _resumes(self, run: FlowRun) -> int:
-        configuration = await PbsJob.resolve_for_flow_run(
-            run, client=self.client, work_pool=self.work_pool, worker_name=self.name
-        )
+        try:
+            configuration = await PbsJob.resolve_for_flow_run(
+                run, client=self.client, work_pool=self.work_pool, worker_name=self.name
+            )
+        except (ObjectNotFound, ValueError):  # the deployment is gone, or its variables are no longer valid
+            return JobVariables().resumes
         return configuration.resumes
 
     async def _ended(self, job: str) -> None:
         """Waits until a job has ended."""
         while (await _query([job]))[job].phase is not Phase.ENDED:
             await anyio.sleep(POLL_SECONDS)
-
-    def _submit(self, flow_run: FlowRun, configuration: PbsJob) -> str:
-        """Writes the job's script and its environment, and submits it."""
-        place = folder(flow_run.id)
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        environment = place / "environment"
-        environment.touch(mode=0o600)  # it holds passwords, which qsub -v would show to everybody
-        environment.write_text(configuration.exports(_made()), encoding="utf-8")
-        script = place / "job.sh"
-        lines = list(_lines(configuration, place, flow_run.id))
-        script.write_text(configuration.script(place, lines), encoding="utf-8")
-        script.chmod(0o700)
-        return batch.submit(script, place / "job")
-
-
-def _lines(configuration: PbsJob, place: Path, flow_run_id: UUID) -> Iterator[str]:
-    """What the job does: it starts the cluster and executes the flow run in it."""
-    until = batch.seconds(configuration.walltime)
-    yield f"made_until=$(($(date +%s) + {until}))"
-    yield f'exec > "{place}/$PBS_JOBID.log" 2>&1'
-    yield f"source {shlex.quote(str(place / 'environment'))}"
-    yield f"export MADE_PYTHON={shlex.quote(sys.executable)} MADE_WALLTIME={configuration.walltime}"
-    yield f"source {shlex.quote(str(SCRIPTS / 'start_ray_cluster.sh'))} || exit 1"
-    options = f"--until $made_until --resumes {configuration.resumes}"
-    yield from (
-        f"made_exec='exec' made_python -m flows.pbs.execute {flow_run_id} {options} &",
-        "made_executor=$!",
-        "trap 'kill -TERM $made_executor' TERM",
-        "wait $made_executor; made_code=$?",
-        # The trap ends `wait`.
-        "while kill -0 $made_executor 2>/dev/null; do wait $made_executor; made_code=$?; done",
-        "stop_ray_cluster",
-        "exit $made_code",
-    )
-
-
-def folder(flow_run_id: UUID) -> Path:
-    """The folder of a flow run's job scripts and logs, which all nodes must reach."""
-    return settings().pbs_path / "runs" / str(flow_run_id)
 
 
 def _job_of(infrastructure_pid: str) -> str:
@@ -271,23 +232,6 @@ def _job(run: FlowRun) -> str:
 def _is_served(run: FlowRun) -> bool:
     """Whether the run is executed by a job that serves many, and must not be deleted for this one."""
     return (run.infrastructure_pid or "").startswith(SERVED)
-
-
-def _log(flow_run_id: UUID, job: str) -> Path:
-    return folder(flow_run_id) / f"{job}.log"
-
-
-def _last_lines(log: Path) -> str:
-    """The last lines of a job's log; empty if it wrote none."""
-    if not log.exists():
-        return ""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    return f"the end of {log}:\n" + "\n".join(lines) if lines else f"{log} is empty"
-
-
-def _made() -> dict[str, str]:
-    """The worker's own settings of made, which the job takes over; those of a cluster are the job's own."""
-    return {n: v for n, v in os.environ.items() if n.startswith("MADE_") and n not in OF_A_CLUSTER}
 
 
 async def _query(ids: list[str]) -> dict[str, Job]:

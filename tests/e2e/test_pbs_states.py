@@ -22,7 +22,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.states import Cancelling, Pending
 from prefect.types.entrypoint import EntrypointType
 
-from flows.pbs import batch, worker
+from flows.pbs import batch, submit, worker
 from flows.pbs.batch import Phase
 from flows.pbs.execute import End, execute
 from flows.pbs.worker import PbsWorker
@@ -75,7 +75,7 @@ def ended(servers: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         patch.setenv("PATH", f"{site.install()}:{os.environ['PATH']}")
         patch.setenv("MADE_PBS_FOLDER", str(folder / "jobs"))
         settings.cache_clear()
-        patch.setattr(worker, "SCRIPTS", folder)
+        patch.setattr(submit, "SCRIPTS", folder)
         patch.setattr(worker, "POLL_SECONDS", 0.5)
         patch.setattr(worker, "GRACE_SECONDS", 120.0)
         yield asyncio.run(_drive(folder, site))
@@ -122,7 +122,7 @@ async def _drive(folder: Path, site: Site) -> dict[str, Ended]:
         return {
             name: Ended(
                 run, await client.read_flow_run_states(run.id), _attempts(folder / f"{name}.note"),
-                worker.folder(run.id),
+                submit.folder(run.id),
             )
             for name, run in runs.items()
         }  # fmt: skip
