@@ -12,6 +12,7 @@ from uuid import UUID
 from flows.pbs import batch
 from flows.pbs.pool import PbsJob
 from flows.pbs.script import SCRIPTS
+from made_core.errors import UserError
 from made_core.settings import settings
 
 OF_A_CLUSTER = ("MADE_CLUSTER", "MADE_RAY_ADDRESS", "MADE_STOP_AT")
@@ -19,8 +20,15 @@ LOG_LINES = 8  # of a failed job, shown in the state's message
 
 
 def submit(flow_run_id: UUID, configuration: PbsJob) -> str:
-    """Writes the job's script and its environment, submits it and returns its id. Raises BatchError."""
+    """Writes the job's script and its environment, submits it and returns its id.
+
+    Raises:
+        BatchError: qsub refuses the job.
+        UserError: the folder's path has a blank.
+    """
     place = folder(flow_run_id)
+    if any(character.isspace() for character in str(place)):
+        raise UserError(f"MADE_PBS_FOLDER {settings().pbs_path}: PBS takes no blanks in paths")
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     environment = place / "environment"
     environment.touch(mode=0o600)  # it holds passwords, which qsub -v would show to everybody
