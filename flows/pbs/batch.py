@@ -126,6 +126,11 @@ def query(ids: Sequence[str]) -> dict[str, Job]:
         shown = {job_id: Job.of(job_id, _Shown.model_validate(values)) for job_id, values in listed.items()}
     except ValueError as error:
         raise BatchError(f"qstat printed something else than PBS's JSON: {error}") from None
+    missing = [i for i in ids if i not in shown]
+    if missing and not UNKNOWN.search(done.stderr):
+        raise BatchError(
+            f"qstat does not show {', '.join(missing)}, nor that they are unknown: {_said(done)}"
+        )
     return {i: shown.get(i, Job(i, Phase.ENDED, Cause.UNKNOWN)) for i in ids}
 
 

@@ -25,6 +25,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows.pbs import batch, submit, worker
 from flows.pbs.batch import Phase
 from flows.pbs.execute import End, execute
+from flows.pbs.serve import serve
 from flows.pbs.worker import PbsWorker
 from made_core.settings import settings
 from tests.support.checks import ROOT
@@ -220,6 +221,38 @@ async def _hand_back(note: Path) -> tuple[list[str], list[int]]:
             codes.append(await execute(run.id, job, end, 5, stop, served=True))
         states = await client.read_flow_run_states(run.id)
         return [s.name or "" for s in sorted(states, key=lambda s: s.timestamp)], codes
+
+
+def test_a_job_serves_runs_until_it_is_told_to_end(
+    elsewhere: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", elsewhere["PREFECT_API_URL"])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PBS_JOBID", "1.elsewhere")
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.5)
+    first, late = asyncio.run(_serve(tmp_path / "note"))
+    assert (first.state_name, first.infrastructure_pid) == ("Completed", "serve:1.elsewhere")
+    assert late.state_name == "Scheduled" and _attempts(tmp_path / "note") == 1
+
+
+async def _serve(note: Path) -> tuple[FlowRun, FlowRun]:
+    """A run that is served, and one that comes too late."""
+    async with get_client() as client:
+        deployment = await (await _deployment("served")).aapply()
+        parameters = {"note": str(note)}
+        run = await client.create_flow_run_from_deployment(deployment, parameters=parameters)
+        end = End(time.time() + SECONDS, time.time() + SECONDS)
+        over = False
+
+        async def watch() -> FlowRun:
+            nonlocal over
+            while (state := (await client.read_flow_run(run.id)).state) is None or not state.is_final():
+                await asyncio.sleep(0.3)
+            over = True
+            return await client.create_flow_run_from_deployment(deployment, parameters=parameters)
+
+        _, late = await asyncio.gather(serve("pbs-test", end, lambda: over), watch())
+        return await client.read_flow_run(run.id), await client.read_flow_run(late.id)
 
 
 def test_a_job_that_does_not_start_says_why(ended: dict[str, Ended]) -> None:
