@@ -94,7 +94,7 @@ async def trial(folder: Path, site: Site, env: dict[str, str]) -> list[dict[str,
             states = sorted(await client.read_flow_run_states(run.id), key=lambda s: s.timestamp)
             logs = list((folder / "jobs" / "runs" / str(run.id)).glob("*.pbs.log"))
             results.append(
-                {"run": name, "states": [s.name for s in states], "jobs": len(logs),
+                {"run": name, "states": [s.name for s in states], "jobs": len(logs), "message": states[-1].message,
                  "embed_claims": _claims(url, folder / name).get("embed", 0), "seconds": round(seconds)}
             )  # fmt: skip
         return results
@@ -147,8 +147,8 @@ def judge(folder: Path, results: list[dict[str, object]]) -> list[str]:
     for result in results:
         name, states = str(result["run"]), list(result["states"])  # type: ignore[call-overload]
         if states[-1] != EXPECTED[name] or "Crashed" in states:
-            wrong.append(f"{name}: {states}")
-        if EXPECTED[name] == "Completed" and checks.summary(folder / name)["samples"]["in"] != 400:
+            wrong.append(f"{name}: {states}: {result['message']}")
+        elif EXPECTED[name] == "Completed" and checks.summary(folder / name)["samples"]["in"] != 400:
             wrong.append(f"{name}: not all samples are accounted for")
         if result["jobs"] != (2 if name == "cut" else 1):
             wrong.append(f"{name}: {result['jobs']} jobs")
