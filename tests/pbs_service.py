@@ -95,7 +95,8 @@ async def trial(folder: Path, site: Site, env: dict[str, str]) -> list[dict[str,
             logs = list((folder / "jobs" / "runs" / str(run.id)).glob("*.pbs.log"))
             results.append(
                 {"run": name, "states": [s.name for s in states], "jobs": len(logs),
-                 "message": states[-1].message, "embed_claims": _claims(url, folder / name).get("embed", 0), "seconds": round(seconds)}
+                 "message": states[-1].message, "embed_claims": _claims(url, folder / name).get("embed", 0),
+                 "seconds": round(seconds)}
             )  # fmt: skip
         return results
 
