@@ -118,12 +118,12 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
             self._looked = time.monotonic()
 
     async def _look(self) -> None:
+        mine = dict(self._jobs)  # before the runs are read: the run of a job in it has the job's id
         runs = [run async for run in self._active()]
         watched = [(run, _job(run)) for run in runs if _job(run)]
         for run in runs:
             if not _job(run):
                 await self._adopt(run)
-        mine = dict(self._jobs)  # further ones are submitted meanwhile
         jobs = await _query(list({*mine, *(job_id for _, job_id in watched)}))
         for run, job_id in watched:
             job = jobs[job_id]
@@ -215,7 +215,12 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
 
     async def _ended(self, job: str) -> None:
         """Waits until a job has ended."""
-        while (await _query([job]))[job].phase is not Phase.ENDED:
+        while True:
+            try:
+                if (await _query([job]))[job].phase is Phase.ENDED:
+                    return
+            except BatchError as error:
+                self._logger.warning("%s; trying again", error)
             await anyio.sleep(POLL_SECONDS)
 
 
