@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ from flows.pbs import outcome
 from flows.pbs.batch import Cause, Job, Phase
 from made_core.io import files
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None)
 TERMINATED = 143  # exit code, as of a shell that SIGTERM ended
 KILL_SECONDS = 3.0  # PBS kills a deleted job after 10 s, and the cluster needs some of them
 
@@ -67,7 +70,7 @@ async def execute(
     # In an empty folder: Prefect copies the current one for each run, and a job starts in $HOME.
     with files.scratch() as empty:
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=empty, env=environment, start_new_session=True
+            *command, cwd=empty, env=environment, start_new_session=True, preexec_fn=_end_with_parent
         )
         cut = await _watch(process, end.hand_back, stop)
         try:
@@ -98,6 +101,11 @@ async def _watch(process: asyncio.subprocess.Process, hand_back: float, stop: Ca
             return True
         await asyncio.sleep(0.2)
     return False
+
+
+def _end_with_parent() -> None:
+    """In the new process: SIGTERM when this one is killed. PBS finds the processes of its own sessions only."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _kill_group(pid: int) -> None:
