@@ -104,7 +104,7 @@ async def _watch(process: asyncio.subprocess.Process, hand_back: float, stop: Ca
 
 
 def _end_with_parent() -> None:
-    """In the new process: SIGTERM when this one is killed. PBS finds the processes of its own sessions only."""
+    """In the new process: it gets SIGTERM when this one is killed. PBS knows only its own sessions."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
