@@ -42,6 +42,11 @@ def register_pool(client: SyncPrefectClient, runs: int) -> None:
     client.create_work_pool(pool, overwrite=True)
 
 
+def parameters(flow: Flow[..., Any]) -> dict[str, Any]:
+    """The JSON schema of a flow's parameters. The API refuses others; after `prefect deploy` it does not."""
+    return {**parameter_schema(flow).model_dump(exclude_unset=True), "additionalProperties": False}
+
+
 def register_deployments(client: SyncPrefectClient) -> None:
     """Creates or updates the deployments, with the parameters of the installed flows."""
     for name, (entrypoint, description) in DEPLOYMENTS.items():
@@ -49,7 +54,7 @@ def register_deployments(client: SyncPrefectClient) -> None:
         client.create_deployment(
             client.create_flow_from_name(flow.name), name,
             entrypoint=entrypoint, description=description, version=flow.version, work_pool_name=POOL,
-            pull_steps=PULL, parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+            pull_steps=PULL, parameter_openapi_schema=parameters(flow),
             enforce_parameter_schema=True,
         )  # fmt: skip
 
