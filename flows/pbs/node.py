@@ -31,7 +31,7 @@ from made_core.errors import MadeError, UserError
 SOCKET_PATH_BYTES = 107  # Linux: sun_path without its terminating NUL
 SESSION = "/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"  # below the temporary folder
 STOP_SECONDS = 4.0  # for Ray, and for the other nodes; PBS gives ten in all
-START_SECONDS = 120.0
+START_SECONDS = 300.0  # a cold shared file system serves Python slowly
 TICK = 0.2
 TMP = "MADE_NODE_TMP"  # folder of this host for Ray's sessions; default /tmp
 DASHBOARD = "MADE_RAY_DASHBOARD"

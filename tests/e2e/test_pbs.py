@@ -15,40 +15,39 @@ from tests.support.pbs.site import Host, Site
 from tests.support.runs import Curate, events
 
 ONE, TWO = "127.0.0.2", "127.0.0.3"
-IDLE = f"""#!/bin/bash
-source {SCRIPTS}/start_ray_cluster.sh || exit
-touch up
-while :; do sleep 0.2; done
-"""
+TYPED = f"cd $PBS_O_WORKDIR; source {SCRIPTS}/start_ray_cluster.sh && touch up\n"
 
 
 @pytest.fixture
 def desk(tmp_path: Path, elsewhere: dict[str, str]) -> Iterator[Desk]:
-    """A site whose login shells die on SIGTERM, and the job's processes with them: the harder case."""
+    """A site whose login shells die on SIGTERM, and batch jobs with them: the harder case."""
     before = set(Path("/tmp").glob("made-????????"))
     site = Site(tmp_path / "pbs", (Host(ONE, 3), Host(TWO, 3, 2)), login_shell_dies=True)
     given = ("MADE_DATABASE_URL", "PREFECT_API_URL", "MADE_HOME")
-    yield Desk(site, tmp_path, {"MADE_RAY_DASHBOARD": "0"} | {name: elsewhere[name] for name in given})
+    yield Desk(site, tmp_path, {name: elsewhere[name] for name in given})
     assert not set(Path("/tmp").glob("made-????????")) - before
 
 
-def test_a_batch_job_beside_another_one(
+def test_a_batch_job_beside_an_interactive_one(
     desk: Desk, curate: Curate, sample: Path, servers: str, tmp_path: Path
 ) -> None:
     """Both hosts work; the decisions are those of one host; ending the other job leaves this one whole."""
     alone = tmp_path / "alone"
     curate(sample / "shards", output=alone, clusters={"k": 4})
 
-    other = desk.submit("-l", "select=2:ncpus=1", "-N", "other", script=IDLE)
-    until((desk.work / "up").exists, desk.printed(other))
+    screen, other = desk.interactive("-l", "select=2:ncpus=1", typed=TYPED)
+    until((desk.work / "up").exists, screen)
     out = desk.work / "two hosts"
     words = ["--source", sample / "shards", "--output", out, "--set", "clusters.k=4",
              "--set", "work.shards_per_task=1"]  # fmt: skip
-    job = desk.curate("-l", "select=1:ncpus=1+1:ncpus=1:ngpus=2", arguments=words)
+    job = desk.curate("-l", "select=1:ncpus=1+1:ncpus=1:ngpus=2", arguments=words, MADE_RAY_DASHBOARD=0)
     until(lambda: "nodes: 127.0.0.2, 127.0.0.3" in desk.printed(job).read_text(), desk.printed(job))
+    assert desk.left(other)
     desk.delete(other)
     desk.wait(other)
     until(lambda: not desk.left(other), seconds=60)
+    text = screen.read_text()
+    assert "nodes: 127.0.0.2, 127.0.0.3" in text and "on your desktop:  ssh -N -L" in text
 
     assert desk.wait(job) == 0, desk.printed(job).read_text()
     printed = desk.printed(job).read_text()
@@ -73,7 +72,7 @@ def test_a_job_cut_by_the_walltime_is_resumed(desk: Desk, servers: str, sample: 
             ledger.close()
         return {} if run is None else events(servers, run.id)
 
-    job = desk.curate("-l", "walltime=1:00:00", arguments=words)
+    job = desk.curate("-l", "walltime=1:00:00", arguments=words, MADE_RAY_DASHBOARD=0)
     until(lambda: claims().get("embed", 0) >= 2, desk.printed(job))  # one shard is done
     with desk.site.locked():
         known = desk.job(job)
@@ -83,7 +82,7 @@ def test_a_job_cut_by_the_walltime_is_resumed(desk: Desk, servers: str, sample: 
     until(lambda: not desk.left(), seconds=60)
     before = claims()
     assert not (out / "summary.json").exists()
-    again = desk.curate(arguments=words)
+    again = desk.curate(arguments=words, MADE_RAY_DASHBOARD=0)
     assert desk.wait(again) == 0, desk.printed(again).read_text()
     assert checks.summary(out)["samples"]["in"] == 400
     # Of four shards, the one that was being embedded may have been started twice.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from made_core.ledger.ledger import Ledger
@@ -40,6 +43,28 @@ class Desk:
             cwd=self.work, env=self.env, capture_output=True, text=True, check=True,
         )  # fmt: skip
         return done.stdout.strip()
+
+    def interactive(self, *options: str, typed: str) -> tuple[Path, str]:
+        """Runs qsub -I and types into its terminal; returns a file with what it shows, and the job."""
+        screen = self.work / "screen.txt"
+        master, slave = pty.openpty()
+        given = ",".join(f"{name}={value}" for name, value in self._variables.items())
+        subprocess.Popen(
+            ["qsub", "-I", "-l", "place=scatter", "-v", given, *options], cwd=self.work, env=self.env,
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+
+        def record() -> None:
+            with screen.open("ab", buffering=0) as file, suppress(OSError):  # until the terminal is closed
+                while chunk := os.read(master, 4096):
+                    file.write(chunk)
+            os.close(master)
+
+        threading.Thread(target=record, daemon=True).start()
+        os.write(master, typed.encode())
+        until(lambda: screen.exists() and " ready" in screen.read_text(), screen)
+        return screen, screen.read_text().partition("qsub: job ")[2].split()[0]
 
     def curate(self, *options: str, arguments: list[object], **variables: object) -> str:
         """Submits curate.pbs with arguments of `made curate`; returns the job's id."""
