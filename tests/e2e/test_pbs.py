@@ -24,7 +24,11 @@ def desk(tmp_path: Path, elsewhere: dict[str, str]) -> Iterator[Desk]:
     before = set(Path("/tmp").glob("made-????????"))
     site = Site(tmp_path / "pbs", (Host(ONE, 3), Host(TWO, 3, 2)), login_shell_dies=True)
     given = ("MADE_DATABASE_URL", "PREFECT_API_URL", "MADE_HOME")
-    yield Desk(site, tmp_path, {name: elsewhere[name] for name in given})
+    user = Desk(site, tmp_path, {name: elsewhere[name] for name in given})
+    try:
+        yield user
+    finally:
+        user.clear()
     assert not set(Path("/tmp").glob("made-????????")) - before
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from made_core.ledger.ledger import Ledger
 from made_core.stages import BY_NAME
-from tests.support.pbs.jobs import FINISHED, Job, load
+from tests.support.pbs.jobs import FINISHED, Job, every, load, save
 from tests.support.pbs.site import ROOT, Site
 
 SCRIPTS = ROOT / "deployments" / "pbs"
@@ -76,6 +76,21 @@ class Desk:
     def delete(self, job: str) -> None:
         """Runs qdel."""
         subprocess.run(["qdel", job], env=self.env, check=True)
+
+    def set_walltime(self, job: str, seconds: float) -> None:
+        """As an operator's qalter."""
+        with self.site.locked():
+            known = self.job(job)
+            known.walltime = seconds
+            save(self.site, known)
+
+    def clear(self) -> None:
+        """Ends all jobs."""
+        for job in every(self.site):
+            if job.state != FINISHED:
+                self.delete(job.id)
+                self.wait(job.id)
+        until(lambda: not self.left(), seconds=60)
 
     def job(self, job: str) -> Job:
         """The record of a job."""
