@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,7 +152,10 @@ class Trial:
         job = self.desk.curate(*options, arguments=[*self._arguments, "--output", output], **variables)
         if kill:
             until(lambda: TWO in self._embedded(output), self.desk.printed(job))
+            log = next((self.desk.home / ".made" / "clusters").glob(f"*/logs/{TWO}.log")).read_text()
             self._hosts[TWO].cut_the_power()
+            for folder in re.findall(r"/tmp/made-\w+", log):  # its disk; here it has this machine's /tmp
+                shutil.rmtree(folder, ignore_errors=True)
             print(f"{TWO} lost its power", file=sys.stderr)
         status = self.desk.wait(job)
         if status:
