@@ -190,6 +190,8 @@ class Local:
             "MADE_HOST": self.node,
             "AUTOSCALER_METRIC_PORT": str(first + 10), "DASHBOARD_METRIC_PORT": str(first + 11),
         }  # fmt: skip
+        # PBS sets it to all CPUs of the node. Without it, Ray gives each worker the CPUs of its task.
+        own.pop("OMP_NUM_THREADS", None)
         self._ray = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL)
 
     def wait_until_started(self, stops: Stops) -> None:

@@ -32,6 +32,22 @@ def desk(tmp_path: Path, elsewhere: dict[str, str]) -> Iterator[Desk]:
     assert not set(Path("/tmp").glob("made-????????")) - before
 
 
+def raylets(desk: Desk) -> list[bytes]:
+    """The environments of the raylets."""
+    found = [
+        path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if b"/raylet/raylet\0" in read(path)
+    ]
+    texts = [read(process / "environ") for process in found]
+    return [text for text in texts if f"MADE_CLUSTER_NODE={desk.home}".encode() in text]
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended
+        return b""
+
+
 def test_a_batch_job_beside_an_interactive_one(
     desk: Desk, curate: Curate, sample: Path, servers: str, tmp_path: Path
 ) -> None:
@@ -46,7 +62,7 @@ def test_a_batch_job_beside_an_interactive_one(
              "--set", "work.shards_per_task=1"]  # fmt: skip
     job = desk.curate("-l", "select=1:ncpus=1+1:ncpus=1:ngpus=2", arguments=words, MADE_RAY_DASHBOARD=0)
     until(lambda: "nodes: 127.0.0.2, 127.0.0.3" in desk.printed(job).read_text(), desk.printed(job))
-    assert desk.left(other)
+    assert desk.left(other) and not any(b"OMP_NUM_THREADS=" in text for text in raylets(desk))
     desk.delete(other)
     desk.wait(other)
     until(lambda: not desk.left(other), seconds=60)
