@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from made_core.ledger.ledger import Ledger
 from tests.support import checks
 from tests.support.pbs.desk import SCRIPTS, Desk, samples_by_host, until
-from tests.support.pbs.jobs import save
 from tests.support.pbs.site import Host, Site
-from tests.support.runs import Curate, events
+from tests.support.runs import Curate
 
 ONE, TWO = "127.0.0.2", "127.0.0.3"
 TYPED = f"cd $PBS_O_WORKDIR; source {SCRIPTS}/start_ray_cluster.sh && touch up\n"
@@ -62,7 +60,7 @@ def test_a_batch_job_beside_an_interactive_one(
              "--set", "work.shards_per_task=1"]  # fmt: skip
     job = desk.curate("-l", "select=1:ncpus=1+1:ncpus=1:ngpus=2", arguments=words, MADE_RAY_DASHBOARD=0)
     until(lambda: "nodes: 127.0.0.2, 127.0.0.3" in desk.printed(job).read_text(), desk.printed(job))
-    assert desk.left(other) and not any(b"OMP_NUM_THREADS=" in text for text in raylets(desk))
+    assert [b"OMP_NUM_THREADS=" in text for text in raylets(desk)] == [False] * 4
     desk.delete(other)
     desk.wait(other)
     until(lambda: not desk.left(other), seconds=60)
@@ -76,34 +74,3 @@ def test_a_batch_job_beside_an_interactive_one(
     shared = samples_by_host(servers, checks.summary(out)["run"], "embed")
     assert set(shared) == {ONE, TWO} and sum(shared.values()) == 400, shared
     until(lambda: not desk.left(), seconds=60)
-
-
-def test_a_job_cut_by_the_walltime_is_resumed(desk: Desk, servers: str, sample: Path) -> None:
-    """The run ends as interrupted; the next job completes it, and what was done is not done again."""
-    out = desk.work / "out"
-    words = ["--source", sample / "shards", "--output", out, "--set", "clusters.k=3",
-             "--set", "work.shards_per_task=1", "--set", "work.lease_seconds=5"]  # fmt: skip
-
-    def claims() -> dict[str, int]:
-        ledger = Ledger.open(servers)
-        try:
-            run = ledger.runs.of_output(str(out))
-        finally:
-            ledger.close()
-        return {} if run is None else events(servers, run.id)
-
-    job = desk.curate("-l", "walltime=1:00:00", arguments=words, MADE_RAY_DASHBOARD=0)
-    until(lambda: claims().get("embed", 0) >= 2, desk.printed(job))  # one shard is done
-    with desk.site.locked():
-        known = desk.job(job)
-        known.walltime = 1
-        save(desk.site, known)
-    assert desk.wait(job) == -29
-    until(lambda: not desk.left(), seconds=60)
-    before = claims()
-    assert not (out / "summary.json").exists()
-    again = desk.curate(arguments=words, MADE_RAY_DASHBOARD=0)
-    assert desk.wait(again) == 0, desk.printed(again).read_text()
-    assert checks.summary(out)["samples"]["in"] == 400
-    # Of four shards, the one that was being embedded may have been started twice.
-    assert claims()["embed"] <= 5 and claims()["embed"] - before["embed"] <= 4, (before, claims())
