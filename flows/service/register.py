@@ -40,6 +40,11 @@ def ensure_pool(client: SyncPrefectClient, name: str, kind: str, job_template: d
         return
 
 
+def parameters(flow: Flow[..., Any]) -> dict[str, Any]:
+    """The JSON schema of a flow's parameters. The API refuses others; after `prefect deploy` it does not."""
+    return {**parameter_schema(flow).model_dump(exclude_unset=True), "additionalProperties": False}
+
+
 def register_deployments(client: SyncPrefectClient, pool: str | None = None, suffix: str = "") -> None:
     """Creates or updates the deployments of prefect.yaml, with the parameters of the installed flows.
 
@@ -58,7 +63,7 @@ def register_deployments(client: SyncPrefectClient, pool: str | None = None, suf
             entrypoint=wanted["entrypoint"], description=wanted["description"], version=flow.version,
             work_pool_name=pool or wanted["work_pool"]["name"], pull_steps=listed["pull"],
             concurrency_limit=limit, concurrency_options=options,
-            parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+            parameter_openapi_schema=parameters(flow),
             enforce_parameter_schema=True,
         )  # fmt: skip
 
