@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +65,33 @@ def test_the_lock_pins_the_image() -> None:
         s for stage in dockerfile.read(FILE) for s in stage.steps if "requirement pyproject" in s.value
     ]
     assert "--require-hashes" in install.value and "--constraint requirements.lock" in install.value
+
+
+def test_apptainer_installs_as_the_dockerfile_does() -> None:
+    definition = " ".join((DOCKER / "made.def").read_text(encoding="utf-8").replace("\\\n", " ").split())
+    stages = dockerfile.read(FILE)
+    assert f"From: {stages[0].parent} " in definition
+    steps = [" ".join(s.value.split()) for stage in stages for s in stage.steps if "uv " in s.value]
+    commands = [part for step in steps for part in step.split(" && ") if "/bin/uv " in part]
+    assert len(commands) == 3
+    for command in commands:
+        assert command.replace("/opt/wheel/", "/wheel/") in definition
+    assert f"UV={stages[1].steps[0].environment['UV']} " in definition
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("name", ["with-secrets", "make-secrets"])
+def test_scripts_pass_shellcheck(name: str) -> None:
+    done = subprocess.run(["shellcheck", DOCKER / name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_with_secrets_reads_files(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a b\n", encoding="utf-8")
+    command = [DOCKER / "with-secrets", "sh", "-c", 'printf "%s|%s" "$WORD" "${MADE_WORD:-unset}"']
+    names = {"PATH": os.environ["PATH"], "WORD_FILE": str(secret), "MADE_WORD_FILE": str(secret)}
+    done = subprocess.run(command, env=names, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "a b|unset")
+    done = subprocess.run(command, env={**names, "WORD_FILE": "/absent"}, capture_output=True, text=True)
+    assert done.returncode == 2 and "WORD_FILE is /absent" in done.stderr
