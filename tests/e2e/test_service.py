@@ -170,6 +170,7 @@ def test_what_dies_comes_back(service: Service) -> None:
     assert service.processes() == after
 
 
+@pytest.mark.service
 def test_prefect_yaml_says_the_same(service: Service) -> None:
     """`prefect deploy --all` registers what `made up` has registered."""
     variables = service.variables()
