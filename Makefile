@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz bench-dedup bench-ledger bench-recall bench-scaling lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz bench-dedup bench-ledger bench-orchestration bench-recall bench-scaling lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -28,6 +28,7 @@ help:
 	@echo "make test-pbs       curate on two hosts in network namespaces, and lose one of them: root, REAL=folder"
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
+	@echo "make bench-orchestration  measure what Prefect and the ledger cost for each of 10,000 shards"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
 	@echo "make bench-scaling  measure embedding on two hosts against one, and the driver with up to 64 workers"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
@@ -88,6 +89,10 @@ bench-dedup: setup
 
 bench-ledger: setup
 	$(BIN)/python -m benchmarks.ledger
+
+# With fewer shards: make bench-orchestration SHARDS=1000
+bench-orchestration: setup
+	$(BIN)/python -m benchmarks.orchestration $(if $(SHARDS),--shards $(SHARDS))
 
 # With the embeddings of a real store: make bench-recall STORE=folder
 bench-recall: setup
