@@ -210,6 +210,13 @@ class Work(Part):
     )
     cpus_per_task: float = Field(1, gt=0, le=1024, description="Ray CPUs that a task requests.")
     gpus_per_task: float = Field(0, ge=0, le=64, description="Ray GPUs that an embed task requests.")
+    samples_ahead: int = Field(
+        256,
+        ge=1,
+        le=1_000_000,
+        description="Samples that an embed task reads and decodes ahead of the model, at least a batch; "
+        "bounds memory: 150 kB each at 224 pixels.",
+    )
     block_rows: int = Field(
         2048, ge=1, le=65536, description="Rows per block in the search for pairs; bounds memory."
     )
