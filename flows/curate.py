@@ -69,6 +69,8 @@ def curate(
             with_retries = retrying(recipe.work.attempts)
             prepared = with_retries(run_task, prepare, recipe)
             recipe = prepared.recipe
+            if prepared.warning:
+                display.say(f"warning: {prepared.warning}")
             context = RunContext(run, url, recipe, prepared.encoding, log_folder)
             if earlier:
                 generation.check(earlier, context.encoding, context.bound)

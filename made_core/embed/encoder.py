@@ -59,7 +59,7 @@ class Encoder:
 
 
 def resolve(part: recipe.Encoder) -> recipe.Encoder:
-    """`part` with device, precision and batch size resolved for this machine.
+    """`part` with device, precision and batch size resolved for this machine; `settle` measures them.
 
     Raises:
         EncoderError: the device is cuda and this machine has none.
@@ -70,10 +70,12 @@ def resolve(part: recipe.Encoder) -> recipe.Encoder:
     device = ("cuda" if has_cuda else "cpu") if part.device == "auto" else part.device
     precision = part.precision
     if precision == "auto":
-        precision = "bf16" if device == "cuda" else "fp32"
+        has_bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has_bf16 else "fp32"
     batch = part.batch_size
     if batch == "auto":
-        batch = 256 if device == "cuda" else 32
+        # On the CPU a model's rate is flat from 8 images up; a shard's last batch is padded.
+        batch = 256 if device == "cuda" else 32 if part.model in BUILTIN else 8
     return part.model_copy(update={"device": device, "precision": precision, "batch_size": batch})
 
 

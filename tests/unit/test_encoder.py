@@ -169,6 +169,7 @@ def test_cuda_without_gpu(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     ("given", "has_cuda", "settled"),
     [
         ({}, False, ("cpu", "fp32", 32)),
+        ({"model": "ViT-B-32", "pretrained": "openai"}, False, ("cpu", "fp32", 8)),
         ({}, True, ("cuda", "bf16", 256)),
         ({"device": "cpu"}, True, ("cpu", "fp32", 32)),
         ({"precision": "fp16", "batch_size": 5}, True, ("cuda", "fp16", 5)),
@@ -179,6 +180,7 @@ def test_auto_is_resolved(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], has_cuda: bool, settled: tuple[str, str, int]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_cuda)
     found = encoder.resolve(recipe.Encoder(**given))
     assert (found.device, found.precision, found.batch_size) == settled
     assert encoder.resolve(found) == found
