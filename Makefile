@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons acceptance chaos fuzz bench-dedup bench-embed bench-ledger bench-recall lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -25,6 +25,7 @@ help:
 	@echo "make acceptance     curate real images and check the output: REAL=folder"
 	@echo "make chaos          curate while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
+	@echo "make bench-embed    measure the embed stage against its model, clip-retrieval and a plain loop"
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
@@ -73,6 +74,14 @@ chaos: setup
 
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
+
+# On the images of a folder of shards: make bench-embed REAL=folder. clip-retrieval is installed beside, alone.
+bench-embed: setup build/clip-retrieval
+	$(BIN)/python -m benchmarks.embed $(if $(REAL),--real $(REAL))
+
+build/clip-retrieval: | setup
+	@UV=$$(command -v uv || echo $(BIN)/uv); $$UV pip install --quiet --python $(BIN)/python --no-deps \
+		--target $@ clip-retrieval==2.45.0
 
 bench-ledger: setup
 	$(BIN)/python -m benchmarks.ledger
