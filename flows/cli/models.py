@@ -12,17 +12,24 @@ from flows.cli.app import app
 SAMPLE = 2000  # images whose sizes `--for` reads
 
 
-@app.command()
-def models(
+models = typer.Typer(invoke_without_command=True)
+app.add_typer(models, name="models")
+
+
+@models.callback()
+def list_models(
+    context: typer.Context,
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="Names or patterns such as 'ViT-B-*'. Default: all."),
+        typer.Option("--name", metavar="NAME", help="Name or pattern such as 'ViT-B-*'. Can be repeated."),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("--for", help="Folder of shards: do its images suffice for each model?")
     ] = None,
 ) -> None:
-    """List open_clip's models: size, parameters, operations; the smallest first."""
+    """List open_clip's models: size, parameters, operations; the smallest first. All take a minute."""
+    if context.invoked_subcommand is not None:
+        return
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
