@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli.app import app
 from made_core.embed import model_facts, models, stored_sizes
 from made_core.embed.stored_sizes import StoredSizes
 from made_core.errors import EncoderError
