@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flows.cli import models as command
 from made_core.embed import model_facts, models, stored_sizes
 from made_core.embed.stored_sizes import StoredSizes
 from made_core.errors import EncoderError
