@@ -93,7 +93,12 @@ def down(say: Say) -> bool:
             pass  # the last to leave ends the server
     state.forget_processes()
     for name, process in running:
-        say(f"{'still running' if process.is_alive else 'ended'}: {name}, process {process.pid}")
+        if not process.is_alive:
+            say(f"ended: {name}, process {process.pid}")
+        elif name == POSTGRES:
+            say(f"still running: {name}, process {process.pid}, until the made command that uses it ends")
+        else:
+            say(f"still running: {name}, process {process.pid}")
     return True
 
 

@@ -31,6 +31,11 @@ def register_pool(client: SyncPrefectClient, runs: int) -> None:
     client.create_work_pool(pool, overwrite=True)
 
 
+def parameters(flow: Flow[..., Any]) -> dict[str, Any]:
+    """The JSON schema of a flow's parameters. The API refuses others; after `prefect deploy` it does not."""
+    return {**parameter_schema(flow).model_dump(exclude_unset=True), "additionalProperties": False}
+
+
 def register_deployments(client: SyncPrefectClient) -> None:
     """Creates or updates the deployments of prefect.yaml, with the parameters of the installed flows.
 
@@ -45,7 +50,7 @@ def register_deployments(client: SyncPrefectClient) -> None:
             entrypoint=wanted["entrypoint"], description=wanted["description"], version=flow.version,
             work_pool_name=wanted["work_pool"]["name"], pull_steps=listed["pull"],
             concurrency_limit=limit, concurrency_options=options,
-            parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+            parameter_openapi_schema=parameters(flow),
             enforce_parameter_schema=True,
         )  # fmt: skip
 

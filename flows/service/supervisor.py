@@ -71,7 +71,10 @@ class Supervisor:
             with self._postgres():
                 try:
                     while not self._stop.is_set():
-                        self._step()
+                        try:
+                            self._step()
+                        except Exception:  # a full disk, for example, must not end the service
+                            log.exception("trying again")
                         self._stop.wait(TICK_SECONDS)
                 finally:
                     self._end()  # while they still have their database

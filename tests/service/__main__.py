@@ -30,7 +30,7 @@ class Outcomes:
 def main() -> int:
     """Runs the tests; the arguments go to pytest."""
     found = Outcomes()
-    code = pytest.main(["-m", "service", "tests", *sys.argv[1:]], plugins=[found])
+    code = pytest.main(["-m", "service", *sys.argv[1:]], plugins=[found])
     table = Table("test", "outcome", "seconds")
     for name, outcome in found.outcome.items():
         table.add_row(name, outcome, f"{found.seconds[name]:.0f}")
