@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz bench-dedup bench-embed bench-ledger bench-recall lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz bench-dedup bench-embed bench-ledger bench-recall bench-scaling lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-embed    measure the embed stage against its model, clip-retrieval and a plain loop"
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
+	@echo "make bench-scaling  measure embedding on two hosts against one, and the driver with up to 64 workers"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
 	@echo "make docs           regenerate the generated parts of the documents"
 	@echo "make lint           run ruff, mypy and import-linter; check that the documents are up to date"
@@ -80,7 +81,8 @@ chaos: setup
 
 # On real images: make test-pbs REAL=folder
 test-pbs: setup
-	$(BIN)/python -m tests.pbs $(if $(REAL),--real $(REAL))
+	@failed=0; $(BIN)/python -m tests.pbs $(if $(REAL),--real $(REAL)) || failed=1; \
+		$(BIN)/python -m tests.pbs_service || failed=1; exit $$failed
 
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
@@ -103,6 +105,10 @@ bench-recall: setup
 # With other damage: make fuzz SEED=1
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --cases 10000 --seed $(or $(SEED),0)
+
+# Two hosts against one, and what the driver costs with up to 64 workers.
+bench-scaling: setup
+	@failed=0; for b in scaling driver; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
 
 lint: setup
 	$(BIN)/ruff check .
