@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,12 @@ def validate(values: dict[str, Any], place: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{place}: " + "; ".join(_sentence(e) for e in error.errors())) from None
+        raise RecipeError(f"{place}: {sentences(error.errors())}") from None
+
+
+def sentences(errors: Sequence[Any]) -> str:
+    """Pydantic's errors of a recipe: each names the field, its value and what is allowed."""
+    return "; ".join(_sentence(error) for error in errors)
 
 
 def _sentence(error: Any) -> str:

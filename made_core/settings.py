@@ -30,6 +30,19 @@ class Settings(BaseSettings):
     scratch: Path | None = Field(
         None, description="folder for local copies of remote files; default: the system's temporary folder"
     )
+    front_door: str | None = Field(
+        None, description="URL that `made trigger` posts to; default: the front door of this host's service"
+    )
+    front_door_host: str = Field("127.0.0.1", description="address that the front door listens on")
+    front_door_port: int = Field(4280, ge=1, le=65535, description="port that the front door listens on")
+    trigger_token_file: Path | None = Field(
+        None, description="file of the front door's token; default: service/trigger-token in home"
+    )
+
+    @property
+    def service_path(self) -> Path:
+        """Folder of the service's state, absolute."""
+        return self.home_path / "service"
 
     @property
     def home_path(self) -> Path:
