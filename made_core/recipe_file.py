@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,7 @@ def validate(values: dict[str, Any], place: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{place}: {sentences(error.errors())}") from None
-
-
-def sentences(errors: Sequence[Any]) -> str:
-    """Pydantic's errors of a recipe: each names the field, its value and what is allowed."""
-    return "; ".join(_sentence(error) for error in errors)
+        raise RecipeError(f"{place}: " + "; ".join(_sentence(e) for e in error.errors())) from None
 
 
 def _sentence(error: Any) -> str:

@@ -23,9 +23,9 @@ from prefect.settings import get_current_settings
 from flows.service import prefect_runs, requests, tokens
 from flows.service.records import Refusal, TriggeredRun
 from made_core import __version__
-from made_core.errors import MadeError, Transient, UserError
+from made_core.errors import MadeError, RecipeError, Transient, UserError
 from made_core.recipe import Recipe
-from made_core.recipe_file import sentences
+from made_core.recipe_file import validate
 from made_core.settings import settings
 
 SHOWN = 2000  # characters of an error
@@ -135,11 +135,17 @@ def _as(status: int) -> Callable[[Request, Exception], Response]:
 
 
 def _invalid(_: Request, error: Exception) -> Response:
+    """The sentence that the command line has for the same recipe."""
     assert isinstance(error, RequestValidationError)
-    found = [{**e, "loc": e["loc"][1:] if e["loc"][0] == "body" else e["loc"]} for e in error.errors()]
-    if found[0]["type"] == "json_invalid":
-        return _refusal(422, f"body: not valid JSON: {found[0]['ctx']['error']}")
-    return _refusal(422, sentences(found))
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _refusal(422, f"body: not valid JSON: {first['ctx']['error']}")
+    if first["loc"][0] == "body":
+        try:
+            validate({} if error.body is None else error.body, "the request")
+        except RecipeError as refused:
+            return _refusal(422, str(refused))
+    return _refusal(422, f"{first['loc'][-1]}: {first['msg']}")
 
 
 def _refused_by_prefect(_: Request, error: Exception) -> Response:

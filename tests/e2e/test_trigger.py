@@ -11,9 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
-from prefect.deployments.runner import RunnerDeployment
-from prefect.states import State
+from prefect.client.schemas.objects import State, StateType
 
 from made_core.sample.write import write_sample
 from tests.support import checks, doors
@@ -24,11 +22,7 @@ from tests.support.runs import MADE
 @pytest.fixture(scope="module")
 def door(servers: str, tmp_path_factory: pytest.TempPathFactory, elsewhere: dict[str, str]) -> Iterator[Door]:
     """A front door before the session's Prefect server, which has the deployment `made/curate`."""
-    from prefect.client.schemas.actions import WorkPoolCreate
-
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name="made", type="process"), overwrite=True)
-    RunnerDeployment.from_entrypoint("flows.curate:curate", name="curate", work_pool_name="made").apply()
+    doors.deploy()
     with doors.front_door(elsewhere, tmp_path_factory.mktemp("door")) as door:
         yield door
 
@@ -55,7 +49,7 @@ def end(run: str, kind: StateType) -> None:
 
 
 def test_one_job_one_run(door: Door, tmp_path: Path) -> None:
-    """Posted twice: one run, which a worker completes. With a shard more: another run, which embeds that one."""
+    """Posted twice: one run, which a worker completes. With a shard more: another run."""
     write_sample(tmp_path, samples=60, shards=3, seed=8)
     shards, spare, output = tmp_path / "shards", tmp_path / "spare", tmp_path / "out"
     spare.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -12,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments.runner import RunnerDeployment
+from prefect.settings import get_current_settings
+from prefect.testing.utilities import prefect_test_harness
 
+from made_core.ledger import postgres
 from tests.support import checks
 
 START_SECONDS = 120
@@ -58,6 +65,29 @@ def front_door(environ: dict[str, str], folder: Path) -> Iterator[Door]:
         finally:
             process.terminate()
             process.wait(60)
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[dict[str, str]]:
+    """PostgreSQL and a Prefect server with the deployment; yields the environment that names them."""
+    with (
+        postgres.embedded(folder / "home") as url,
+        prefect_test_harness(server_startup_timeout=START_SECONDS),
+    ):
+        deploy()
+        yield {
+            **os.environ,
+            "MADE_DATABASE_URL": url,
+            "MADE_HOME": str(folder / "home"),
+            "PREFECT_API_URL": str(get_current_settings().api.url),
+        }
+
+
+def deploy() -> None:
+    """Registers `made/curate` with the current Prefect server; a worker can run it."""
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="made", type="process"), overwrite=True)
+    RunnerDeployment.from_entrypoint("flows.curate:curate", name="curate", work_pool_name="made").apply()
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
