@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     scratch: Path | None = Field(
         None, description="folder for local copies of remote files; default: the system's temporary folder"
     )
+    log_folder: str | None = Field(
+        None, description="folder for the log files of runs and their workers; default: none are written"
+    )
     front_door: str | None = Field(
         None, description="URL that `made trigger` posts to; default: the front door of this host's service"
     )
@@ -38,11 +41,6 @@ class Settings(BaseSettings):
     trigger_token_file: Path | None = Field(
         None, description="file of the front door's token; default: service/trigger-token in home"
     )
-
-    @property
-    def service_path(self) -> Path:
-        """Folder of the service's state, absolute."""
-        return self.home_path / "service"
 
     @property
     def home_path(self) -> Path:

@@ -142,7 +142,7 @@ def _invalid(_: Request, error: Exception) -> Response:
         return _refusal(422, f"body: not valid JSON: {first['ctx']['error']}")
     if first["loc"][0] == "body":
         try:
-            validate({} if error.body is None else error.body, "the request")
+            validate({} if error.body is None else error.body, None)
         except RecipeError as refused:
             return _refusal(422, str(refused))
     return _refusal(422, f"{first['loc'][-1]}: {first['msg']}")
@@ -166,6 +166,8 @@ def main() -> None:
         token = tokens.ensured()
         if not get_current_settings().api.url:
             raise UserError("PREFECT_API_URL is not set: the front door starts runs on that server")
+        if settings().database_url is None:
+            raise UserError("MADE_DATABASE_URL is not set: the front door looks there who owns an output")
     except UserError as error:
         print(f"made: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,12 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flows import preflight
+from flows import request
 from made_core.digests import digest
-from made_core.errors import RecipeError, SourceError
-from made_core.ingest import discovery, finished
-from made_core.io import files
-from made_core.io.paths import located
-from made_core.output.claim import check_claim
+from made_core.errors import RecipeError, SourceError, UserError
+from made_core.ingest import finished
 from made_core.recipe import Recipe
+from made_core.settings import settings
 
 MAX_BODY = 1 << 20  # bytes: a recipe that names thousands of sources
 
@@ -26,7 +25,7 @@ MAX_BODY = 1 << 20  # bytes: a recipe that names thousands of sources
 class Request:
     """A recipe that can run."""
 
-    recipe: dict[str, Any]  # the fields that were given, with absolute paths
+    recipe: dict[str, Any]  # the fields that were given
     key: str  # digest over the shards' fingerprints and the recipe
 
 
@@ -34,45 +33,34 @@ def checked(recipe: Recipe) -> Request:
     """Checks everything that needs no worker, so that a mistake never becomes a run.
 
     Raises:
-        UserError: a path is relative or cannot be used, the sources are not finished, or another check of
-            `made curate` fails.
+        UserError: the request is not valid, see `flows.request.checked`; img2dataset has not finished
+            a source; or MADE_DATABASE_URL is not set.
         StorageFailed: the storage did not answer.
     """
     _check_texts("", recipe.model_dump(exclude_unset=True))
-    _check_absolute(recipe)
-    at = located(recipe)
-    found = discovery.discover(at.sources, at.admission.require_stats)
-    finished.check(at.sources, at.admission.require_stats)
-    if found.refused:
-        raise SourceError(f"{found.refused[0]} and {len(found.refused) - 1} more have no _stats.json")
-    preflight.check(at, [shard.url for shard in found.shards], None)
-    if at.extends is None:  # otherwise the owner depends on the recipe of the extended run
-        check_claim(at, replace=False, log_folder=None)
+    url = settings().database_url
+    if url is None:
+        raise UserError("MADE_DATABASE_URL is not set: the front door looks there who owns an output")
+    wanted = request.checked(url, recipe, replace=False, deployed=True)
+    sources, found = wanted.recipe.sources, wanted.found
+    finished.check(sources, recipe.admission.require_stats)
+    if found.refused:  # of a pattern, which names the shards to take
+        some = ", ".join(posixpath.basename(tar) for tar in found.refused[:5])
+        raise SourceError(f"{len(found.refused):,} tars of {', '.join(sources)} have no _stats.json: {some}")
     given = recipe.model_dump(mode="json", exclude_unset=True)
     # An extended run's recipe is the default, so what was given matters; else a default is like its value.
     values = given if recipe.extends else recipe.model_dump(mode="json")
     return Request(given, digest({"shards": sorted(s.fingerprint for s in found.shards), "recipe": values}))
 
 
-def _check_absolute(recipe: Recipe) -> None:
-    named = {f"sources.{i}": source for i, source in enumerate(recipe.sources)}
-    named |= {
-        "output": recipe.output,
-        "store": recipe.store or "/",
-        "encoder.config": recipe.encoder.config or "/",
-    }
-    for field, url in named.items():
-        if files.is_local(url) and not os.path.isabs(url.split("://", 1)[-1]):
-            raise RecipeError(f"{field}: {url} is a relative path, which a worker would look for elsewhere; "
-                              "name an absolute path")  # fmt: skip
-
-
 def _check_texts(field: str, value: Any) -> None:
-    """Refuses control characters in texts: no path has them, and PostgreSQL cannot store NUL."""
+    """Refuses control characters and lone surrogates: PostgreSQL cannot store them, and no path has them."""
     for name, inner in _inside(field, value):
         if isinstance(inner, str):
-            if any(ord(c) < 32 or ord(c) == 127 for c in inner):
-                raise RecipeError(f"{name}: control characters are not allowed (it is {inner!r})")
+            if any(unicodedata.category(c) in ("Cc", "Cs") for c in inner):
+                raise RecipeError(
+                    f"{name}: control characters and lone surrogates are not allowed (it is {inner!r})"
+                )
         else:
             _check_texts(name, inner)
 

@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from flows.service import state
 from made_core.errors import UserError
 from made_core.settings import settings
 
@@ -13,7 +14,7 @@ from made_core.settings import settings
 def token_file() -> Path:
     """MADE_TRIGGER_TOKEN_FILE, or `service/trigger-token` in MADE_HOME."""
     given = settings().trigger_token_file
-    return given.expanduser().absolute() if given else settings().service_path / "trigger-token"
+    return given.expanduser().absolute() if given else state.folder() / "trigger-token"
 
 
 def ensured() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from flows.service import tokens
+from flows.service import state, tokens
 from flows.service.records import CANCELLED, COMPLETED, TriggeredRun
 from made_core.errors import StorageFailed, UserError
 from made_core.ingest import discovery, finished
@@ -123,9 +123,13 @@ def door() -> Iterator[httpx.Client]:
 
 
 def _url() -> str:
-    """MADE_FRONT_DOOR, or the address that the front door of this host listens on."""
-    own = settings()
-    return own.front_door or f"http://{own.front_door_host}:{own.front_door_port}"
+    """MADE_FRONT_DOOR, or the front door of this machine's service."""
+    if url := settings().front_door:
+        return url
+    config = state.config()
+    if config is None:
+        raise UserError("no service on this machine: start it with `made up`, or set MADE_FRONT_DOOR")
+    return config.front_door_url
 
 
 def _read(answer: httpx.Response) -> TriggeredRun:

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.service import register
 from made_core.ledger import postgres
 from tests.support import checks
 
@@ -84,10 +83,10 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def deploy() -> None:
-    """Registers `made/curate` with the current Prefect server; a worker can run it."""
+    """Registers the pool and the deployments with the current Prefect server; a worker can run them."""
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name="made", type="process"), overwrite=True)
-    RunnerDeployment.from_entrypoint("flows.curate:curate", name="curate", work_pool_name="made").apply()
+        register.register_pool(client, 1)
+        register.register_deployments(client)
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -10,12 +10,23 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from flows import preflight
 from flows.service import front_door, prefect_runs, requests, tokens
 from made_core.errors import UserError
 from made_core.sample.write import write_sample
 from made_core.settings import settings
 
 TOKEN = "secret-of-the-test"
+
+
+@pytest.fixture(autouse=True)
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A ledger that knows no run: a unit test starts no PostgreSQL."""
+    monkeypatch.setenv("MADE_DATABASE_URL", "postgresql://nowhere/made")
+    monkeypatch.setattr(preflight, "check_owner", lambda *_: None)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
 
 
 @pytest.fixture
@@ -61,11 +72,10 @@ def test_everything_else_needs_the_token(door: TestClient, given: str | None, me
     [
         ({"sources": None}, "sources: "),
         ({"output": "out"}, "output: out is a relative path"),
-        ({"sources": ["shards"]}, "sources.0: shards is a relative path"),
-        ({"sources": ["~/shards"]}, "sources.0: ~/shards is a relative path"),
+        ({"sources": ["shards"]}, "sources: shards is a relative path"),
         ({"store": "file://store"}, "store: file://store is a relative path"),
-        ({"output": "/x\0"}, "output: control characters are not allowed"),
-        ({"clusters": {"k": 10**29}}, "clusters: k is 100000000000000000000000000000"),
+        ({"output": "/x\0"}, "output: control characters and lone surrogates are not"),
+        ({"clusters": {"k": 10**29}}, "clusters.k: "),
         ({"job_variables": {"command": "id"}}, "job_variables: unknown field"),
         ({"dedup": {"eps": "x"}}, "dedup.eps: Input should be a valid number"),
         ({"sources": ["/no/such/folder"]}, "no such folder: /no/such/folder"),
@@ -82,7 +92,7 @@ def test_a_mistake_is_named(door: TestClient, shards: str, tmp_path: Path, chang
     [
         (b"", "sources: "),
         (b"{", "body: not valid JSON"),
-        (b"[]", "recipe: Input should be a valid dictionary"),
+        (b"[]", "recipe: expected a mapping"),
         (b'{"sources": ["/x"], "output": "/y", "dedup": {"eps": NaN}}', "dedup.eps: "),
         (b'{"sources": ["/x"], "output": "/y", "\\ud800": 1}', "recipe: "),
         (b'{"sources": ["\\ud800"], "output": "/y"}', "sources.0: "),
