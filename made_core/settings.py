@@ -5,6 +5,7 @@ No other module reads the environment.
 
 from __future__ import annotations
 
+import socket
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +41,13 @@ class Settings(BaseSettings):
     front_door_port: int = Field(4280, ge=1, le=65535, description="port that the front door listens on")
     trigger_token_file: Path | None = Field(
         None, description="file of the front door's token; default: service/trigger-token in home"
+    )
+
+    host: str = Field(
+        default_factory=socket.gethostname, description="name of this host in the ledger; default: hostname"
+    )
+    stop_at: float | None = Field(
+        None, description="when runs end themselves, in seconds since the epoch; set by the PBS launcher"
     )
 
     @property
