@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
-
 from made_core.sample.write import write_sample
 from tests.fuzz import requests
 from tests.support import doors
@@ -16,7 +14,7 @@ def test_malformed_requests(servers: str, elsewhere: dict[str, str], tmp_path: P
     base = {"sources": [str(tmp_path / "shards")], "output": str(tmp_path / "out")}
     doors.deploy()
     with doors.front_door(elsewhere, tmp_path) as door, door.client() as client:
-        api = httpx.Client(base_url=elsewhere["PREFECT_API_URL"], timeout=60)
+        api = requests.client(elsewhere["PREFECT_API_URL"])
         found = requests.run(client, api, base, servers, cases=60, number=1)
     assert found.findings == []
     assert sum(n for kind, answers in found.answers.items() for n in answers.values()) >= 120
