@@ -14,12 +14,10 @@ from pathlib import Path
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.settings import get_current_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.service import register
-from made_core.ledger import postgres
-from tests.support import checks
+from flows.service.state import Config
+from tests.support import checks, runs
 
 START_SECONDS = 120
 
@@ -67,19 +65,23 @@ def front_door(environ: dict[str, str], folder: Path) -> Iterator[Door]:
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[dict[str, str]]:
-    """PostgreSQL and a Prefect server with the deployment; yields the environment that names them."""
-    with (
-        postgres.embedded(folder / "home") as url,
-        prefect_test_harness(server_startup_timeout=START_SECONDS),
-    ):
-        deploy()
-        yield {
-            **os.environ,
-            "MADE_DATABASE_URL": url,
-            "MADE_HOME": str(folder / "home"),
-            "PREFECT_API_URL": str(get_current_settings().api.url),
-        }
+def service(folder: Path) -> Iterator[Door]:
+    """The front door of a service without worker: `made up --no-worker`, with its home in `folder`."""
+    environ = {**os.environ, "MADE_HOME": str(folder / "home"), "PREFECT_HOME": str(folder / "prefect")}
+
+    def made(*args: str) -> str:
+        done = subprocess.run([runs.MADE, *args], env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    try:
+        made("up", "--no-worker")
+        config = Config.model_validate_json((folder / "home" / "service" / "service.json").read_bytes())
+        token = (folder / "home" / "service" / "trigger-token").read_text().strip()
+        log = folder / "home" / "service" / "logs" / "front-door.log"
+        yield Door(config.front_door_url, token, {**environ, **config.environment()}, log)
+    finally:
+        made("down")
 
 
 def deploy() -> None:
