@@ -13,7 +13,11 @@ def test_malformed_requests(servers: str, elsewhere: dict[str, str], tmp_path: P
     write_sample(tmp_path, samples=20, shards=2, seed=1)
     base = {"sources": [str(tmp_path / "shards")], "output": str(tmp_path / "out")}
     doors.deploy()
-    with doors.front_door(elsewhere, tmp_path) as door, door.client() as client:
+    with (
+        requests.confined(str(tmp_path)),
+        doors.front_door({**elsewhere, "MADE_ROOTS": str(tmp_path)}, tmp_path) as door,
+        door.client() as client,
+    ):
         api = requests.client(elsewhere)
         found = requests.run(client, api, base, servers, cases=60, number=1, texts=False)
     assert found.findings == []

@@ -16,17 +16,20 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from made_core import settings as made_settings
 from made_core.recipe import Recipe
 from made_core.sample.write import write_sample
 from tests.support import doors
@@ -203,6 +206,16 @@ def at_prefect(api: httpx.Client, deployment: str, case: Malformed, found: Found
     found.answers[f"Prefect: {case.kind}"][how] += 1
 
 
+@contextmanager
+def confined(folder: str) -> Iterator[None]:
+    """Sets MADE_ROOTS, without which a request may name any folder that this user can read or write."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MADE_ROOTS", folder)
+        made_settings.settings.cache_clear()
+        yield
+    made_settings.settings.cache_clear()
+
+
 def client(environ: dict[str, str]) -> httpx.Client:
     """A client of Prefect's API, one connection for a request: the server closes those that it fails on."""
     name, _, password = environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
@@ -268,7 +281,8 @@ def show(found: Found, cases: int, number: int) -> int:
     console = Console(width=140)
     console.print(table)
     for text in found.findings:
-        console.print(f"finding: {text}", highlight=False, markup=False, soft_wrap=True)
+        line = f"finding: {text}".encode("utf-8", "backslashreplace").decode()
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     print(json.dumps({"cases": cases, "seed": number, "answers": total, "findings": len(found.findings)}))
     return 1 if found.findings else 0
 
@@ -280,7 +294,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     # Prefect on PostgreSQL, as the service has it: on SQLite it stores lone surrogates, and its lists break.
-    with tempfile.TemporaryDirectory(prefix="made-") as name, doors.service(Path(name)) as door:
+    with (
+        tempfile.TemporaryDirectory(prefix="made-") as name,
+        confined(name),
+        doors.service(Path(name)) as door,
+    ):
         folder = Path(name)
         write_sample(folder, samples=20, shards=2, seed=1)
         base = {"sources": [str(folder / "shards")], "output": str(folder / "out")}
