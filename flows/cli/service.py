@@ -40,6 +40,8 @@ def up(
     print(f"\nPrefect UI:  {config.prefect_url}")
     if config.has_server:
         print(f"login:       {config.auth_string}")
+    if not config.worker:
+        print("worker:      none; `made down`, then `made up --worker`, starts one")
     print(f"front door:  {config.front_door_url}  (made trigger; token: {tokens.token_file()})")
     for sentence in said:
         print(sentence)

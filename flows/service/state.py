@@ -178,6 +178,15 @@ def forget_processes() -> None:
 
 
 @contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Only one process at a time is inside, for each name."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder() / f"{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def supervising() -> Iterator[bool]:
     """Yields whether this process is now the supervisor: only one may be, and its death ends the claim."""
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
