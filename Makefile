@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-ledger bench-recall lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-ledger bench-recall bench-scaling lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -29,6 +29,7 @@ help:
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
+	@echo "make bench-scaling  measure embedding on two hosts against one, and the driver with up to 64 workers"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
 	@echo "make fuzz-requests  send 1,000 malformed requests to the front door and to Prefect's API"
 	@echo "make test-img2dataset  download with the real img2dataset and trigger runs"
@@ -81,7 +82,8 @@ chaos: setup
 
 # On real images: make test-pbs REAL=folder
 test-pbs: setup
-	$(BIN)/python -m tests.pbs $(if $(REAL),--real $(REAL))
+	@failed=0; $(BIN)/python -m tests.pbs $(if $(REAL),--real $(REAL)) || failed=1; \
+		$(BIN)/python -m tests.pbs_service || failed=1; exit $$failed
 
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
@@ -104,6 +106,10 @@ fuzz-requests: setup
 # Creates an environment for img2dataset in build/img2dataset.
 test-img2dataset: setup
 	$(BIN)/python -m tests.img2dataset
+
+# Two hosts against one, and what the driver costs with up to 64 workers.
+bench-scaling: setup
+	@failed=0; for b in scaling driver; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
 
 lint: setup
 	$(BIN)/ruff check .

@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     scratch: Path | None = Field(
         None, description="folder for local copies of remote files; default: the system's temporary folder"
     )
+    pbs_folder: Path | None = Field(
+        None,
+        description="folder of the scripts and logs of PBS jobs, on a shared file system; default: home/pbs",
+    )
     log_folder: str | None = Field(
         None, description="folder for the log files of runs and their workers; default: none are written"
     )
@@ -68,6 +72,11 @@ class Settings(BaseSettings):
     def home_path(self) -> Path:
         """`home`, absolute."""
         return self.home.expanduser().resolve()
+
+    @property
+    def pbs_path(self) -> Path:
+        """`pbs_folder`, absolute."""
+        return (self.pbs_folder or self.home / "pbs").expanduser().resolve()
 
 
 @cache

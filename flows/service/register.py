@@ -12,6 +12,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyOptions
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
@@ -31,24 +32,36 @@ def register_pool(client: SyncPrefectClient, runs: int) -> None:
     client.create_work_pool(pool, overwrite=True)
 
 
+def ensure_pool(client: SyncPrefectClient, name: str, kind: str, job_template: dict[str, Any]) -> None:
+    """Creates the pool, or leaves it as its owner has set it up."""
+    try:
+        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=job_template))
+    except ObjectAlreadyExists:
+        return
+
+
 def parameters(flow: Flow[..., Any]) -> dict[str, Any]:
     """The JSON schema of a flow's parameters. The API refuses others; after `prefect deploy` it does not."""
     return {**parameter_schema(flow).model_dump(exclude_unset=True), "additionalProperties": False}
 
 
-def register_deployments(client: SyncPrefectClient) -> None:
+def register_deployments(client: SyncPrefectClient, pool: str | None = None, suffix: str = "") -> None:
     """Creates or updates the deployments of prefect.yaml, with the parameters of the installed flows.
 
     What `prefect deploy --all` does, without its prompts and from any folder.
+
+    Args:
+        pool: another work pool than prefect.yaml names.
+        suffix: of the names of deployments in another pool.
     """
     listed = yaml.safe_load(PREFECT_YAML.read_text(encoding="utf-8"))
     for wanted in listed["deployments"]:
         flow: Flow[..., Any] = load_flow_from_entrypoint(wanted["entrypoint"])
         limit, options = _concurrency(wanted.get("concurrency_limit"))
         client.create_deployment(
-            client.create_flow_from_name(flow.name), wanted["name"],
+            client.create_flow_from_name(flow.name), wanted["name"] + suffix,
             entrypoint=wanted["entrypoint"], description=wanted["description"], version=flow.version,
-            work_pool_name=wanted["work_pool"]["name"], pull_steps=listed["pull"],
+            work_pool_name=pool or wanted["work_pool"]["name"], pull_steps=listed["pull"],
             concurrency_limit=limit, concurrency_options=options,
             parameter_openapi_schema=parameters(flow),
             enforce_parameter_schema=True,
