@@ -254,6 +254,7 @@ class Recipe(Part):
     )
     store: str | None = Field(
         None,
+        min_length=1,
         examples=["/data/laion/store"],
         description="Folder or URL of embeddings, clusters and pairs; runs may share one. "
         "Default: the folder `store` in the output, or the store of the extended run.",
