@@ -7,7 +7,7 @@ from contextlib import closing
 
 from prefect import flow
 
-from flows import generation, servers
+from flows import generation, mistakes, servers
 from flows.curate import curate
 from flows.status import known, state_of
 from made_core.errors import OutdatedRun, UserError
@@ -23,7 +23,7 @@ from made_core.stages import BY_NAME, EMBED, STAGES
 from made_core.types import FileRef, RunState, Shard, UnitState
 
 
-@flow(name="made", persist_result=False)
+@flow(name="made", persist_result=False, on_crashed=[mistakes.explain])
 def retry(run_id: str, names: Sequence[str] = ()) -> Summary:
     """Retries the failed shards of a run and returns its summary.
 

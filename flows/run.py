@@ -54,6 +54,8 @@ def run_request(url: str, request: Request, display: Display) -> Summary:
         with_retries = retrying(recipe.work.attempts)
         prepared = with_retries(run_task, prepare, recipe)
         recipe = prepared.recipe
+        if prepared.warning:
+            display.say(f"warning: {prepared.warning}")
         context = RunContext(run, url, recipe, prepared.encoding, settings().log_folder)
         if earlier:
             generation.check(earlier, context.encoding, context.bound)

@@ -103,6 +103,10 @@ class WorkerLost(Transient):
     head = "the worker was lost"
 
 
+class BatchError(Transient):
+    """The batch system refused a request, or did not answer."""
+
+
 class LeaseLost(Transient):
     """Another worker or process now holds the unit or run."""
 

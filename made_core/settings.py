@@ -5,12 +5,15 @@ No other module reads the environment.
 
 from __future__ import annotations
 
+import re
 import socket
 from functools import cache
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SEPARATOR = re.compile(r":(?=/(?!/)|~|\w+://|$)")  # between roots: not the colon of s3:// or of a port
 
 
 class Settings(BaseSettings):
@@ -31,10 +34,26 @@ class Settings(BaseSettings):
     scratch: Path | None = Field(
         None, description="folder for local copies of remote files; default: the system's temporary folder"
     )
+    pbs_folder: Path | None = Field(
+        None,
+        description="folder of the scripts and logs of PBS jobs, on a shared file system; default: home/pbs",
+    )
     log_folder: str | None = Field(
         None, description="folder for the log files of runs and their workers; default: none are written"
     )
-
+    roots: str | None = Field(
+        None,
+        description="colon-separated folders and URLs that recipes may name; default: all that the "
+        "process may read and write",
+    )
+    front_door: str | None = Field(
+        None, description="URL that `made trigger` posts to; default: the front door of this host's service"
+    )
+    front_door_host: str = Field("127.0.0.1", description="address that the front door listens on")
+    front_door_port: int = Field(4280, ge=1, le=65535, description="port that the front door listens on")
+    trigger_token_file: Path | None = Field(
+        None, description="file of the front door's token; default: service/trigger-token in home"
+    )
     host: str = Field(
         default_factory=socket.gethostname, description="name of this host in the ledger; default: hostname"
     )
@@ -43,9 +62,21 @@ class Settings(BaseSettings):
     )
 
     @property
+    def allowed(self) -> tuple[str, ...] | None:
+        """`roots`, each on its own; None: no confinement."""
+        if self.roots is None:
+            return None
+        return tuple(root for root in SEPARATOR.split(self.roots) if root)
+
+    @property
     def home_path(self) -> Path:
         """`home`, absolute."""
         return self.home.expanduser().resolve()
+
+    @property
+    def pbs_path(self) -> Path:
+        """`pbs_folder`, absolute."""
+        return (self.pbs_folder or self.home / "pbs").expanduser().resolve()
 
 
 @cache

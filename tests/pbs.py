@@ -1,16 +1,20 @@
 """Two hosts in network namespaces: `python -m tests.pbs [--real FOLDER] [--short]`.
 
-Jobs of the PBS stand-ins curate the same input on one host, on two, on two reached by ssh, and on two of
-which one loses its power in mid-run. Their decisions must be equal, both hosts must have done their part, and
-nothing may be left. Prints a table, then one JSON line; exits 0 only if all of this holds. `--short`: without
-ssh and power cut. Needs root, and iproute2, openssh-server and openssh-client.
+Jobs of the PBS stand-ins curate the same input: on one host, on two, in two jobs of which the first is cut by
+its walltime, on two hosts reached by ssh, and on two of which one loses its power in mid-run. Their
+decisions must be equal, both hosts must have embedded images, nothing that was done may be done again, and
+nothing may be left. Prints a table, then one JSON line; exits 0 only if all of this holds. `--short`: one
+host, and the power cut. Needs root, and iproute2, openssh-server and openssh-client.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,10 +33,12 @@ from made_core.sample.write import write_sample
 from tests.support import checks
 from tests.support.pbs.desk import Desk, samples_by_host, until
 from tests.support.pbs.hosts import NET, Machine, machines, trouble, wait_for_sshd
+from tests.support.pbs.mom import WALLTIME_STATUS as OVER
 from tests.support.pbs.site import Host, Site
 from tests.support.runs import MADE, events
 
 ONE, TWO = "made-n1", "made-n2"
+KILLED = "one of two hosts killed"
 REAL = {"clusters.k": "16", "dedup.eps_max": "0.3"}
 
 
@@ -42,15 +48,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--real", type=Path, help="folder with shards/ and encoder/; default: a synthetic sample"
     )
-    parser.add_argument("--short", action="store_true", help="one host and two hosts only")
+    parser.add_argument("--short", action="store_true", help="one host, and the power cut")
     given = parser.parse_args(arguments)
     if (why := trouble()) is not None:
         print(f"two hosts: {why}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the hosts end as well
     with tempfile.TemporaryDirectory(prefix="made-hosts-") as name:
         folder = Path(name)
         with machines((ONE, TWO), folder) as hosts, service(folder) as variables:
-            return Trial(folder, hosts, variables, given.real).run(given.short)
+            trial = Trial(folder, hosts, variables, given.real)
+            try:
+                return trial.run(given.short)
+            finally:
+                trial.desk.clear()
 
 
 @contextmanager
@@ -110,22 +121,23 @@ class Trial:
         """All jobs, each with a store of its own; returns the exit code."""
         problems = []
         self._curate("one host", "-l", "select=1:ncpus=1")
-        self._curate("two hosts", "-l", "select=2:ncpus=1")
         if not short:
+            self._curate("two hosts", "-l", "select=2:ncpus=1")
+            problems += self._cut("cut by the walltime", "-l", "select=2:ncpus=1")
             for machine in self._hosts.values():
                 wait_for_sshd(machine)
             ssh = f"{self.desk.work.parent}/bin:/usr/bin:/bin"
             self._curate("two hosts by ssh", "-l", "select=2:ncpus=1", MADE_REACH="ssh", PATH=ssh)
-            self._curate("one of them killed", "-l", "select=2:ncpus=1", kill=True)
+        self._curate(KILLED, "-l", "select=2:ncpus=1", kill=True)
         decisions = {name: checks.decisions(self.desk.work / name) for name in self._rows}
         for name, row in self._rows.items():
             row.equal = decisions[name] == decisions["one host"]
             if not row.equal:
                 problems.append(f"{name}: other decisions than on one host")
-            if name.startswith("two hosts") and set(row.images) != {ONE, TWO}:
+            if name != "one host" and set(row.images) != {ONE, TWO}:
                 problems.append(f"{name}: only {row.images} embedded")
         if not short:
-            killed = self._rows["one of them killed"]
+            killed = self._rows[KILLED]
             killed.lost = round(killed.seconds - self._rows["two hosts"].seconds, 1)
         try:
             until(lambda: not self.desk.left(), seconds=60)
@@ -140,7 +152,10 @@ class Trial:
         job = self.desk.curate(*options, arguments=[*self._arguments, "--output", output], **variables)
         if kill:
             until(lambda: TWO in self._embedded(output), self.desk.printed(job))
+            log = next((self.desk.home / ".made" / "clusters").glob(f"*/logs/{TWO}.log")).read_text()
             self._hosts[TWO].cut_the_power()
+            for folder in re.findall(r"/tmp/made-\w+", log):  # its disk; here it has this machine's /tmp
+                shutil.rmtree(folder, ignore_errors=True)
             print(f"{TWO} lost its power", file=sys.stderr)
         status = self.desk.wait(job)
         if status:
@@ -149,6 +164,34 @@ class Trial:
         claims = events(self._url, run)
         images = dict(samples_by_host(self._url, run, "embed"))
         self._rows[name] = Row(round(time.monotonic() - started, 1), images, claims["embed"])
+
+    def _cut(self, name: str, *options: str) -> list[str]:
+        """A job that reaches its walltime in mid-run, and one that goes on; returns what is wrong."""
+        output, started = self.desk.work / name, time.monotonic()
+        arguments = [*self._arguments, "--output", output]
+        job = self.desk.curate(*options, "-l", "walltime=1:00:00", arguments=arguments)
+        until(lambda: self._embedded(output), self.desk.printed(job))
+        self.desk.set_walltime(job, 1)
+        problems = [] if self.desk.wait(job) == OVER else [f"{name}: {self.desk.job(job).exit_status}"]
+        if (output / "summary.json").exists():
+            problems.append(f"{name}: it had completed before")
+        until(lambda: not self.desk.left(), seconds=60)
+        with closing(Ledger.open(self._url)) as ledger:
+            known = ledger.runs.of_output(str(output))
+        assert known is not None
+        done = sum(samples_by_host(self._url, known.id, "embed").values())
+        before = events(self._url, known.id)["embed"]
+        again = self.desk.curate(*options, arguments=arguments)
+        if status := self.desk.wait(again):
+            raise SystemExit(f"{name}: exit status {status}\n{self.desk.printed(again).read_text()}")
+        claims = events(self._url, known.id)["embed"]
+        images = dict(samples_by_host(self._url, known.id, "embed"))
+        print(f"{name}: {done} images were embedded before, {sum(images.values())} in all", file=sys.stderr)
+        shards = self._rows["one host"].claims
+        if claims > shards + 2:  # each host was embedding one shard
+            problems.append(f"{name}: {before} and {claims - before} claims of {shards} shards")
+        self._rows[name] = Row(round(time.monotonic() - started, 1), images, claims)
+        return problems
 
     def _embedded(self, output: Path) -> set[str]:
         with closing(Ledger.open(self._url)) as ledger:

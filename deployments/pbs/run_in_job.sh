@@ -3,6 +3,7 @@
 # Sourced by job scripts: curate.pbs, and those that `made pbs script` prints.
 
 made_run_pid=
+made_servers_pid=
 
 # PBS sends SIGTERM on qdel and at the walltime, and SIGKILL ten seconds later: three for the run, five for the
 # cluster.
@@ -16,7 +17,9 @@ made_end() {
         done
         kill -KILL "$made_run_pid" 2>/dev/null
     fi
+    [ -z "$made_servers_pid" ] || kill -TERM "$made_servers_pid" 2>/dev/null
     stop_ray_cluster
+    stop_servers
     exit 143
 }
 
@@ -24,13 +27,20 @@ run_in_job() {
     local code
     # shellcheck source=deployments/pbs/start_ray_cluster.sh
     source "$made_scripts/start_ray_cluster.sh" || exit
+    # shellcheck source=deployments/pbs/start_servers.sh
+    source "$made_scripts/start_servers.sh"
     trap made_end TERM HUP INT
+    start_servers || {
+        stop_ray_cluster
+        exit 1
+    }
     # In the background: a trap does not run while the shell waits for a command in the foreground.
-    made_python -m flows.cli "$@" &
+    made_exec="exec" made_python -m flows.cli "$@" &
     made_run_pid=$!
     wait "$made_run_pid"
     code=$?
     made_run_pid=
+    stop_servers
     stop_ray_cluster
     exit "$code"
 }

@@ -11,14 +11,15 @@
 
 made_scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-# The Python that has made: $MADE_PYTHON, the checkout's environment, or the one of PATH.
+# The Python that has made: $MADE_PYTHON, the checkout's environment, or the one of PATH. In the background call it
+# as `made_exec=exec made_python ... &`, so that $! is Python's process and not that of a shell around it.
 made_python() {
     local found=${MADE_PYTHON:-}
     if [ -z "$found" ] && [ -x "$made_scripts/../../.venv/bin/python" ]; then
         found=$made_scripts/../../.venv/bin/python
     fi
     # shellcheck disable=SC2086 # MADE_CONTAINER is a command and its options
-    ${MADE_CONTAINER:-} "${found:-python3}" "$@"
+    ${made_exec:-} ${MADE_CONTAINER:-} "${found:-python3}" "$@"
 }
 
 # PBS's commands are not on every node's PATH.

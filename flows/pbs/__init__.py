@@ -1,1 +1,1 @@
-"""A Ray cluster over the nodes of a job: what the scripts in deployments/pbs/ need of Python."""
+"""Runs on a PBS cluster: Ray over the nodes of a job, jobs for runs of Prefect, and their servers."""

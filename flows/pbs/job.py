@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -39,10 +38,12 @@ def facts(environment: Mapping[str, str] = os.environ) -> JobFacts:
     known = None if job is None else _qstat(job)
     if known is None:
         return JobFacts({}, walltime, walltime)
-    walltime = walltime if known.walltime is None else seconds(known.walltime)
+    if (text := known.get("Resource_List.walltime")) is not None:
+        walltime = seconds(text)
     # resources_used lags behind by minutes; stime is when the job started.
-    spent = max(seconds(known.used), _since(known.started))
-    return JobFacts(shares(known.exec_vnode), walltime, None if walltime is None else walltime - spent)
+    spent = max(seconds(known.get("resources_used.walltime", "0")), _since(known.get("stime", "")))
+    left = None if walltime is None else walltime - spent
+    return JobFacts(shares(known.get("exec_vnode", "")), walltime, left)
 
 
 def stop_at(facts: JobFacts, now: float) -> float | None:
@@ -70,27 +71,17 @@ def _since(text: str) -> float:
         return 0.0
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What qstat prints of a job."""
+def _qstat(job: str) -> dict[str, str] | None:
+    """The attributes of a job by name; None if qstat does not work here.
 
-    exec_vnode: str
-    started: str
-    used: str
-    walltime: str | None
-
-
-def _qstat(job: str) -> _Known | None:
+    As text: the JSON of some versions is not valid where an attribute has quotes or control characters.
+    """
     try:
-        done = subprocess.run(
-            ["qstat", "-f", "-F", "json", job], capture_output=True, text=True, timeout=QSTAT_SECONDS
-        )
-        found = next(iter(json.loads(done.stdout)["Jobs"].values()))
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, StopIteration):
+        done = subprocess.run(["qstat", "-f", job], capture_output=True, text=True, timeout=QSTAT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    return _Known(
-        exec_vnode=found.get("exec_vnode", ""),
-        started=found.get("stime", ""),
-        used=found.get("resources_used", {}).get("walltime", "0"),
-        walltime=found.get("Resource_List", {}).get("walltime"),
-    )
+    if done.returncode:
+        return None
+    lines = done.stdout.replace("\n\t", "").splitlines()  # long lines are wrapped
+    pairs = (line.strip().partition(" = ") for line in lines)
+    return {name: value for name, equals, value in pairs if equals}

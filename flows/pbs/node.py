@@ -31,7 +31,7 @@ from made_core.errors import MadeError, UserError
 SOCKET_PATH_BYTES = 107  # Linux: sun_path without its terminating NUL
 SESSION = "/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"  # below the temporary folder
 STOP_SECONDS = 4.0  # for Ray, and for the other nodes; PBS gives ten in all
-START_SECONDS = 120.0
+START_SECONDS = 300.0  # a cold shared file system serves Python slowly
 TICK = 0.2
 TMP = "MADE_NODE_TMP"  # folder of this host for Ray's sessions; default /tmp
 DASHBOARD = "MADE_RAY_DASHBOARD"
@@ -190,6 +190,8 @@ class Local:
             "MADE_HOST": self.node,
             "AUTOSCALER_METRIC_PORT": str(first + 10), "DASHBOARD_METRIC_PORT": str(first + 11),
         }  # fmt: skip
+        # PBS sets it to all CPUs of the node. Without it, Ray gives each worker the CPUs of its task.
+        own.pop("OMP_NUM_THREADS", None)
         self._ray = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL)
 
     def wait_until_started(self, stops: Stops) -> None:

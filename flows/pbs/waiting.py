@@ -48,17 +48,17 @@ def wait(folder: ClusterFolder, nodes: Sequence[str], seconds: float) -> None:
     try:
         ray.init(address=head.ray_address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
-        _print_logs(folder, [head.node])
+        print_logs(folder, [head.node])
         raise MadeError(f"Ray's head at {head.ray_address} does not answer: {error}") from None
     try:
         seen: set[str] = set()
         while len(alive := _alive()) < len(nodes):
             connected = {head.node, *control.status((head.address, head.desk_port), folder.token)}
             seen |= connected
-            gone = sorted(seen - connected) or [n for n in nodes if _has_failed(folder, n, connected)]
+            gone = sorted(seen - connected) or [n for n in nodes if has_failed(folder, n, connected)]
             if gone or time.monotonic() > end:
                 missing = gone or sorted(set(nodes) - connected) or list(nodes)
-                _print_logs(folder, missing)
+                print_logs(folder, missing)
                 why = "ended early" if gone else f"not alive after {seconds:g} s"
                 raise MadeError(f"{len(alive)} of {len(nodes)} nodes are alive; {why}: {', '.join(missing)}")
             time.sleep(TICK)
@@ -79,12 +79,13 @@ def _alive() -> list[Alive]:
     ]  # fmt: skip
 
 
-def _has_failed(folder: ClusterFolder, node: str, connected: set[str]) -> bool:
+def has_failed(folder: ClusterFolder, node: str, connected: set[str]) -> bool:
     """Whether the command that reached a node has ended, which the launcher marks with a file."""
     return node not in connected and folder.log(node).with_suffix(".ended").exists()
 
 
-def _print_logs(folder: ClusterFolder, nodes: Sequence[str]) -> None:
+def print_logs(folder: ClusterFolder, nodes: Sequence[str]) -> None:
+    """Prints the ends of the nodes' logs on stderr."""
     for node in nodes:
         log = folder.log(node)
         text = log.read_text(errors="replace") if log.exists() else ""

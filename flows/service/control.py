@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.service import ports, processes, state
-from flows.service.programs import POSTGRES
+from flows.service.programs import POSTGRES, WORKER
 from flows.service.state import LOOPBACK, Config, Given, Phase, Processes
+from flows.service.supervisor import LEFT_SECONDS, end_runs
 from made_core.errors import MadeError, UserError
 from made_core.ledger import postgres
 from made_core.settings import settings
@@ -41,6 +42,11 @@ def up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> C
         UserError: the service is up with other settings, or cannot listen there.
         NotStarted: a process does not start; the message has the end of its log.
     """
+    with state.locked("up"):  # a second one waits for the first
+        return _up(listen, runs, worker, say)
+
+
+def _up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> Config:
     known = state.config()
     if known is not None and state.is_up():
         _refuse_changes(known, listen, runs, worker)
@@ -67,6 +73,8 @@ def down(say: Say) -> bool:
         state.forget_processes()
         return False
     if found is not None and found.supervisor.is_alive:
+        if processes.runs(config.id):
+            say("ending the runs in progress, which resume when they are started again with the same recipe")
         found.supervisor.signal(signal.SIGTERM)
         if not processes.wait(found.supervisor, DOWN_SECONDS):
             raise NotStarted(
@@ -74,17 +82,23 @@ def down(say: Say) -> bool:
                 f"see {state.log_path('supervisor')}"
             )
     # What a killed supervisor left. Nothing, after one that ended by itself.
-    for child in reversed(found.children if found else []):
+    children = list(reversed(found.children)) if found else []
+    end_runs(config, next((c.process for c in children if c.name == WORKER), None))
+    for child in children:
         if child.name != POSTGRES and child.process is not None:
-            processes.end(child.process, DOWN_SECONDS / 5)
-    for left in processes.marked(config.id):
-        processes.end(left, DOWN_SECONDS / 10)
+            processes.end(child.process, LEFT_SECONDS)
+    processes.end_all([process for process, _ in processes.marked(config.id)], LEFT_SECONDS)
     if config.has_postgres:
         with postgres.embedded(settings().home_path):
             pass  # the last to leave ends the server
     state.forget_processes()
     for name, process in running:
-        say(f"{'still running' if process.is_alive else 'ended'}: {name}, process {process.pid}")
+        if not process.is_alive:
+            say(f"ended: {name}, process {process.pid}")
+        elif name == POSTGRES:
+            say(f"still running: {name}, process {process.pid}, until the made command that uses it ends")
+        else:
+            say(f"still running: {name}, process {process.pid}")
     return True
 
 
@@ -185,10 +199,10 @@ def _wait(config: Config, spawned: subprocess.Popen[bytes] | None, say: Say) -> 
                     told.add(child.name)
                     say(f"{child.name}: {child.phase.value}")
                 if child.restarts >= ATTEMPTS and child.phase is Phase.WAITING:
+                    say(_tail(state.log_path(child.name), LOG_LINES))
                     raise NotStarted(
-                        f"{child.name} {child.message}, {child.restarts} times. The end of its log, "
-                        f"{state.log_path(child.name)}:\n{_tail(state.log_path(child.name), LOG_LINES)}\n"
-                        "The supervisor keeps trying; `made down` ends it."
+                        f"{child.name} {child.message}, {child.restarts} times; above is the end of its log "
+                        f"{state.log_path(child.name)}. The supervisor keeps trying; `made down` ends it."
                     )
             if found.are_ready:
                 return
@@ -205,8 +219,7 @@ def _listed(config: Config, found: Processes | None) -> list[tuple[str, processe
     server = None if pid is None else processes.identify(pid)
     if server is not None and server not in [p for _, p in listed]:
         listed.append((POSTGRES, server))
-    known = {process for _, process in listed}
-    listed += [("of a run", p) for p in processes.marked(config.id) if p not in known]
+    listed += [(f"flow run {run}", p) for run, p in processes.runs(config.id).items()]
     return [(name, process) for name, process in listed if process.is_alive]
 
 

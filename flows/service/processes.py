@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 POLL_SECONDS = 0.1
 KILL_SECONDS = 10.0  # for the kernel to end a process after SIGKILL
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's processes
 MARK = "MADE_SERVICE"  # in the environment of every process of a service: the service's id
 
 
@@ -59,6 +60,7 @@ def wait(process: Identity, seconds: float) -> bool:
 def end(process: Identity, seconds: float) -> bool:
     """Ends a process: SIGTERM, and SIGKILL after `seconds`. Returns whether SIGTERM was enough."""
     process.signal(signal.SIGTERM)
+    process.signal(signal.SIGCONT)  # it may have been stopped
     if wait(process, seconds):
         return True
     process.signal(signal.SIGKILL)
@@ -66,18 +68,40 @@ def end(process: Identity, seconds: float) -> bool:
     return False
 
 
-def marked(mark: str) -> Iterator[Identity]:
-    """This user's running processes that inherited the environment of the service `mark`."""
-    wanted = f"{MARK}={mark}".encode()
+def end_all(every: Sequence[Identity], seconds: float) -> None:
+    """Ends processes: SIGTERM to all of them, and SIGKILL to those that run `seconds` later."""
+    for process in every:
+        process.signal(signal.SIGTERM)
+    until = time.monotonic() + seconds
+    for process in every:
+        if not wait(process, max(0.0, until - time.monotonic())):
+            process.signal(signal.SIGKILL)
+            wait(process, KILL_SECONDS)
+
+
+def marked(mark: str) -> Iterator[tuple[Identity, dict[str, str]]]:
+    """This user's running processes that inherited the environment of the service `mark`, and theirs."""
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal() or int(folder.name) == os.getpid():
             continue
         try:
-            variables = (folder / "environ").read_bytes().split(b"\0")
+            text = (folder / "environ").read_text(encoding="utf-8", errors="replace")
         except OSError:  # ended meanwhile, or another user's
             continue
-        if wanted in variables and (found := identify(int(folder.name))) is not None:
-            yield found
+        variables = dict(line.partition("=")[::2] for line in text.split("\0"))
+        if variables.get(MARK) == mark and (found := identify(int(folder.name))) is not None:
+            yield found, variables
+
+
+def runs(mark: str) -> dict[str, Identity]:
+    """The processes of flow runs of the service `mark`, by the id of the flow run."""
+    found: dict[str, Identity] = {}
+    for process, variables in marked(mark):
+        run = variables.get(FLOW_RUN)
+        # Ray's processes inherit the id too, and are younger than the flow's.
+        if run and (run not in found or process.started < found[run].started):
+            found[run] = process
+    return found
 
 
 @cache

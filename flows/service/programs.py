@@ -16,7 +16,7 @@ from datetime import datetime
 import httpx
 
 from flows.service.processes import MARK
-from flows.service.state import Config
+from flows.service.state import LOOPBACK, Config
 from made_core.settings import settings
 
 ANSWER_SECONDS = 5.0
@@ -88,16 +88,13 @@ def _server(config: Config, base: Mapping[str, str]) -> Program:
 
 def _front_door(config: Config, clients: Mapping[str, str]) -> Program:
     variables = {**clients, "MADE_FRONT_DOOR_PORT": str(config.ports.front_door)}
-    return Program(
-        FRONT_DOOR, _python(FRONT_DOOR_MODULE), variables, lambda _: _accepts(config.ports.front_door)
-    )
+    host = os.environ.get("MADE_FRONT_DOOR_HOST") or LOOPBACK
+    health = f"http://{host}:{config.ports.front_door}/health"
+    return Program(FRONT_DOOR, _python(FRONT_DOOR_MODULE), variables, lambda _: _answers(health))
 
 
 def _worker(config: Config, clients: Mapping[str, str]) -> Program:
-    command = _python(
-        "prefect", "worker", "start", "--pool", "made", "--name", worker_name(), "--limit", str(config.runs),
-        "--install-policy", "never",
-    )  # fmt: skip
+    command = _python("flows.service.worker", worker_name(), str(config.runs))
 
     def is_ready(since: float) -> bool:
         reply = httpx.post(
@@ -108,8 +105,7 @@ def _worker(config: Config, clients: Mapping[str, str]) -> Program:
         heard = [w["last_heartbeat_time"] for w in reply.json() if w["name"] == worker_name()]
         return any(datetime.fromisoformat(t.replace("Z", "+00:00")).timestamp() > since for t in heard)
 
-    # A run that it ends gets half a minute to record how it ended.
-    return Program(WORKER, command, clients, is_ready, stop_seconds=60.0)
+    return Program(WORKER, command, clients, is_ready, stop_seconds=30.0)
 
 
 def _python(module: str, *args: str) -> tuple[str, ...]:
@@ -137,8 +133,3 @@ def _never(_: float) -> bool:
 
 def _answers(url: str) -> bool:
     return httpx.get(url, timeout=ANSWER_SECONDS).is_success
-
-
-def _accepts(port: int) -> bool:
-    with socket.create_connection(("127.0.0.1", port), ANSWER_SECONDS):
-        return True

@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyOptions
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 POOL = "made"
-# Prefect would copy the worker's folder for each run. The flows are in the installed package instead, and
-# `/` exists on every machine and is never removed.
-PULL = [{"prefect.deployments.steps.set_working_directory": {"directory": "/"}}]
-# prefect.yaml says the same; a test compares what the two register.
-DEPLOYMENTS = {
-    "curate": (
-        "flows.curate.curate",
-        "Curate a data set. `recipe` needs `sources` and `output`; every other field has a default.",
-    ),
-    "retry": (
-        "flows.retry.retry",
-        "Retry the failed shards of a run after the cause is fixed. `run_id` is the run; `names` are ids of "
-        "failed shards, by default all.",
-    ),
-}
+PREFECT_YAML = Path(__file__).parents[2] / "prefect.yaml"  # in a checkout, and beside an installed package
 
 
 def template() -> dict[str, Any]:
@@ -42,16 +32,48 @@ def register_pool(client: SyncPrefectClient, runs: int) -> None:
     client.create_work_pool(pool, overwrite=True)
 
 
-def register_deployments(client: SyncPrefectClient) -> None:
-    """Creates or updates the deployments, with the parameters of the installed flows."""
-    for name, (entrypoint, description) in DEPLOYMENTS.items():
-        flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
+def ensure_pool(client: SyncPrefectClient, name: str, kind: str, job_template: dict[str, Any]) -> None:
+    """Creates the pool, or leaves it as its owner has set it up."""
+    try:
+        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=job_template))
+    except ObjectAlreadyExists:
+        return
+
+
+def parameters(flow: Flow[..., Any]) -> dict[str, Any]:
+    """The JSON schema of a flow's parameters. The API refuses others; after `prefect deploy` it does not."""
+    return {**parameter_schema(flow).model_dump(exclude_unset=True), "additionalProperties": False}
+
+
+def register_deployments(client: SyncPrefectClient, pool: str | None = None, suffix: str = "") -> None:
+    """Creates or updates the deployments of prefect.yaml, with the parameters of the installed flows.
+
+    What `prefect deploy --all` does, without its prompts and from any folder.
+
+    Args:
+        pool: another work pool than prefect.yaml names.
+        suffix: of the names of deployments in another pool.
+    """
+    listed = yaml.safe_load(PREFECT_YAML.read_text(encoding="utf-8"))
+    for wanted in listed["deployments"]:
+        flow: Flow[..., Any] = load_flow_from_entrypoint(wanted["entrypoint"])
+        limit, options = _concurrency(wanted.get("concurrency_limit"))
         client.create_deployment(
-            client.create_flow_from_name(flow.name), name,
-            entrypoint=entrypoint, description=description, version=flow.version, work_pool_name=POOL,
-            pull_steps=PULL, parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+            client.create_flow_from_name(flow.name), wanted["name"] + suffix,
+            entrypoint=wanted["entrypoint"], description=wanted["description"], version=flow.version,
+            work_pool_name=pool or wanted["work_pool"]["name"], pull_steps=listed["pull"],
+            concurrency_limit=limit, concurrency_options=options,
+            parameter_openapi_schema=parameters(flow),
             enforce_parameter_schema=True,
         )  # fmt: skip
+
+
+def _concurrency(wanted: int | dict[str, Any] | None) -> tuple[int | None, ConcurrencyOptions | None]:
+    """The two arguments that Prefect's `concurrency_limit` of a deployment becomes."""
+    if isinstance(wanted, dict):
+        config = ConcurrencyLimitConfig(**wanted)
+        return config.limit, ConcurrencyOptions(collision_strategy=config.collision_strategy)
+    return wanted, None
 
 
 def main() -> None:

@@ -93,6 +93,11 @@ class Config(BaseModel):
             return self.given.prefect_api_url.rstrip("/").removesuffix("/api")
         return f"http://{_in_url(self.host)}:{self.ports.prefect}"
 
+    @property
+    def front_door_url(self) -> str:
+        """Where the front door listens: on loopback, whatever the others do."""
+        return f"http://{LOOPBACK}:{self.ports.front_door}"
+
     def environment(self) -> dict[str, str]:
         """The variables with which another process meets the service's servers."""
         found = {"MADE_DATABASE_URL": self.database_url, "PREFECT_API_URL": self.prefect_api_url}
@@ -170,6 +175,15 @@ def save_processes(new: Processes) -> None:
 def forget_processes() -> None:
     """Records that no process is left."""
     (folder() / "processes.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Only one process at a time is inside, for each name."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder() / f"{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

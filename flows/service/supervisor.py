@@ -18,8 +18,8 @@ from contextlib import contextmanager
 import httpx
 
 from flows.service import processes, state
-from flows.service.processes import Identity
-from flows.service.programs import POSTGRES, Program, programs
+from flows.service.processes import FLOW_RUN, Identity
+from flows.service.programs import POSTGRES, WORKER, Program, programs
 from flows.service.state import Child, Config, Phase, Processes
 from made_core.errors import DatabaseError, MadeError
 from made_core.ledger import postgres, postgres_tcp
@@ -31,7 +31,9 @@ log = logging.getLogger("made.supervisor")
 TICK_SECONDS = 0.3
 LONGEST_PAUSE = 60.0  # seconds before a program that ends again and again is started again
 STABLE_SECONDS = 60.0  # after so long, an end counts as the first again
-LEFT_SECONDS = 15.0  # for processes of runs that outlived their worker
+LOG_BYTES = 64 << 20  # of a log that is kept as `.log.1` when its program starts again
+RUN_SECONDS = 60.0  # for a run to record that it was ended
+LEFT_SECONDS = 15.0  # for what it leaves, such as Ray's processes
 
 
 class Supervisor:
@@ -69,7 +71,10 @@ class Supervisor:
             with self._postgres():
                 try:
                     while not self._stop.is_set():
-                        self._step()
+                        try:
+                            self._step()
+                        except Exception:  # a full disk, for example, must not end the service
+                            log.exception("trying again")
                         self._stop.wait(TICK_SECONDS)
                 finally:
                     self._end()  # while they still have their database
@@ -153,6 +158,8 @@ class Supervisor:
     def _start(self, program: Program, child: Child) -> None:
         path = state.log_path(program.name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
         with path.open("ab") as output:
             spawned = subprocess.Popen(
                 program.command, env=program.environment(), cwd=state.folder(), stdin=subprocess.DEVNULL,
@@ -178,14 +185,13 @@ class Supervisor:
         return known.model_copy(update={"phase": Phase.STARTING})
 
     def _end(self) -> None:
+        """Ends the runs, which need all the others, then the programs in reverse order."""
+        end_runs(self._config, next((c.process for c in self._record.children if c.name == WORKER), None))
         for program in reversed(self._programs):
             child = self._child(program.name)
             if child.process is not None:
                 by_itself = processes.end(child.process, program.stop_seconds)
                 log.info("%s %s", program.name, "ended" if by_itself else "was killed")
-        for left in _left(self._config):
-            log.warning("ending process %d, which a run left", left.pid)
-            processes.end(left, LEFT_SECONDS)
 
     def _child(self, name: str) -> Child:
         return next(child for child in self._record.children if child.name == name)
@@ -194,8 +200,21 @@ class Supervisor:
         state.save_processes(self._record)
 
 
-def _left(config: Config) -> list[Identity]:
-    return sorted(processes.marked(config.id), key=lambda p: p.started, reverse=True)
+def end_runs(config: Config, worker: Identity | None) -> None:
+    """Ends the flow runs, which record that, and then what they left. Stops the worker, to be ended next.
+
+    A worker that ends kills its runs before they have recorded anything; one at work would start others.
+    """
+    if worker is not None:
+        worker.signal(signal.SIGSTOP)
+    flows = processes.runs(config.id)
+    for run, process in flows.items():
+        log.info("ending flow run %s, process %d", run, process.pid)
+    processes.end_all(list(flows.values()), RUN_SECONDS)
+    left = [process for process, variables in processes.marked(config.id) if FLOW_RUN in variables]
+    if left:
+        log.info("ending processes that runs left: %s", ", ".join(str(p.pid) for p in left))
+    processes.end_all(left, LEFT_SECONDS)
 
 
 def _how(code: int) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.service import state
+from flows.service.programs import FRONT_DOOR
 from flows.service.state import Child, Phase
 
 
@@ -27,7 +28,7 @@ def show(as_json: bool) -> bool:
         print(json.dumps({"up": is_up, "ready": ready, "ui": url, "processes": rows}, indent=2))
         return ready
     console = Console()
-    if config is None or found is None:
+    if config is None or found is None or not (is_up or any(c.process for c in children)):
         console.print("the service is not up: start it with `made up`")
         return False
     if not is_up:
@@ -43,9 +44,12 @@ def show(as_json: bool) -> bool:
             c.name, c.phase.value, str(c.process.pid) if c.process else "", str(c.restarts), c.message
         )
     console.print(table)
-    console.print(
-        f"UI {config.prefect_url}   logs {state.folder() / 'logs'}", soft_wrap=True, highlight=False
-    )
+    lines = [f"UI: {config.prefect_url}", f"logs: {state.folder() / 'logs'}"]
+    if any(child.name == FRONT_DOOR for child in children):
+        lines.insert(1, f"front door: {config.front_door_url}")
+    if not config.worker:
+        lines.append("no worker: started with --no-worker")
+    console.print("\n".join(lines), soft_wrap=True, highlight=False)
     return ready
 
 

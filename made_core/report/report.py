@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
+from PIL import Image
+
 from made_core.errors import BadImage
 from made_core.filters import FILTERS, by_name
 from made_core.ingest import decode
@@ -55,7 +57,7 @@ def thumbnail(data: bytes, side: int = 160) -> bytes | None:
     None if `data` is not an image, is damaged, or has more than MAX_PIXELS pixels.
     """
     try:
-        image = decode.decode(data, MAX_PIXELS)
+        image = Image.fromarray(decode.decode(data, MAX_PIXELS))
     except BadImage:
         return None
     image.thumbnail((side, side))

@@ -37,7 +37,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         settings.cache_clear()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def elsewhere(servers: str) -> dict[str, str]:
     """The environment of a process that uses the session's servers and Ray."""
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -24,10 +23,10 @@ from made_core.recipe import Work
 from tests.support.pbs.request import complete, parse
 
 
-def qstat(folder: Path, **values: object) -> dict[str, str]:
+def qstat(folder: Path, text: str) -> dict[str, str]:
     """An environment in which qstat prints a job."""
-    (folder / "jobs.json").write_text(json.dumps({"Jobs": {"7.pbs": values}}))
-    (folder / "qstat").write_text(f"#!/bin/sh\ncat {folder}/jobs.json\n")
+    (folder / "job.txt").write_text(text)
+    (folder / "qstat").write_text(f"#!/bin/sh\ncat {folder}/job.txt\n")
     (folder / "qstat").chmod(0o755)
     return {"PBS_JOBID": "7.pbs", "PATH": f"{folder}:{os.environ['PATH']}"}
 
@@ -35,9 +34,10 @@ def qstat(folder: Path, **values: object) -> dict[str, str]:
 def test_facts_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.asctime(time.localtime(time.time() - 600))
     environment = qstat(
-        tmp_path, exec_vnode="(n1:ncpus=24:ngpus=4)", stime=started,
-        Resource_List={"walltime": "01:00:00"}, resources_used={"walltime": "00:02:00"},
-    )  # fmt: skip
+        tmp_path,
+        "Job Id: 7.pbs\n    exec_vnode = (n1:ncpus=24:\n\tngpus=4)\n    resources_used.walltime = 00:02:00\n"
+        f"    Resource_List.walltime = 01:00:00\n    stime = {started}\n    Variable_List = A=walltime = 3\n",
+    )
     monkeypatch.setenv("PATH", environment["PATH"])
     facts = job.facts(environment)
     assert facts.shares == {"n1": Share(24, 4)} and facts.walltime == 3600
@@ -90,7 +90,7 @@ def test_a_select_that_passes_has_no_blank_and_no_line_break(text: str) -> None:
 
 
 def test_shellcheck_is_clean() -> None:
-    scripts = [p for p in SCRIPTS.rglob("*") if p.suffix in (".sh", ".pbs")]
+    scripts = [p for p in SCRIPTS.parent.rglob("*") if p.suffix in (".sh", ".pbs")]
     scripts.append(SCRIPTS.parents[1] / ".ci" / "run")
     assert len(scripts) >= 4
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.pbs import control
+from flows.pbs import control, waiting
 from flows.pbs.cluster import Head, prepare
 from flows.pbs.control import Desk, Line
 from flows.pbs.janitor import marked
@@ -111,3 +111,17 @@ def test_a_path_with_a_blank_is_refused(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(UserError, match="contains a blank"):
         prepare(path, {}, {})
+
+
+def test_the_log_of_a_node_that_failed_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cluster"
+    path.mkdir()
+    folder = prepare(path, {}, {})
+    assert not waiting.has_failed(folder, "n2", set())
+    folder.log("n2").write_text("".join(f"line {n}\n" for n in range(100)) + "no such network interface\n")
+    folder.log("n2").with_suffix(".ended").touch()
+    assert waiting.has_failed(folder, "n2", {"n1"}) and not waiting.has_failed(folder, "n2", {"n2"})
+    waiting.print_logs(folder, ["n2", "n3"])
+    printed = capsys.readouterr().err
+    assert "---- n2: " in printed and "no such network interface" in printed and "line 3\n" not in printed
+    assert "---- n3: " in printed and "was the node reached?" in printed

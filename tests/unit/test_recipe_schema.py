@@ -50,10 +50,11 @@ NUMERIC = {
 
 @cache
 def deployed_schema() -> dict[str, Any]:
-    """The schema of the parameters of `made/curate`, as `prefect deploy` takes it from the flow."""
+    """The schema of the parameters of `made/curate`, as `made up` registers it."""
     from flows.curate import curate
+    from flows.service import register
 
-    return parameter_schema(curate).model_dump_for_openapi()
+    return register.parameters(curate)
 
 
 def accepted(parameters: dict[str, Any]) -> bool:
@@ -100,6 +101,12 @@ def test_the_parameters_of_the_flow() -> None:
     assert list(parameter_schema(retry).properties) == ["run_id", "names"]
     for flow in (curate, retry):
         assert all(p["description"].endswith(".") for p in parameter_schema(flow).properties.values())
+
+
+def test_an_unknown_parameter_is_refused_by_name() -> None:
+    assert accepted({"recipe": VALID})
+    with pytest.raises(ValidationError, match="'quiet' was unexpected"):
+        validate({"recipe": VALID, "quiet": True}, deployed_schema(), raise_on_error=True)
 
 
 @pytest.mark.parametrize("name", NUMERIC)

@@ -68,7 +68,8 @@ def test_a_process_that_ignores_sigterm_is_killed() -> None:
 def test_processes_are_found_by_their_mark() -> None:
     child, found = started(SLEEP, **{MARK: "one"})
     with child:
-        assert list(processes.marked("one")) == [found]
+        assert [process for process, _ in processes.marked("one")] == [found]
+        assert processes.runs("one") == {}
         assert list(processes.marked("two")) == []
         child.kill()
 

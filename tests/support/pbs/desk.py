@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from made_core.ledger.ledger import Ledger
 from made_core.stages import BY_NAME
-from tests.support.pbs.jobs import FINISHED, Job, load
+from tests.support.pbs.jobs import FINISHED, Job, every, load, save
 from tests.support.pbs.site import ROOT, Site
 
 SCRIPTS = ROOT / "deployments" / "pbs"
-SECONDS = 400  # for a job on a busy machine; 40 on a quiet one
+SECONDS = 1800  # for a job; one ends within minutes even on a busy machine
 
 
 class Desk:
@@ -41,6 +44,28 @@ class Desk:
         )  # fmt: skip
         return done.stdout.strip()
 
+    def interactive(self, *options: str, typed: str) -> tuple[Path, str]:
+        """Runs qsub -I and types into its terminal; returns a file with what it shows, and the job."""
+        screen = self.work / "screen.txt"
+        master, slave = pty.openpty()
+        given = ",".join(f"{name}={value}" for name, value in self._variables.items())
+        subprocess.Popen(
+            ["qsub", "-I", "-l", "place=scatter", "-v", given, *options], cwd=self.work, env=self.env,
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+
+        def record() -> None:
+            with screen.open("ab", buffering=0) as file, suppress(OSError):  # until the terminal is closed
+                while chunk := os.read(master, 4096):
+                    file.write(chunk)
+            os.close(master)
+
+        threading.Thread(target=record, daemon=True).start()
+        os.write(master, typed.encode())
+        until(lambda: screen.exists() and " ready" in screen.read_text(), screen)
+        return screen, screen.read_text().partition("qsub: job ")[2].split()[0]
+
     def curate(self, *options: str, arguments: list[object], **variables: object) -> str:
         """Submits curate.pbs with arguments of `made curate`; returns the job's id."""
         file = self.work / f"arguments-{time.time_ns()}.txt"
@@ -51,6 +76,21 @@ class Desk:
     def delete(self, job: str) -> None:
         """Runs qdel."""
         subprocess.run(["qdel", job], env=self.env, check=True)
+
+    def set_walltime(self, job: str, seconds: float) -> None:
+        """As an operator's qalter."""
+        with self.site.locked():
+            known = self.job(job)
+            known.walltime = seconds
+            save(self.site, known)
+
+    def clear(self) -> None:
+        """Ends all jobs."""
+        for job in every(self.site):
+            if job.state != FINISHED:
+                self.delete(job.id)
+                self.wait(job.id)
+        until(lambda: not self.left(), seconds=60)
 
     def job(self, job: str) -> Job:
         """The record of a job."""

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     elif "-f" in options:
         for job in shown:
             print(f"Job Id: {job.id}")
-            print("".join(f"    {name} = {value}\n" for name, value in _full(job).items()))
+            print("\n".join(_wrapped(line) for line in _lines(_full(job))) + "\n")
     elif shown:
         print("Job id            Name             User              Time Use S Queue")
         print("----------------  ---------------- ----------------  -------- - -----")
@@ -50,6 +50,24 @@ def main(arguments: list[str]) -> int:
             user = job.owner.partition("@")[0]
             print(f"{job.id:16.16}  {job.name:16.16} {user:16.16}  {_used(job):>8} {job.state} {job.queue}")
     return result
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, value in values.items():
+        if name == "Variable_List":
+            lines.append(f"{name} = {','.join(f'{n}={v}' for n, v in value.items())}")
+        elif isinstance(value, dict):
+            lines += [f"{name}.{inner} = {v}" for inner, v in value.items()]
+        else:
+            lines.append(f"{name} = {value}")
+    return lines
+
+
+def _wrapped(line: str) -> str:
+    """Long lines go on after a tab."""
+    parts = [line[i : i + 74] for i in range(0, len(line), 74)]
+    return "    " + "\n\t".join(parts)
 
 
 def _used(job: Job) -> str:

@@ -1,0 +1,177 @@
+"""Embedding with one and two single-threaded workers on two hosts, against as many bare models.
+
+    python -m benchmarks.scaling --images 512 --rounds 3
+
+The hosts are two Ray nodes of one CPU each, on addresses of their own. The runs are whole runs of `made
+curate`, whose embed stage is timed by the ledger, from the first claim to the last result. A bare model is a
+process that does nothing but the model's forward pass on one thread. Each round measures one and two of both
+in turn. Goal: made's speed-up is at least 0.97 of the bare models'. On a machine with other work the bare
+models do not double either, so the ratio holds there too, with more noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.postgres import embedded
+from made_core.output import summary as summaries
+from made_core.sample.write import write_sample
+from made_core.stages import EMBED
+from tests.chaos.cluster import Cluster, Prefect, environment, wait_for
+
+GOAL = 0.97
+IMAGES_PER_SHARD, BATCH = 16, 8
+MODEL = "ViT-B-32"
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Round:
+    """Images per second, by number of workers."""
+
+    ours: tuple[float, float]
+    bare: tuple[float, float]
+    busy: tuple[float, float]  # share of the workers' time in which they had a unit
+
+    @property
+    def ratio(self) -> float:
+        """made's speed-up by the second worker, over the bare models'."""
+        return (self.ours[1] / self.ours[0]) / (self.bare[1] / self.bare[0])
+
+
+def bare(images: int) -> None:
+    """One bare model: says that it is ready, waits for a line, and prints its images per second."""
+    import torch
+
+    from made_core import recipe
+    from made_core.embed import encoder
+
+    torch.set_num_threads(1)
+    part = encoder.resolve(recipe.Encoder(model=MODEL, device="cpu", batch_size=BATCH))
+    loaded = encoder.load(part)
+    pixels = torch.rand(BATCH, 3, loaded.encoding.image_size, loaded.encoding.image_size)
+    with torch.inference_mode():
+        loaded.forward(pixels)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        began = time.monotonic()
+        for _ in range(images // BATCH):
+            loaded.forward(pixels)
+    print(images // BATCH * BATCH / (time.monotonic() - began), flush=True)
+
+
+def bare_rate(processes: int, images: int) -> float:
+    """Images per second of several bare models together."""
+    command = [sys.executable, "-m", "benchmarks.scaling", "--bare", str(images // processes)]
+    started = [
+        subprocess.Popen(command, env={**os.environ, **THREADS}, stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(processes)
+    ]  # fmt: skip
+    for process in started:
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError("a bare model did not start")
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return sum(float(process.communicate()[0]) for process in started)
+
+
+def our_rate(folder: Path, shards: Path, workers: int, url: str, api: str) -> tuple[float, float]:
+    """Images per second of a run's embed stage, and the share of the time in which its workers had a unit."""
+    folder.mkdir()
+    shared = {**environment(folder, folder / "scratch", url, api), **THREADS}
+    (folder / "scratch").mkdir()
+    cluster = Cluster(folder, shared)
+    cluster.nodes = cluster.nodes[:workers]
+    command = [
+        str(Path(sys.executable).with_name("made")), "curate",
+        "--source", str(shards), "--output", f"{folder}/out",
+        "--set", f"encoder.model={MODEL}", "--set", f"encoder.batch_size={BATCH}", "--set", "audit.queries=0",
+        "--set", "work.shards_per_task=4",
+    ]  # fmt: skip
+    try:
+        cluster.start()
+        done = subprocess.run(
+            command, env={**cluster.environment, "MADE_RAY_ADDRESS": cluster.address},
+            capture_output=True, text=True,
+        )  # fmt: skip
+    finally:
+        cluster.stop()
+    if done.returncode:
+        raise RuntimeError(f"made curate failed: {done.stderr[-2000:]}")
+    found = summaries.read(f"{folder}/out")
+    assert found is not None
+    with closing(Ledger.open(url)) as ledger:
+        stage = next(s for s in ledger.progress.of(found.run) if s.stage == EMBED.name)
+        units = ledger.progress.slowest(found.run, 100_000)
+    assert stage.started_at is not None and stage.finished_at is not None
+    span = (stage.finished_at - stage.started_at).total_seconds()
+    worked = sum(u.seconds or 0 for u in units if u.stage == EMBED.name)
+    return stage.tally.samples / span, worked / (workers * span)
+
+
+def measure(images: int, rounds: int) -> list[Round]:
+    """The rounds, printed as they end."""
+    results = []
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        write_sample(folder / "sample", samples=images, shards=images // IMAGES_PER_SHARD, seed=0)
+        url = stack.enter_context(embedded(folder / "home"))
+        prefect = Prefect(folder)
+        prefect.start()
+        stack.callback(prefect.server.kill)
+        wait_for(prefect.answers, 180, "Prefect's server")
+        print(f"{'round':>5} {'bare 1':>7} {'bare 2':>7} {'made 1':>7} {'made 2':>7} {'speed-ups':>11} "
+              f"{'ratio':>6} {'busy 1':>6} {'busy 2':>6}  images/s")  # fmt: skip
+        for number in range(rounds):
+            ours, alone, busy = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
+            for workers in (1, 2):
+                alone[workers - 1] = bare_rate(workers, images)
+                place = folder / f"{number}-{workers}"
+                ours[workers - 1], busy[workers - 1] = our_rate(
+                    place, folder / "sample" / "shards", workers, url, prefect.url
+                )
+            r = Round((ours[0], ours[1]), (alone[0], alone[1]), (busy[0], busy[1]))
+            results.append(r)
+            print(f"{number:>5} {r.bare[0]:>7.2f} {r.bare[1]:>7.2f} {r.ours[0]:>7.2f} {r.ours[1]:>7.2f} "
+                  f"{r.bare[1] / r.bare[0]:>5.2f} {r.ours[1] / r.ours[0]:>5.2f} {r.ratio:>6.3f} "
+                  f"{r.busy[0]:>6.3f} {r.busy[1]:>6.3f}", flush=True)  # fmt: skip
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=512, help="a multiple of 32")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.bare:
+        bare(args.bare)
+        return 0
+    results = measure(args.images, args.rounds)
+    ratio = statistics.median(r.ratio for r in results)
+    passed = ratio >= GOAL
+    print(f"made's speed-up over the bare models', median of {len(results)}: {ratio:.3f} (goal >= {GOAL})")
+    print(json.dumps({"benchmark": "scaling", "model": MODEL, "images": args.images, "ratio": round(ratio, 4),
+                      "rounds": [asdict(r) for r in results], "passed": passed}))  # fmt: skip
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""PBS's commands: qsub submits a job, qstat shows it, qdel deletes it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, Field
+
+from made_core.errors import BatchError
+
+SECONDS = 60  # for one command: a busy server answers after tens of seconds
+UNKNOWN = re.compile(r"unknown job|job has finished", re.IGNORECASE)
+WALLTIME_EXCEEDED = -29  # OpenPBS: JOB_EXEC_KILL_WALLTIME
+TERMINATED = 91  # OpenPBS's substate of a job that qdel deleted; 92 is success, 93 failure
+TERMINATED_SHELL = 143  # 128 + SIGTERM: what the job's script exits with when PBS ends it
+SIGNALLED = 256  # an exit status above this: killed by the signal (status - 256)
+
+
+class Phase(Enum):
+    """Where a job is, of PBS's more numerous states."""
+
+    WAITING = "waiting"  # queued, held, waiting for its time, being moved
+    RUNNING = "running"  # running, suspended or exiting
+    ENDED = "ended"  # finished, or no longer known to PBS
+
+
+class Cause(Enum):
+    """Why a job ended."""
+
+    WALLTIME = "walltime"
+    DELETED = "deleted"
+    EXIT = "exit"  # by itself
+    UNKNOWN = "unknown"  # PBS keeps no history of ended jobs
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as PBS shows it."""
+
+    id: str
+    phase: Phase
+    cause: Cause | None = None  # of an ended job
+    exit_status: int | None = None
+    comment: str = ""  # such as why it is still queued
+    left: float | None = None  # seconds of its walltime, of a running job
+
+    @classmethod
+    def of(cls, job_id: str, shown: _Shown) -> Job:
+        """A job from what `qstat -f` shows of it."""
+        letter = shown.job_state
+        phase = Phase.ENDED if letter in "FX" else Phase.RUNNING if letter in "RESUB" else Phase.WAITING
+        cause = shown.cause() if phase is Phase.ENDED else None
+        left = shown.left(time.time()) if phase is Phase.RUNNING else None
+        return cls(job_id, phase, cause, shown.exit_status, shown.comment, left)
+
+
+class _Times(BaseModel):
+    walltime: str = ""
+
+
+class _Shown(BaseModel):
+    """The attributes of a job that are used here."""
+
+    job_state: str
+    substate: int | None = None
+    exit_status: int | None = Field(None, alias="Exit_status")
+    comment: str = ""
+    stime: str = ""
+    limits: _Times = Field(_Times(), alias="Resource_List")
+    used: _Times = Field(_Times(), alias="resources_used")
+
+    def left(self, now: float) -> float | None:
+        """Seconds of the walltime that are left; None: no limit. `resources_used` is minutes behind."""
+        limit = seconds(self.limits.walltime)
+        if limit is None or not self.stime:
+            return None
+        return limit - (now - time.mktime(time.strptime(self.stime)))
+
+    def cause(self) -> Cause:
+        """Why the job, which has ended, did."""
+        code, used, limit = self.exit_status, seconds(self.used.walltime), seconds(self.limits.walltime)
+        if code == WALLTIME_EXCEEDED:
+            return Cause.WALLTIME
+        if self.substate == TERMINATED or code is None:
+            return Cause.DELETED
+        if code < SIGNALLED and code != TERMINATED_SHELL:
+            return Cause.EXIT
+        return Cause.WALLTIME if used is not None and limit is not None and used >= limit else Cause.DELETED
+
+
+def submit(script: Path, record: Path) -> str:
+    """Submits a job script and returns the job's id, which qsub itself also writes to `record`.
+
+    Raises:
+        BatchError: qsub is missing or refuses the job.
+    """
+    with record.open("w", encoding="utf-8") as file:
+        done = _run(["qsub", str(script)], cwd=script.parent, stdout=file)
+    if done.returncode:
+        record.unlink(missing_ok=True)
+        raise BatchError(f"qsub refused {script}: {_said(done)}")
+    return record.read_text(encoding="utf-8").strip()
+
+
+def query(ids: Sequence[str]) -> dict[str, Job]:
+    """The jobs of these ids; PBS forgets ended jobs, at the latest after job_history_duration.
+
+    Raises:
+        BatchError: qstat is missing or PBS does not answer: nothing is known about the jobs.
+    """
+    if not ids:
+        return {}
+    done = _run(["qstat", "-x", "-f", "-F", "json", *ids])
+    if done.returncode and not UNKNOWN.search(done.stderr):
+        raise BatchError(f"qstat failed: {_said(done)}")
+    try:
+        listed = json.loads(done.stdout or "{}", strict=False).get("Jobs", {})
+        shown = {job_id: Job.of(job_id, _Shown.model_validate(values)) for job_id, values in listed.items()}
+    except ValueError as error:
+        raise BatchError(f"qstat printed something else than PBS's JSON: {error}") from None
+    missing = [i for i in ids if i not in shown]
+    if missing and not UNKNOWN.search(done.stderr):
+        raise BatchError(
+            f"qstat does not show {', '.join(missing)}, nor that they are unknown: {_said(done)}"
+        )
+    return {i: shown.get(i, Job(i, Phase.ENDED, Cause.UNKNOWN)) for i in ids}
+
+
+def delete(job_id: str) -> None:
+    """Deletes a job; one that has ended is left alone.
+
+    Raises:
+        BatchError: qdel is missing or fails.
+    """
+    done = _run(["qdel", job_id])
+    if done.returncode and not UNKNOWN.search(done.stderr):
+        raise BatchError(f"qdel {job_id} failed: {_said(done)}")
+
+
+def seconds(walltime: str) -> int | None:
+    """Seconds of HH:MM:SS, MM:SS or SS; None if the text is none of these."""
+    if not re.fullmatch(r"\d+(:\d+){0,2}", walltime):
+        return None
+    total = 0
+    for part in walltime.split(":"):
+        total = 60 * total + int(part)
+    return total
+
+
+def _run(
+    command: list[str], cwd: Path | None = None, stdout: IO[str] | int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+        )
+    except FileNotFoundError:
+        raise BatchError(f"{command[0]} is not on the PATH: is this a host of the PBS cluster?") from None
+    except subprocess.TimeoutExpired:
+        raise BatchError(f"{command[0]} did not answer within {SECONDS} s") from None
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((done.stderr or done.stdout or "").split()) or f"exit code {done.returncode}"

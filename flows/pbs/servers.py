@@ -1,0 +1,203 @@
+"""Ledger and Prefect server on the head node of a job, for jobs without servers elsewhere.
+
+`python -m flows.pbs.servers FOLDER --listen ADDRESS --environment FILE` runs until SIGTERM. FOLDER is on the
+shared store: the next job finds the data there. Only one job at a time may use it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from flows.pbs import batch
+from flows.pbs.batch import Phase
+from flows.service import control, state
+from made_core.errors import BatchError, DatabaseError, MadeError, UserError
+from made_core.ledger import postgres, postgres_tcp
+from made_core.settings import settings
+
+DUMP_SECONDS = 600.0  # between two dumps of node-local data: what a killed job loses at most
+DATABASES = ("postgres", state.PREFECT_DATABASE)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who uses a folder of servers."""
+
+    host: str
+    job: str  # PBS job; empty outside of one
+    pid: int
+
+    def __str__(self) -> str:
+        return f"PBS job {self.job} on {self.host}" if self.job else f"process {self.pid} on {self.host}"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """This job alone uses the folder inside the context.
+
+    A lock of the file system (on NFS and Lustre too, where it is mounted with locks), and, because such locks
+    can be lost or switched off, a record of the job that has the folder, which PBS is asked about.
+
+    Raises:
+        UserError: another job uses the folder, or it cannot be known whether one does.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    record = folder / "owner.json"
+    with (folder / "lock").open("a") as gate:
+        try:
+            fcntl.lockf(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder} is in use by {_owner(record) or 'another job'}") from None
+        here = Owner(socket.gethostname(), os.environ.get("PBS_JOBID", ""), os.getpid())
+        before = _owner(record)
+        if before is not None and before.job != here.job:
+            _refuse_live(folder, before)
+        fresh = record.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(here)), encoding="utf-8")
+        fresh.replace(record)
+        # The private PostgreSQL belongs to one host: to this one, now that no other job has the folder.
+        (folder / "postgres.host").unlink(missing_ok=True)
+        yield
+        record.unlink()  # ended in order; otherwise the next job asks PBS
+
+
+def _refuse_live(folder: Path, before: Owner) -> None:
+    if not before.job:
+        if before.host != socket.gethostname():
+            raise UserError(
+                f"{folder} was last used by {before}, which may still run: if it does not, remove "
+                f"{folder}/owner.json"
+            )
+        return
+    try:
+        job = batch.query([before.job])[before.job]
+    except BatchError as error:
+        raise UserError(
+            f"{folder} was last used by {before}, and PBS does not say whether that job has ended ({error}): "
+            f"if it has, remove {folder}/owner.json"
+        ) from None
+    if job.phase is not Phase.ENDED:
+        raise UserError(f"{folder} is in use by {before}: wait until it ends, or give another MADE_SERVERS")
+
+
+def _owner(record: Path) -> Owner | None:
+    try:
+        return Owner(**json.loads(record.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def dump(url: str, folder: Path) -> None:
+    """Dumps the databases of a server to `folder`; a dump is whole or not there."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name in DATABASES:
+        fresh = folder / f"{name}.new"
+        _client("pg_dump", url, "--format=custom", f"--dbname={name}", f"--file={fresh}")
+        fresh.replace(folder / f"{name}.dump")
+
+
+def restore(url: str, folder: Path) -> None:
+    """Restores the databases that `dump` wrote into a new server; without a dump there is nothing to do."""
+    for name in DATABASES:
+        if (path := folder / f"{name}.dump").exists():
+            postgres_tcp.create_database(url, name)
+            _client(
+                "pg_restore", url, "--clean", "--if-exists", "--exit-on-error", f"--dbname={name}", str(path)
+            )
+
+
+def _client(program: str, url: str, *options: str) -> None:
+    """Runs a client program of PostgreSQL. `url`: SQLAlchemy's, of the server's socket."""
+    at = make_url(url)
+    host, port = str(at.query["host"]), str(at.query["port"])
+    command = [str(postgres.binaries() / program), f"--host={host}", f"--port={port}", "--username=postgres"]
+    done = subprocess.run(
+        [*command, *options],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"},
+    )  # fmt: skip
+    if done.returncode:
+        raise DatabaseError(f"{program} failed: {' '.join(done.stderr.split())[-500:]}")
+
+
+def serve(folder: Path, listen: str, environment: Path, local: Path | None, stop: threading.Event) -> None:
+    """Runs the servers until `stop` is set.
+
+    Args:
+        folder: on the shared store, with the data or their dumps.
+        listen: this node's address, which the other nodes reach.
+        environment: file to which the exports for a shell are written once all is ready; with passwords.
+        local: folder on this node's disk for the data, of which `folder` has dumps; None: data in `folder`.
+
+    Raises:
+        UserError: the folder is in use.
+        MadeError: a server does not start.
+    """
+    home = local or folder
+    with claimed(folder):
+        os.environ["MADE_HOME"] = str(home)
+        settings.cache_clear()
+        for name in ("service.json", "processes.json"):  # ports, passwords and processes are of one job
+            (state.folder() / name).unlink(missing_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with postgres.embedded(home) as url:
+            if local is not None:
+                restore(url, folder / "dumps")
+            try:
+                config = control.up(listen, None, False, lambda line: print(f"made: {line}", file=sys.stderr))
+                _export(environment, config.environment())
+                while not stop.wait(DUMP_SECONDS):
+                    if local is not None:
+                        dump(url, folder / "dumps")
+            finally:
+                environment.unlink(missing_ok=True)
+                if local is not None:
+                    dump(url, folder / "dumps")
+                control.down(lambda line: None)
+
+
+def _export(path: Path, values: dict[str, str]) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+    fresh.replace(path)
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m flows.pbs.servers", description=__doc__)
+    parser.add_argument("folder", type=Path, help="on the shared store")
+    parser.add_argument("--listen", required=True, help="address of this node that the other nodes reach")
+    parser.add_argument(
+        "--environment", type=Path, required=True, help="file for the exports, once all is ready"
+    )
+    parser.add_argument("--local", type=Path, help="folder on this node's disk for the data of PostgreSQL")
+    given = parser.parse_args()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        serve(given.folder.resolve(), given.listen, given.environment, given.local, stop)
+    except MadeError as error:
+        print(f"made: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

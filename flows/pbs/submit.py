@@ -1,0 +1,89 @@
+"""Submitting a job for a flow run: its folder, its script and its environment."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+from flows.pbs import batch
+from flows.pbs.pool import PbsJob
+from flows.pbs.script import SCRIPTS
+from made_core.errors import UserError
+from made_core.settings import settings
+
+OF_A_CLUSTER = ("MADE_CLUSTER", "MADE_RAY_ADDRESS", "MADE_STOP_AT")
+LOG_LINES = 8  # of a failed job, shown in the state's message
+
+
+def submit(flow_run_id: UUID, configuration: PbsJob) -> str:
+    """Writes the job's script and its environment, submits it and returns its id.
+
+    Raises:
+        BatchError: qsub refuses the job.
+        UserError: the folder's path has a blank.
+    """
+    place = folder(flow_run_id)
+    if any(character.isspace() for character in str(place)):
+        raise UserError(f"MADE_PBS_FOLDER {settings().pbs_path}: PBS takes no blanks in paths")
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment = place / "environment"
+    environment.touch(mode=0o600)  # it holds passwords, which qsub -v would show to everybody
+    environment.write_text(configuration.exports(_made()), encoding="utf-8")
+    script = place / "job.sh"
+    lines = list(_lines(configuration, place, flow_run_id))
+    script.write_text(configuration.script(place, lines), encoding="utf-8")
+    script.chmod(0o700)
+    return batch.submit(script, record(flow_run_id))
+
+
+def record(flow_run_id: UUID) -> Path:
+    """The file in which qsub leaves the id of the run's latest job."""
+    return folder(flow_run_id) / "job"
+
+
+def _lines(configuration: PbsJob, place: Path, flow_run_id: UUID) -> Iterator[str]:
+    """What the job does: it starts the cluster and executes the flow run in it."""
+    until = batch.seconds(configuration.walltime)
+    yield f"made_until=$(($(date +%s) + {until}))"
+    yield f'exec > "{place}/$PBS_JOBID.log" 2>&1'
+    yield f"source {shlex.quote(str(place / 'environment'))}"
+    yield f"export MADE_PYTHON={shlex.quote(sys.executable)} MADE_WALLTIME={configuration.walltime}"
+    yield f"source {shlex.quote(str(SCRIPTS / 'start_ray_cluster.sh'))} || exit 1"
+    options = f"--until $made_until --resumes {configuration.resumes}"
+    yield from (
+        f"made_exec='exec' made_python -m flows.pbs.execute {flow_run_id} {options} &",
+        "made_executor=$!",
+        "trap 'kill -TERM $made_executor' TERM",
+        "wait $made_executor; made_code=$?",
+        # The trap ends `wait`.
+        "while kill -0 $made_executor 2>/dev/null; do wait $made_executor; made_code=$?; done",
+        "stop_ray_cluster",
+        "exit $made_code",
+    )
+
+
+def folder(flow_run_id: UUID) -> Path:
+    """The folder of a flow run's job scripts and logs, which all nodes must reach."""
+    return settings().pbs_path / "runs" / str(flow_run_id)
+
+
+def log(flow_run_id: UUID, job: str) -> Path:
+    """The log of a job."""
+    return folder(flow_run_id) / f"{job}.log"
+
+
+def last_lines(path: Path) -> str:
+    """The last lines of a job's log; empty if it wrote none."""
+    if not path.exists():
+        return ""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    return f"the end of {path}:\n" + "\n".join(lines) if lines else f"{path} is empty"
+
+
+def _made() -> dict[str, str]:
+    """The worker's own settings of made, which the job takes over; those of a cluster are the job's own."""
+    return {n: v for n, v in os.environ.items() if n.startswith("MADE_") and n not in OF_A_CLUSTER}

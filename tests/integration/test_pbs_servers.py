@@ -1,0 +1,104 @@
+"""The folder of a job's servers: one job at a time, and the dumps of node-local data."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from flows.pbs import servers
+from flows.pbs.servers import DATABASES, Owner, claimed
+from made_core.errors import UserError
+from made_core.ledger import postgres, postgres_tcp
+from made_core.ledger.ledger import Ledger
+from tests.support.checks import ROOT
+from tests.support.pbs.site import Host, Site
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A site of one host; its commands are on the PATH."""
+    made = Site(tmp_path / "site", (Host("127.0.0.1", 4),))
+    monkeypatch.setenv("PATH", f"{made.install()}:{os.environ['PATH']}")
+    monkeypatch.setenv("PBS_JOBID", "7.pbs")
+    return made
+
+
+def leave(folder: Path, owner: Owner) -> None:
+    """A record of a job that did not end in order."""
+    folder.mkdir()
+    (folder / "owner.json").write_text(json.dumps(owner.__dict__))
+
+
+def test_a_second_job_is_refused(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "servers"
+    code = (
+        "import sys; from pathlib import Path; from flows.pbs.servers import claimed\n"
+        "with claimed(Path(sys.argv[1])): print('has it', flush=True); sys.stdin.readline()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    assert first.stdout is not None and first.stdout.readline() == "has it\n"
+    with pytest.raises(UserError, match=r"in use by PBS job 7\.pbs"), claimed(folder):
+        pass
+    first.communicate("\n")
+    with claimed(folder):
+        assert (folder / "owner.json").exists()
+    assert not (folder / "owner.json").exists()
+
+
+def test_a_killed_job_is_succeeded_once_it_has_ended(site: Site, tmp_path: Path) -> None:
+    """The lock of a killed job is free at once, but it may live on where locks do not work: PBS is asked."""
+    folder, script = tmp_path / "servers", tmp_path / "job.sh"
+    script.write_text("#!/bin/sh\nsleep 600\n")
+    done = subprocess.run(["qsub", str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    job = done.stdout.strip()
+    leave(folder, Owner("elsewhere", job, 1))
+    with pytest.raises(UserError, match="wait until it ends"), claimed(folder):
+        pass
+    subprocess.run(["qdel", "-W", "force", job], check=True)
+    ended = threading.Event()
+    while not ended.wait(0.1):
+        shown = subprocess.run(["qstat", "-x", "-f", job], capture_output=True, text=True).stdout
+        if "job_state = F" in shown:
+            ended.set()
+    (folder / "postgres.host").write_text("elsewhere\n")
+    with claimed(folder):
+        assert not (folder / "postgres.host").exists()  # PostgreSQL may start on this host
+
+
+def test_what_pbs_cannot_say_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    leave(tmp_path / "servers", Owner("elsewhere", "3.pbs", 1))
+    with pytest.raises(UserError, match=r"PBS does not say.*owner\.json"), claimed(tmp_path / "servers"):
+        pass
+
+
+def test_dumps_are_restored_on_another_disk(tmp_path: Path) -> None:
+    with postgres.embedded(tmp_path / "one") as url:
+        with closing(Ledger.open(url)) as ledger:
+            run = ledger.runs.begin("r1", "digest", {}, "/out", "/store", "host:1", 60, False)
+        postgres_tcp.create_database(url, DATABASES[1])
+        servers.dump(url, tmp_path / "dumps")
+        servers.dump(url, tmp_path / "dumps")  # replaces the first
+    with postgres.embedded(tmp_path / "two") as url:
+        servers.restore(url, tmp_path / "dumps")
+        with closing(Ledger.open(url)) as ledger:
+            assert [r.id for r in ledger.runs.all()] == [run]
+        with psycopg.connect(url.replace("+psycopg", "")) as connection:
+            names = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
+    assert set(DATABASES) <= names

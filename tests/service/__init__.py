@@ -1,0 +1,1 @@
+"""The long forms of the service's tests: `make test-service`."""

@@ -1,0 +1,141 @@
+"""What PBS's commands say is understood: which phase a job is in, and why it ended."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from flows.pbs import batch, pool
+from flows.pbs.batch import Cause, Job, Phase
+from flows.pbs.pool import PbsJob
+from made_core.errors import BatchError
+
+pytestmark = pytest.mark.unit
+
+
+def command(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """Puts a command on the PATH."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def shown(**attributes: Any) -> str:
+    """What qstat prints of a job `1.pbs`."""
+    return json.dumps({"Jobs": {"1.pbs": {"job_state": "F", **attributes}}})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "phase", "cause"),
+    [
+        ({"job_state": "Q"}, Phase.WAITING, None),
+        ({"job_state": "H"}, Phase.WAITING, None),
+        ({"job_state": "R"}, Phase.RUNNING, None),
+        ({"job_state": "E"}, Phase.RUNNING, None),
+        ({"Exit_status": 0, "substate": 92}, Phase.ENDED, Cause.EXIT),
+        ({"Exit_status": 1, "substate": 93}, Phase.ENDED, Cause.EXIT),
+        ({"Exit_status": -29, "substate": 93}, Phase.ENDED, Cause.WALLTIME),
+        ({"Exit_status": 143, "substate": 91}, Phase.ENDED, Cause.DELETED),
+        ({"Exit_status": 143}, Phase.ENDED, Cause.DELETED),
+        ({"substate": 91}, Phase.ENDED, Cause.DELETED),
+        (
+            {
+                "Exit_status": 271,
+                "Resource_List": {"walltime": "00:01:00"},
+                "resources_used": {"walltime": "00:01:02"},
+            },
+            Phase.ENDED,
+            Cause.WALLTIME,
+        ),
+        (
+            {
+                "Exit_status": 271,
+                "Resource_List": {"walltime": "01:00:00"},
+                "resources_used": {"walltime": "00:01:02"},
+            },
+            Phase.ENDED,
+            Cause.DELETED,
+        ),
+    ],
+)
+def test_why_a_job_ended(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: dict[str, Any],
+    phase: Phase,
+    cause: Cause | None,
+) -> None:
+    command(tmp_path, monkeypatch, "qstat", f"echo '{shown(**attributes)}'")
+    job = batch.query(["1.pbs"])["1.pbs"]
+    assert (job.phase, job.cause) == (phase, cause)
+
+
+def test_a_job_that_pbs_has_forgotten_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(tmp_path, monkeypatch, "qstat", "echo 'qstat: Unknown Job Id 2.pbs' >&2; exit 153")
+    assert batch.query(["2.pbs"]) == {"2.pbs": Job("2.pbs", Phase.ENDED, Cause.UNKNOWN)}
+
+
+@pytest.mark.parametrize(
+    "text", ["echo 'Connection refused' >&2; exit 1", "echo 'not JSON'", 'echo \'{"Jobs": {"1.pbs": {}}}\'']
+)
+def test_nothing_is_concluded_when_pbs_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    command(tmp_path, monkeypatch, "qstat", text)
+    with pytest.raises(BatchError, match="qstat"):
+        batch.query(["1.pbs"])
+
+
+def test_without_pbs_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BatchError, match="qdel is not on the PATH"):
+        batch.delete("1.pbs")
+
+
+@given(
+    field=st.sampled_from(["select", "walltime", "queue", "account", "place"]),
+    before=st.text(max_size=5),
+    after=st.text(max_size=20),
+)
+def test_no_variable_adds_a_line_to_the_script(field: str, before: str, after: str) -> None:
+    with pytest.raises(ValidationError):
+        PbsJob(**{field: f"{before}\n{after}"})
+
+
+@pytest.mark.parametrize(
+    "directive", ["-o /elsewhere", "-S /bin/sh", "-l walltime=1", "-v A=1", "-P x\n#PBS -V"]
+)
+def test_directives_that_are_refused(directive: str) -> None:
+    with pytest.raises(ValidationError):
+        PbsJob(directives=[directive])
+
+
+def test_the_script_has_what_was_asked_for() -> None:
+    job = PbsJob(
+        select="2:ncpus=24:ngpus=4",
+        walltime="12:00:00",
+        queue="gpu",
+        account="a1",
+        directives=["-P x"],
+        env={"PREFECT__FLOW_RUN_ID": "c0ffee00-0000-0000-0000-00000000abcd"},
+    )
+    lines = job.script(Path("/shared/run"), ["true"]).splitlines()
+    for option in ("-l select=2:ncpus=24:ngpus=4", "-l walltime=12:00:00", "-q gpu", "-A a1", "-P x", "-r n"):
+        assert f"#PBS {option}" in lines
+    assert "#PBS -N made-0000abcd" in lines
+
+
+def test_the_pool_takes_no_command_and_no_environment() -> None:
+    template = pool.base_job_template()
+    assert not {"command", "env"} & (
+        set(template["job_configuration"]) | set(template["variables"]["properties"])
+    )
+    assert all("description" in field for field in template["variables"]["properties"].values())

@@ -1,0 +1,53 @@
+"""`made models fetch`, without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip.pretrained
+import pytest
+
+from flows.weights import fetch
+from made_core.errors import EncoderError, RecipeError, UserError
+
+
+def test_weights_go_to_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(config: dict[str, object], cache_dir: str | None) -> str:
+        assert cache_dir == str(tmp_path) and config
+        (tmp_path / "weights.pt").write_bytes(bytes(3 << 20))
+        return str(tmp_path / "weights.pt")
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", download)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("encoder: {model: ViT-B-32, pretrained: laion2b_s34b_b79k}\n")
+    fetch(str(recipe), None, None, tmp_path)
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}/weights.pt (3 MiB)" in printed and "encoder.pretrained: " in printed
+
+
+def test_without_internet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> str:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", download)
+    with pytest.raises(EncoderError, match=r"cannot be downloaded .*Network is unreachable.*HTTPS_PROXY"):
+        fetch(None, "ViT-B-32", "openai", None)
+
+
+def test_what_needs_no_download(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.pt").touch()
+    fetch(None, "perceptual", None, None)
+    fetch(None, "ViT-B-32", str(tmp_path / "own.pt"), None)
+    printed = capsys.readouterr().out
+    assert "perceptual needs no weights" in printed and "own.pt is a file already" in printed
+
+
+def test_mistakes() -> None:
+    with pytest.raises(UserError, match="name a model"):
+        fetch(None, None, None, None)
+    with pytest.raises(RecipeError, match="needs `pretrained`"):
+        fetch(None, "ViT-B-32", None, None)
+    with pytest.raises(EncoderError, match="has no tag nonsense"):
+        fetch(None, "ViT-B-32", "nonsense", None)
