@@ -89,7 +89,7 @@ def test_scripts_pass_shellcheck(name: str) -> None:
 def test_with_secrets_reads_files(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("a b\n", encoding="utf-8")
-    command = [DOCKER / "with-secrets", "sh", "-c", 'printf "%s|%s" "$WORD" "${MADE_WORD:-unset}"']
+    command = [str(DOCKER / "with-secrets"), "sh", "-c", 'printf "%s|%s" "$WORD" "${MADE_WORD:-unset}"']
     names = {"PATH": os.environ["PATH"], "WORD_FILE": str(secret), "MADE_WORD_FILE": str(secret)}
     done = subprocess.run(command, env=names, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "a b|unset")

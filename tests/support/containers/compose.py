@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from compose_spec import ComposeSpecification
+from compose_spec.models import ComposeSpecification
 
 from tests.support.containers.dockerfile import Stage
 from tests.support.containers.root import Layer, Mount, Root
