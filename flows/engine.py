@@ -156,7 +156,8 @@ class Engine:
             asked = time.monotonic()
             ready, wait = self.ledger.units.pending(stage, scope, keys)
             held = {k for batch in flying.values() for k in batch}
-            ready = [k for k in ready if k not in held]
+            waiting = set(ready) - held
+            ready = [k for k in keys if k in waiting]  # so that a batch of shards is a range
             if not ready and wait is None and not flying:
                 return
             size = self._batch_size(stage, len(ready))

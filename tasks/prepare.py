@@ -21,7 +21,7 @@ class Prepared:
     encoding: Encoding
 
 
-@task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
+@task(name="prepare", task_run_name="prepare", cache_policy=NO_CACHE, persist_result=False)
 def prepare(recipe: Recipe) -> Prepared:
     """Resolves the encoder of a recipe.
 
