@@ -95,24 +95,7 @@ def _setting(name: str, field: dict[str, Any]) -> tuple[str, str]:
         raise ValueError(f"recipe field {name} needs a description, and examples where it has no default")
     shown = field["examples"][0] if value is None else value
     text = yaml.safe_dump(shown, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
-    allowed = " or ".join(filter(None, map(_allowed, field.get("anyOf", [field]))))
-    comment = field["description"] + (f" Allowed: {allowed}." if allowed else "")
-    return f"{'# ' if value is None else ''}{name}: {text}", comment
-
-
-def _allowed(schema: dict[str, Any]) -> str:
-    """The values that a JSON schema allows, in words; nothing where it has no limit."""
-    if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
-    least, most, above, below = (
-        schema.get(name) for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-    )
-    if least is not None and most is not None:
-        return f"{least} to {most}"
-    if least is not None:
-        return f"{least} or more"
-    limits = {"above": above, "below": below, "at most": most}
-    return ", ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
+    return f"{'# ' if value is None else ''}{name}: {text}", field["description"]
 
 
 def _line(text: str, comment: str, indent: str = "") -> Iterator[str]:

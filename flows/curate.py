@@ -1,206 +1,55 @@
-"""The flow `made`: reads shards, writes a smaller set of shards and accounts for every sample."""
+"""The flow `made` of `made/curate`: checks the request, then runs it.
+
+What checks a request imports neither Ray nor torch, so that a mistake ends the run within seconds.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from datetime import datetime, timezone
-from uuid import uuid4
+from typing import Any, cast
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.states import Failed
 
-from flows import generation, preflight, servers, steps, summarise
-from flows.engine import Engine, run_task, runner
-from flows.generation import Generation
+from flows import request, servers
 from flows.progress import Display
-from made_core.errors import LeaseLost, MadeError
-from made_core.ingest import discovery
-from made_core.io import files
-from made_core.io.paths import located
-from made_core.ledger import cleanup
-from made_core.ledger.ledger import Ledger
-from made_core.output import summary as summaries
-from made_core.output.claim import claim_output
+from made_core.errors import MadeError
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
-from made_core.retries import retrying
-from made_core.stages import STAGES
-from made_core.types import RunState
-from tasks.prepare import prepare
-from tasks.publish import Publication, publish
-from tasks.run_units import RunContext
-
-logger = logging.getLogger("prefect.made")
 
 
-@flow(name="made", task_runner=runner(), persist_result=False)
-def curate(
-    recipe: Recipe, replace: bool = False, log_folder: str | None = None, quiet: bool = True
-) -> Summary:
+@flow(name="made", persist_result=False, validate_parameters=False)  # `request.checked` validates
+def curate(recipe: Recipe, replace: bool = False) -> Summary:
     """Curates a data set and returns the summary of the run.
 
     Args:
-        recipe: sources, output and every setting of the run.
-        replace: take over an output that belongs to another recipe's run.
-        log_folder: folder for the log files of the run and its workers.
-        quiet: show no progress on the terminal.
+        recipe: What to read, what to do with it, and where to write.
+        replace: Take over an output that belongs to a run of another recipe.
 
     Raises:
         UserError: the recipe, the sources, the encoder or the output is not valid.
         MadeError: the run failed.
     """
-    started = time.time()
-    with Display(quiet) as display, servers.database() as url:
-        recipe, earlier = _extended(url, recipe)
-        recipe = located(recipe)
-        found = discovery.discover(recipe.sources, recipe.admission.require_stats)
-        preflight.check(recipe, [s.url for s in found.shards], log_folder)
-        if earlier:
-            found = generation.new(found, earlier)
-        with _held(url, recipe, replace, log_folder) as (ledger, run):
-            display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
-            ledger.runs.put_shards(run, found.shards)
-            display.say(f"loading the encoder {recipe.encoder.model}{_source(recipe)}")
-            with_retries = retrying(recipe.work.attempts)
-            prepared = with_retries(run_task, prepare, recipe)
-            recipe = prepared.recipe
-            context = RunContext(run, url, recipe, prepared.encoding, log_folder)
-            if earlier:
-                generation.check(earlier, context.encoding, context.bound)
-            engine = Engine(ledger, context, display)
-            _forget_outdated(engine)
-
-            embedded = steps.embed(engine, found.shards, earlier)
-            clustered = steps.cluster(engine, embedded)
-            pairs = steps.pair(engine, embedded, clustered)
-            audited = steps.audit(engine, embedded, clustered)
-            decided = steps.resolve(engine, embedded, clustered, pairs)
-            written = steps.write(engine, embedded, decided)
-
-            rows = summarise.accounts(found.shards, embedded, decided)
-            result = summarise.summarise(
-                engine, started, found, rows, embedded, clustered, pairs, decided, written, audited
-            )
-            published = summaries.read(recipe.output)
-            if published is not None and published.same_output(result):
-                display.say("the output is up to date")
-                result = published
-            else:
-                given = Publication(
-                    embedded.ref, clustered.identities, decided.resolved, (*decided.tables, *written),
-                    rows, pairs.found.histogram, result,
-                )  # fmt: skip
-
-                def publish_ours() -> None:
-                    _still_ours(ledger, run, recipe)
-                    run_task(publish, context, given)
-
-                with_retries(publish_ours)
-            _clean_up(engine)
-            _end(ledger, run, result.state, result, None)
-            return result
-
-
-def _forget_outdated(engine: Engine) -> None:
-    """Reports which results of the run are from another version of made, and forgets them."""
-    progress, run = engine.ledger.progress, engine.context.run
-    if outdated := progress.outdated(run):
-        engine.display.say(f"made by another version of made, recomputing: {', '.join(outdated)}")
-        progress.forget_outdated(run)
-
-
-def _extended(url: str, recipe: Recipe) -> tuple[Recipe, Generation | None]:
-    """The recipe, with unset fields taken from the generation that it extends, and that generation."""
-    if recipe.extends is None:
-        return recipe, None
-    with closing(Ledger.open(url)) as ledger:
-        earlier = generation.of(ledger, recipe.extends)
-    return generation.merged(recipe, earlier), earlier
-
-
-@contextmanager
-def _held(url: str, recipe: Recipe, replace: bool, log_folder: str | None) -> Iterator[tuple[Ledger, str]]:
-    """The ledger and the run's id. This process holds the run's lease inside the context."""
-    ledger = Ledger.open(url)
-    seconds = recipe.work.lease_seconds
-    stop = threading.Event()
-    new = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
-    run = ledger.runs.begin(
-        new, recipe.recipe_digest, recipe.model_dump(mode="json"), recipe.output, recipe.store_url,
-        _holder(), seconds, replace,
-    )  # fmt: skip
-
-    def renew() -> None:
-        while not stop.wait(seconds / 3):
-            try:
-                _still_ours(ledger, run, recipe)
-            except LeaseLost as error:  # the flow also raises it before it publishes or ends
-                logger.error("%s", error)
-                return
-            except Exception:
-                logger.warning("run %s: lease not renewed, retrying", run, exc_info=True)
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
     try:
-        retrying(recipe.work.attempts)(claim_output, recipe, run, replace, log_folder)
-        yield ledger, run
-    except BaseException as error:
-        logger.info("run %s failed", run, exc_info=True)
-        text = str(error) if isinstance(error, MadeError) else repr(error)
-        if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
-            text = "interrupted: re-run to resume"
-        with suppress(LeaseLost):  # another process holds the run and records how it ends
-            _end(ledger, run, RunState.FAILED, None, text)
-        raise
-    finally:
-        stop.set()
-        thread.join()
-        ledger.close()
+        with Display() as display, servers.database() as url:
+            checked = request.checked(url, recipe, replace, deployed())
+            from flows.run import run_request
+
+            return run_request(url, checked, display)
+    except MadeError as error:
+        return cast(Summary, failed(error))
 
 
-def _still_ours(ledger: Ledger, run: str, recipe: Recipe) -> None:
-    """Renews the run's lease. Raises LeaseLost if another process took it, for example after a suspend."""
-    if not ledger.runs.renew(run, _holder(), recipe.work.lease_seconds):
-        raise LeaseLost(f"run {run} and its output {recipe.output} are no longer held by {_holder()}")
+def deployed() -> bool:
+    """Whether this flow run was requested from a deployment, and not called by a command."""
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
 
-def _source(recipe: Recipe) -> str:
-    """A note on the encoder's weights if they may have to be downloaded, else empty."""
-    weights = recipe.encoder.pretrained
-    if weights is None or files.exists(weights):
-        return ""
-    return f", weights {weights!r}: downloaded if the worker does not have them"
+def failed(error: MadeError) -> State[Any]:
+    """The end of a flow: state Failed with the error's sentence, no traceback in its log.
 
-
-def _clean_up(engine: Engine) -> None:
-    """Removes files of dead attempts. A failed cleanup is reported and does not fail the run."""
-    ledger, context, removed = engine.ledger, engine.context, cleanup.Removed()
-    try:
-        scopes = {status.stage: status.scope for status in ledger.progress.of(context.run)}
-        for stage in STAGES:
-            if stage.name in scopes:
-                removed += cleanup.clean_stage(ledger, context.recipe.store_url, stage, scopes[stage.name])
-        if ledger.runs.renew(
-            context.run, _holder(), context.recipe.work.lease_seconds
-        ):  # we still own the output
-            removed += cleanup.clean_output(context.recipe.output)
-    except Exception as error:
-        logger.warning("run %s: cleanup of dead attempts failed", context.run, exc_info=True)
-        engine.display.say(f"cleanup of dead attempts failed: {error}")
-    if removed.files:
-        engine.display.say(f"removed {removed.files:,} files ({removed.bytes:,} bytes) of dead attempts")
-
-
-def _end(ledger: Ledger, run: str, state: RunState, result: Summary | None, error: str | None) -> None:
-    document = None if result is None else result.document()
-    ledger.runs.end(run, _holder(), state, document, error)
-
-
-def _holder() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+    A caller of the flow gets the error itself.
+    """
+    return Failed(message=" ".join(str(error).split()), data=error)

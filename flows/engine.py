@@ -7,13 +7,15 @@ ends early, its units are still open and are submitted again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
 from prefect import Task
+from prefect.context import FlowRunContext
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from prefect_ray.task_runners import PrefectRayFuture
@@ -43,6 +45,16 @@ def runner() -> RayTaskRunner[Any]:
     return RayTaskRunner(
         init_kwargs={"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     )
+
+
+@contextmanager
+def on_ray() -> Iterator[None]:
+    """Starts Ray, or attaches to it. Tasks that a flow submits inside the context run there."""
+    context = FlowRunContext.get()
+    if context is None:
+        raise RuntimeError("on_ray is for use in a flow")
+    with runner() as started, context.model_copy(update={"task_runner": started}):
+        yield
 
 
 def run_task(task: Task[..., ResultT], *args: object) -> ResultT:

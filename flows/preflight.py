@@ -11,6 +11,7 @@ from made_core.embed import models
 from made_core.errors import OutputError, RayAddressError
 from made_core.io import files, paths, probe
 from made_core.ledger.ledger import Ledger
+from made_core.ledger.records import Run
 from made_core.recipe import Recipe
 from made_core.settings import settings
 
@@ -40,28 +41,41 @@ def check(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> None:
         probe.writable("log folder", files.absolute(log_folder))
 
 
-def check_owner(url: str, recipe: Recipe, replace: bool) -> None:
-    """Checks in the ledger at `url` that a run may write to its output.
+def check_free(url: str, recipe: Recipe) -> None:
+    """Checks in the ledger at `url` that no other process is running the run of an output.
 
     Raises:
-        OutputError: it belongs to another run, or its run is live in another process.
+        OutputError: one is.
         DatabaseError: the database cannot be reached.
     """
-    with closing(Ledger.open(url)) as ledger:
-        run = ledger.runs.of_output(recipe.output)
-    if run is None:
-        return
-    if run.held and run.holder != f"{socket.gethostname()}:{os.getpid()}":
+    run = _owner(url, recipe)
+    if run is not None and run.held and run.holder != f"{socket.gethostname()}:{os.getpid()}":
         raise OutputError(
             f"{recipe.output} is being written by run {run.id}, held by {run.holder} "
             f"until {run.lease_until:%Y-%m-%d %H:%M:%S %Z} unless renewed; wait for it or name "
             "another output"
         )
-    if run.recipe_digest != recipe.recipe_digest and not replace:
+
+
+def check_owner(url: str, recipe: Recipe, replace: bool) -> None:
+    """Checks in the ledger at `url` that an output does not belong to a run of another recipe.
+
+    Raises:
+        OutputError: it does, and `replace` is false.
+        DatabaseError: the database cannot be reached.
+    """
+    run = _owner(url, recipe)
+    if run is not None and run.recipe_digest != recipe.recipe_digest and not replace:
         raise OutputError(
             f"{recipe.output} belongs to run {run.id} with another recipe since "
             f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}; name another output, or use --replace"
         )
+
+
+def _owner(url: str, recipe: Recipe) -> Run | None:
+    """The run in the ledger that an output belongs to."""
+    with closing(Ledger.open(url)) as ledger:
+        return ledger.runs.of_output(recipe.output)
 
 
 def check_ray() -> None:

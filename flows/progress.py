@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 
 from rich.console import Console
@@ -22,6 +25,17 @@ from made_core.ledger.records import Tally
 from made_core.types import UnitState
 
 QUIET_SECONDS = 10.0  # between two lines without a terminal
+_shown = ContextVar("shown", default=False)
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Flows called inside the context show their progress on stderr."""
+    token = _shown.set(True)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
 
 
 class _Rate(ProgressColumn):
@@ -34,10 +48,10 @@ class _Rate(ProgressColumn):
 
 
 class Display:
-    """The progress of a live run on stderr. `quiet` shows nothing."""
+    """The progress of a live run on stderr; nothing outside of `shown`."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, quiet=not _shown.get())
         self._bars = Progress(
             TextColumn("{task.description:>8}"),
             BarColumn(30),

@@ -24,9 +24,7 @@ from made_core.types import FileRef, RunState, Shard, UnitState
 
 
 @flow(name="made", persist_result=False)
-def retry(
-    run_id: str, names: Sequence[str] = (), log_folder: str | None = None, quiet: bool = True
-) -> Summary:
+def retry(run_id: str, names: Sequence[str] = ()) -> Summary:
     """Retries the failed shards of a run and returns its summary.
 
     A shard whose file has changed is a new shard and is always embedded; the failure of the old one stays
@@ -35,8 +33,6 @@ def retry(
     Args:
         run_id: the run; no process may be running it.
         names: ids of the failed shards to retry; empty: all failed shards.
-        log_folder: folder for the log files of the run and its workers.
-        quiet: show no progress on the terminal.
 
     Raises:
         UserError: no such run, a live or replaced run, or a shard that did not fail.
@@ -48,7 +44,7 @@ def retry(
         if recipe is None:
             return parsed(run.summary or {}, run.id)
         _reopen(ledger, run, names)
-    return curate(recipe, log_folder=log_folder, quiet=quiet)
+    return curate(recipe)
 
 
 def wanted(ledger: Ledger, run: Run, names: Sequence[str]) -> Recipe | None:

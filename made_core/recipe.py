@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
 from made_core.digests import digest
 from made_core.filters import FILTERS
+from made_core.recipe_part import Part
 
 BUILTIN_ENCODERS = ("perceptual", "mean-colour")  # of made_core/embed/encoder.py: they need no weights
-
-
-class Part(BaseModel):
-    """A frozen part of the recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Admission(Part):
@@ -31,7 +26,10 @@ class Reading(Part):
     """Limits on an image."""
 
     max_pixels: int = Field(
-        100_000_000, ge=1, description="More pixels (width x height) make an image unreadable: bounds memory."
+        100_000_000,
+        ge=1,
+        le=10_000_000_000,
+        description="More pixels (width x height) make an image unreadable: bounds memory.",
     )
 
 
@@ -60,14 +58,12 @@ class Encoder(Part):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Precision of weights and activations. auto: bf16 on cuda, fp32 on cpu."
     )
-    batch_size: int | Literal["auto"] = Field(
-        "auto", description="Images per forward pass, 1 to 65536. auto: 256 on cuda, 32 on cpu."
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
+        "auto", description="Images per forward pass. auto: 256 on cuda, 32 on cpu."
     )
 
     @model_validator(mode="after")
     def _check(self) -> Encoder:
-        if self.batch_size != "auto" and not 1 <= self.batch_size <= 65536:
-            raise ValueError(f"batch_size is {self.batch_size}, allowed: auto, or 1 to 65536")
         builtin = self.model in BUILTIN_ENCODERS
         if builtin and (self.pretrained or self.config):
             raise ValueError(f"model {self.model} is built in: remove `pretrained` and `config`")
@@ -79,19 +75,13 @@ class Encoder(Part):
 class Clusters(Part):
     """Spherical k-means."""
 
-    k: int | Literal["auto"] = Field(
-        "auto", description="Number of clusters, 1 to 1000000. auto: 1 per 1024 images, at most sqrt(images)."
+    k: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = Field(
+        "auto", description="Number of clusters. auto: 1 per 1024 images, at most sqrt(images)."
     )
     probes: int = Field(1, ge=1, le=64, description="Nearest clusters in which an image is compared.")
     samples_per_centroid: int = Field(256, ge=1, le=100_000, description="Images to train on, per centroid.")
     iterations: int = Field(20, ge=1, le=1000, description="Iterations of k-means.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the training sample and initial centroids.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Clusters:
-        if self.k != "auto" and not 1 <= self.k <= 1_000_000:
-            raise ValueError(f"k is {self.k}, allowed: auto, or 1 to 1000000")
-        return self
 
 
 class Dedup(Part):
@@ -139,6 +129,7 @@ class Dedup(Part):
     placeholder_captions: int | None = Field(
         10,
         ge=2,
+        le=1_000_000_000,
         description="An image whose bytes appear under at least this many different captions is a "
         "placeholder (an error image, a logo). null: off.",
     )
@@ -234,8 +225,7 @@ class Work(Part):
         1.0,
         ge=0,
         le=1,
-        description="Share of the input shards that may fail, 0 to 1. If more fail, the run stops "
-        "before clustering.",
+        description="Share of the input shards that may fail. If more fail, the run stops before clustering.",
     )
 
 
@@ -251,6 +241,18 @@ class Recipe(Part):
         examples=["/data/laion/curated"],
         description="Folder or URL of the output; it belongs to one run.",
     )
+    store: str | None = Field(
+        None,
+        examples=["/data/laion/store"],
+        description="Folder or URL of embeddings, clusters and pairs; runs may share one. "
+        "Default: the folder `store` in the output, or the store of the extended run.",
+    )
+    encoder: Encoder = Encoder()
+    dedup: Dedup = Dedup()
+    filters: Filters = Filters()
+    clusters: Clusters = Clusters()
+    audit: Audit = Audit()
+    writing: Writing = Writing()
     extends: str | None = Field(
         None,
         min_length=1,
@@ -258,29 +260,9 @@ class Recipe(Part):
         description="Id of a completed run whose corpus this run extends. Fields not given and the "
         "centroids are taken from that run; the samples that it kept stay.",
     )
-    store: str | None = Field(
-        None,
-        examples=["/data/laion/store"],
-        description="Folder or URL of embeddings, clusters and pairs; runs may share one. "
-        "Default: the folder `store` in the output, or the store of the extended run.",
-    )
-    admission: Admission = Admission()
     reading: Reading = Reading()
-    encoder: Encoder = Encoder()
-    clusters: Clusters = Clusters()
-    dedup: Dedup = Dedup()
-    audit: Audit = Audit()
-    filters: Filters = Filters()
-    writing: Writing = Writing()
+    admission: Admission = Admission()
     work: Work = Work()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty_parts(cls, values: Any) -> Any:
-        """A YAML part with only comments is None: its defaults apply."""
-        if not isinstance(values, dict):
-            return values
-        return {k: v for k, v in values.items() if v is not None}
 
     @property
     def store_url(self) -> str:

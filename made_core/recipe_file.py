@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from made_core.errors import RecipeError
 from made_core.recipe import Recipe
+
+SHOWN = 100  # characters of an invalid value in its message
+SAID = ("extra_forbidden", "missing", "value_error")  # errors whose message says all
 
 
 def load(path: str | None, overrides: dict[str, Any], sets: list[str]) -> Recipe:
@@ -26,30 +30,68 @@ def load(path: str | None, overrides: dict[str, Any], sets: list[str]) -> Recipe
         if not sep:
             raise RecipeError(f"--set {item}: expected field=value, as in dedup.eps=0.05")
         _put(values, name.strip(), _yaml(text, f"--set {item}"))
-    return validate(values, path or "the command line")
+    given = {name: value for name, value in values.items() if value is not None}  # a part with only comments
+    return validate(given, path or "the command line")
 
 
-def validate(values: dict[str, Any], place: str) -> Recipe:
-    """`values` as a Recipe; raises RecipeError naming each invalid field, its value and what is allowed."""
+def validate(values: object, place: str | None) -> Recipe:
+    """`values` as a Recipe.
+
+    Args:
+        place: where they were written, for the message; None: in a request.
+
+    Raises:
+        RecipeError: names each invalid field, its value and what is allowed.
+    """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{place}: " + "; ".join(_sentence(e) for e in error.errors())) from None
+        text = "; ".join(_sentences(error.errors()))
+        raise RecipeError(f"{place}: {text}" if place else text) from None
 
 
-def _sentence(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"]) or "recipe"
-    if error["type"] == "extra_forbidden":
-        allowed: Any = Recipe
-        for part in error["loc"][:-1]:
-            allowed = allowed.model_fields[part].annotation
-        return f"{name}: unknown field; allowed here: {', '.join(allowed.model_fields)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{name}: missing"
-    if error["type"] == "value_error":
-        return f"{name}: {message}"
-    return f"{name}: {message} (it is {error['input']!r})"
+def _sentences(errors: Sequence[Any]) -> list[str]:
+    """A sentence for each invalid field; the errors that a union has for its types are one sentence."""
+    found: dict[str, tuple[list[str], Any]] = {}
+    for error in errors:
+        name, part = _field(error["loc"])
+        if error["type"] == "extra_forbidden":
+            message = f"unknown field; allowed here: {', '.join(part.model_fields)}"
+        elif error["type"] == "missing":
+            message = "missing"
+        elif error["type"] == "model_type":
+            message = "expected a mapping of fields"
+        else:
+            message = error["msg"].removeprefix("Value error, ")
+        messages, _ = found.setdefault(name, ([], error))
+        messages.append(message.removeprefix("Input should be ") if messages else message)
+    return [
+        f"{name}: {' or '.join(messages)}"
+        + ("" if error["type"] in SAID else f" (it is {_shown(error['input'])})")
+        for name, (messages, error) in found.items()
+    ]
+
+
+def _field(loc: Sequence[str | int]) -> tuple[str, type[BaseModel]]:
+    """The name of the field that an error is in, without the type of a union, and the part that it is in."""
+    names: list[str] = []
+    part: type[BaseModel] = Recipe
+    inside: Any = Recipe
+    for name in loc:
+        if isinstance(name, str):
+            if not (isinstance(inside, type) and issubclass(inside, BaseModel)):
+                break
+            part = inside
+            field = part.model_fields.get(name)
+            inside = field.annotation if field else None
+        names.append(str(name))
+    return ".".join(names) or "recipe", part
+
+
+def _shown(value: object) -> str:
+    """An invalid value, cut where it is long."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     scratch: Path | None = Field(
         None, description="folder for local copies of remote files; default: the system's temporary folder"
     )
+    log_folder: str | None = Field(
+        None, description="folder for the log files of runs and their workers; default: none are written"
+    )
 
     @property
     def home_path(self) -> Path:

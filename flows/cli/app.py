@@ -25,7 +25,8 @@ RayAddress = Annotated[
 LogFolder = Annotated[
     str | None,
     typer.Option("--log-folder", "--log_folder",
-                 help="Folder for the log files of the run and its workers."),
+                 help="Folder for the log files of the run and its workers. "
+                 "Default: MADE_LOG_FOLDER, or none are written."),
 ]  # fmt: skip
 
 

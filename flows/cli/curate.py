@@ -60,7 +60,7 @@ def curate(
     Exit codes: 0 completed; 1 the run failed; 2 invalid arguments, recipe or environment; 3 completed,
     but some shards failed (listed in the output and in the ledger). Re-run to resume.
     """
-    terminal.prepare(ray_address)
+    terminal.prepare(ray_address, log_folder)
     from flows import preflight
     from flows.servers import database
     from made_core.ingest import discovery
@@ -81,10 +81,11 @@ def curate(
         check_claim(at, replace, log_folder)
     with database() as url:
         if is_first:
+            preflight.check_free(url, at)
             preflight.check_owner(url, at, replace)
         from flows.curate import curate as flow
 
-        terminal.run(lambda: flow(wanted, replace, log_folder, quiet=False), log_folder)
+        terminal.run(lambda: flow(wanted, replace))
 
 
 @app.command()
@@ -104,7 +105,7 @@ def retry(
     A shard whose file changed counts as a new shard and is always embedded.
     Exit codes: as for curate; also 0 if there is nothing to retry.
     """
-    terminal.prepare(ray_address)
+    terminal.prepare(ray_address, log_folder)
     from flows import preflight
 
     preflight.check_ray()
@@ -119,4 +120,4 @@ def retry(
             print(f"run {run} is completed: nothing to retry")
             return
         preflight.check(recipe, (), log_folder)
-    terminal.run(lambda: again.retry(run, shard or [], log_folder, quiet=False), log_folder)
+    terminal.run(lambda: again.retry(run, shard or []))

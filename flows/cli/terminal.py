@@ -17,24 +17,27 @@ if TYPE_CHECKING:  # it imports pydantic and storage, which `made --help` does n
 WITH_FAILURES = 3  # exit code
 
 
-def prepare(ray_address: str | None) -> None:
-    """Sets what Prefect and Ray read at import time: call it before a flow is imported."""
+def prepare(ray_address: str | None, log_folder: str | None = None) -> None:
+    """Sets what Prefect, Ray and the settings read: call it before a flow is imported."""
     if ray_address:
         os.environ["MADE_RAY_ADDRESS"] = ray_address
+    if log_folder:
+        os.environ["MADE_LOG_FOLDER"] = log_folder
     # Prefect's console lines would break the progress bars.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_CLI_WRAP_LINES", "false")
 
 
-def run(flow: Callable[[], Summary], log_folder: str | None) -> None:
+def run(flow: Callable[[], Summary]) -> None:
     """Runs a flow and prints its summary. Exits with `WITH_FAILURES` if shards failed."""
-    from flows import servers
+    from flows import progress, servers
+    from made_core.settings import settings
     from tasks.run_units import open_log
 
-    open_log(log_folder, "run")
+    open_log(settings().log_folder, "run")
     print("made: starting Prefect and Ray (about 30 seconds)", file=sys.stderr)
-    with servers.prefect():
+    with servers.prefect(), progress.shown():
         summary = flow()
     table(summary)
     if summary.shards.failed:

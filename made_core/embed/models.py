@@ -16,6 +16,7 @@ from typing import Any
 from made_core import recipe
 from made_core.errors import EncoderError
 from made_core.imports import without
+from made_core.io.paths import is_checkpoint
 
 PARTS = {"embed_dim", "vision_cfg", "text_cfg"}  # required fields of a model config
 
@@ -44,8 +45,7 @@ def config_of(part: recipe.Encoder) -> dict[str, Any]:
         )
     config = _own(part) if part.config is not None else None
     pretrained = part.pretrained or ""
-    looks_like_file = "/" in pretrained or pretrained.endswith((".pt", ".pth", ".bin", ".safetensors"))
-    if looks_like_file and not Path(pretrained).expanduser().is_file():
+    if is_checkpoint(pretrained) and not Path(pretrained).expanduser().is_file():
         raise EncoderError(f"encoder.pretrained: no such file: {pretrained}")
     config = config or _listed(part.model)
     if not Path(weights(part)).is_file():

@@ -19,7 +19,7 @@ def failed(table: pa.Table, bound: float) -> Flags:
 
 FILTER = Filter(
     field="max_aspect",
-    type=Annotated[float, Field(ge=1)],
+    type=Annotated[float, Field(ge=1, le=1_000_000)],
     description="Maximum aspect ratio, long side / short side.",
     example=3.0,
     columns=("width", "height"),

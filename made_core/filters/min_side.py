@@ -19,7 +19,7 @@ def failed(table: pa.Table, bound: int) -> Flags:
 
 FILTER = Filter(
     field="min_side",
-    type=Annotated[int, Field(ge=1)],
+    type=Annotated[int, Field(ge=1, le=1_000_000)],
     description="Minimum length of the shorter side, in pixels.",
     example=200,
     columns=("width", "height"),

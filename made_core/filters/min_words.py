@@ -19,7 +19,7 @@ def failed(table: pa.Table, bound: int) -> Flags:
 
 FILTER = Filter(
     field="min_words",
-    type=Annotated[int, Field(ge=1)],
+    type=Annotated[int, Field(ge=1, le=1_000_000)],
     description="Minimum number of words in the caption.",
     example=3,
     columns=("caption",),

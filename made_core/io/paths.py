@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterable
 from typing import Any
 
-from made_core.errors import OutputError
+from made_core.errors import OutputError, RecipeError
 from made_core.io import files
 from made_core.recipe import Recipe
 from made_core.stages import Stage
@@ -36,6 +36,30 @@ def located(recipe: Recipe) -> Recipe:
             "encoder": encoder.model_copy(update=paths),
         }
     )
+
+
+def refuse_relative(recipe: Recipe) -> None:
+    """Checks that every path of a recipe is absolute, a URL or below a home folder (~).
+
+    Raises:
+        RecipeError: one is relative.
+    """
+    encoder = recipe.encoder
+    named: list[tuple[str, str | None]] = [("sources", source) for source in recipe.sources]
+    named += [("output", recipe.output), ("store", recipe.store), ("encoder.config", encoder.config)]
+    if is_checkpoint(encoder.pretrained or ""):
+        named.append(("encoder.pretrained", encoder.pretrained))
+    for name, url in named:
+        if url and files.is_local(url) and not url.split("://", 1)[-1].startswith(("/", "~")):
+            raise RecipeError(
+                f"{name}: {url} is a relative path, which a deployment's run has no folder for; "
+                "name an absolute path or a URL"
+            )
+
+
+def is_checkpoint(pretrained: str) -> bool:
+    """Whether `encoder.pretrained` names a checkpoint file, and not one of open_clip's tags."""
+    return "/" in pretrained or pretrained.endswith((".pt", ".pth", ".bin", ".safetensors"))
 
 
 def keep_apart(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.progress import shown
 from made_core.ledger import postgres
 from made_core.recipe_file import validate
 from made_core.sample.write import write_sample
@@ -54,7 +56,8 @@ def curate(servers: str) -> Curate:
         *sources: Path, output: Path, replace: bool = False, quiet: bool = True, **parts: Any
     ) -> dict[str, Any]:
         values = {"sources": [str(s) for s in sources], "output": str(output), **parts}
-        return flow(validate(values, "the test"), replace, quiet=quiet).document()
+        with nullcontext() if quiet else shown():
+            return flow(validate(values, "the test"), replace).document()
 
     return run
 

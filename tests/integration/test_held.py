@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from flows import curate
+from flows import run as runs
+from flows.request import Request
 from made_core.errors import LeaseLost
+from made_core.ingest.discovery import Discovery
 from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
 from made_core.types import RunState
@@ -20,10 +22,14 @@ def recipe_of(folder: Path, seconds: float) -> Recipe:
     return Recipe(sources=("in",), output=str(folder / "out"), work={"lease_seconds": seconds})
 
 
+def request(recipe: Recipe) -> Request:
+    return Request(recipe, replace=False, found=Discovery((), ()), earlier=None)
+
+
 def test_renewals_go_on_after_an_error(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with curate._held(empty_url, recipe_of(tmp_path, 1), False, None) as (ledger, run):
+    with runs._held(empty_url, request(recipe_of(tmp_path, 1))) as (ledger, run):
         renew, calls = ledger.runs.renew, []
 
         def flaky(*args: Any) -> bool:
@@ -37,7 +43,7 @@ def test_renewals_go_on_after_an_error(
         while len(calls) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert len(calls) >= 4
-        ledger.runs.end(run, curate._holder(), RunState.COMPLETED, {}, None)
+        ledger.runs.end(run, runs._holder(), RunState.COMPLETED, {}, None)
 
 
 def test_an_output_taken_over_meanwhile(ledger: Ledger, empty_url: str, tmp_path: Path) -> None:
@@ -45,11 +51,11 @@ def test_an_output_taken_over_meanwhile(ledger: Ledger, empty_url: str, tmp_path
     recipe = recipe_of(tmp_path, 60)
     with (
         pytest.raises(LeaseLost, match=rf"run .* and its output {recipe.output} are no longer held by "),
-        curate._held(empty_url, recipe, False, None) as (mine, run),
+        runs._held(empty_url, request(recipe)) as (mine, run),
     ):
-        curate._still_ours(mine, run, recipe)
+        runs._still_ours(mine, run, recipe)
         take_over(empty_url, ledger, recipe)
-        curate._still_ours(mine, run, recipe)
+        runs._still_ours(mine, run, recipe)
     found = ledger.runs.of_output(recipe.output)
     assert found is not None and found.id == "other" and found.state is RunState.RUNNING
 
