@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -18,6 +19,8 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.exceptions import PrefectException
 
 from flows.flow_run import FlowRun
+from flows.periodic import every
+from made_core.errors import MadeError
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import StageStatus
 from made_core.output.summary import Summary
@@ -30,6 +33,18 @@ logger = logging.getLogger("prefect.made")
 SECONDS = 4.0  # between two updates of the progress
 BAR = 20  # characters
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+
+
+@contextmanager
+def shown_progress(flow_run: FlowRun, ledger: Ledger, run: str, output: str) -> Iterator[None]:
+    """Updates the artifact with the progress of a run every few seconds, and at the end."""
+    artifact = Progress(flow_run, ledger, run, output)
+    try:
+        with every(SECONDS, artifact.update):
+            yield
+    finally:
+        with suppress(MadeError, httpx.HTTPError, PrefectException):
+            artifact.update()
 
 
 class Progress:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +11,11 @@ from datetime import datetime, timezone
 from uuid import uuid4
 
 from flows.flow_run import WAITING, FlowRun
+from flows.holder import free_if_died, holder
 from flows.periodic import every
 from flows.watch import Watch
 from made_core.errors import LeaseLost, MadeError, OutputHeld
 from made_core.ledger.ledger import Ledger
-from made_core.ledger.records import Run
 from made_core.output.claim import claim_output
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
@@ -28,41 +26,6 @@ from made_core.types import RunState
 logger = logging.getLogger("prefect.made")
 WAIT = 2.0  # seconds between two tries to get an output
 INTERRUPTED = "interrupted: re-run to resume"
-
-
-def holder() -> str:
-    """This process, as the ledger names it: host:pid."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def has_died(name: str) -> bool:
-    """Whether a process of this host has died. False for other hosts: there only the lease can tell.
-
-    If its pid was given to another process, the answer is False too, and the lease tells.
-    """
-    host, _, pid = name.rpartition(":")
-    if host != socket.gethostname() or not pid.isdecimal():
-        return False
-    with suppress(PermissionError):  # the process of another user
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return True
-    return False
-
-
-def free_if_died(ledger: Ledger, run: Run) -> bool:
-    """Ends the lease of a run whose process has died, and those of its units. Whether it has.
-
-    If the guess is wrong, as in containers with the same host name, no result is lost: the former holder
-    finds that it no longer holds the run, and stops.
-    """
-    if not run.held or run.holder is None or not has_died(run.holder):
-        return False
-    if not ledger.runs.free(run.id, run.holder):
-        return False  # another process holds it by now
-    ledger.units.release(run.id)
-    return True
 
 
 @dataclass(frozen=True)
@@ -117,7 +80,6 @@ def held(url: str, recipe: Recipe, replace: bool, flow_run: FlowRun, watch: Watc
 
 def _begun(ledger: Ledger, recipe: Recipe, replace: bool, flow_run: FlowRun) -> str:
     new = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
-    waiting = False
     while True:
         try:
             run = ledger.runs.begin(
@@ -125,20 +87,28 @@ def _begun(ledger: Ledger, recipe: Recipe, replace: bool, flow_run: FlowRun) -> 
                 holder(), recipe.work.lease_seconds, replace,
             )  # fmt: skip
         except OutputHeld:
-            owner = ledger.runs.of_output(recipe.output)
-            if owner is None or free_if_died(ledger, owner):
-                continue
-            if not flow_run.deployed:
+            if not freed(ledger, recipe.output, flow_run):
                 raise
-            if not waiting:
-                waiting = True
-                text = f"{recipe.output} is being written by run {owner.id}, held by {owner.holder}: waiting"
-                logger.info("%s", text)
-                flow_run.running(text, WAITING)
-            time.sleep(WAIT)
         else:
             flow_run.running(f"run {run}")
             return run
+
+
+def freed(ledger: Ledger, output: str, flow_run: FlowRun) -> bool:
+    """Waits until no process writes an output, if a deployment asks for it; else whether none does."""
+    waiting = False
+    while (owner := ledger.runs.of_output(output)) is not None and owner.held:
+        if owner.holder == holder() or free_if_died(ledger, owner):
+            return True
+        if not flow_run.deployed:
+            return False
+        if not waiting:
+            waiting = True
+            text = f"{output} is being written by run {owner.id}, held by {owner.holder}: waiting for its end"
+            logger.info("%s", text)
+            flow_run.running(text, WAITING)
+        time.sleep(WAIT)
+    return True
 
 
 def _stopped(error: BaseException, watch: Watch) -> tuple[RunState, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows import hold
+from flows import holder
 from made_core.errors import LeaseLost, OutputHeld
 from made_core.ledger.ledger import Ledger
 from made_core.stages import EMBED, EmbedOutput
@@ -57,14 +57,14 @@ def test_a_holder_that_has_died_is_freed(ledger: Ledger) -> None:
     ledger.units.put("r1", STAGE, SCOPE, ["a"], 3)
     ledger.units.claim(STAGE, SCOPE, ["a"], 1, 60, "host:1", "r1")
     run = ledger.runs.get("r1")
-    assert run is not None and not hold.free_if_died(ledger, run)
+    assert run is not None and not holder.free_if_died(ledger, run)
     child.communicate()
     with pytest.raises(OutputHeld):
         begin(ledger, "r2", holder="you")
-    assert hold.free_if_died(ledger, run)
+    assert holder.free_if_died(ledger, run)
     assert begin(ledger, "r2", holder="you") == "r1"
     assert [u.attempt for u in ledger.units.claim(STAGE, SCOPE, ["a"], 1, 60, "host:1", "r1")] == [1]
-    assert not hold.free_if_died(ledger, run)  # by now another process holds it
+    assert not holder.free_if_died(ledger, run)  # by now another process holds it
     run = ledger.runs.get("r1")
     assert run is not None and run.held and run.holder == "you"
 
@@ -73,4 +73,4 @@ def test_a_holder_that_has_died_is_freed(ledger: Ledger) -> None:
     "name", [f"elsewhere:{2**22 + 1}", f"{socket.gethostname()}:{os.getpid()}", "me", "a:b"]
 )
 def test_only_a_process_of_this_host_is_known_to_have_died(name: str) -> None:
-    assert not hold.has_died(name)
+    assert not holder.has_died(name)
