@@ -41,7 +41,7 @@ def test_curate_and_retry(servers: str, elsewhere: dict[str, str], tmp_path: Pat
     assert first["state"] == RunState.COMPLETED_WITH_FAILURES.value
 
     tar.write_bytes(whole)
-    prefect(elsewhere, "deployment", "run", "made/retry", "--param", f"run_id={first['run']}")
+    prefect(elsewhere, "deployment", "run", "made/retry", "--param", f"run={output}")
     prefect(elsewhere, "worker", "start", "--pool", "made", "--run-once")
     second = checks.summary(output)
     assert (second["run"], second["state"]) == (first["run"], RunState.COMPLETED.value)
