@@ -19,6 +19,7 @@ from made_core.recipe_file import validate
 from made_core.sample.write import write_sample
 from made_core.settings import settings
 from tests.support import s3
+from tests.support.deployed import prefect
 from tests.support.runs import Curate
 
 
@@ -45,6 +46,19 @@ def elsewhere(servers: str) -> dict[str, str]:
         "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
         "PREFECT_API_URL": str(get_current_settings().api.url),
     }
+
+
+@pytest.fixture(scope="session")
+def deployments(servers: str) -> dict[str, str]:
+    """The environment of a process that uses the session's servers, where the deployments are registered."""
+    environ = {
+        **os.environ,
+        "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "PREFECT_API_URL": str(get_current_settings().api.url),
+    }
+    prefect(environ, "work-pool", "create", "made", "--type", "process")
+    prefect(environ, "deploy", "--all")
+    return environ
 
 
 @pytest.fixture

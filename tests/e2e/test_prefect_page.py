@@ -1,4 +1,4 @@
-"""What Prefect has of a run that has ended: names, tag, states, artifacts; what a dead process left is closed."""
+"""What Prefect has of a run that has ended: names, tag, states, artifacts; what the dead left is closed."""
 
 from __future__ import annotations
 
@@ -85,8 +85,9 @@ def test_a_run_with_a_failed_and_an_unfinished_shard(servers: str, curate: Curat
     # Its retry, named by the flow run. A process that died left a flow run and a task run as running.
     (source / "00001.tar").write_bytes(good)
     (tmp_path / "stats").rename(source / "00003_stats.json")
+    states: list[State[Any]] = [Running(), Cancelling()]
     with get_client(sync_client=True) as client:
-        left = [client.create_flow_run(flow, state=state) for state in (Running(), Cancelling())]
+        left = [client.create_flow_run(flow, state=state) for state in states]
         for each in left:
             client.update_flow_run(each.id, tags=[f"{TAG}{summary['run']}"])
         with pytest.raises(
