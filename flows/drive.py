@@ -37,7 +37,7 @@ def drive(check: Callable[[str, FlowRun], Request | Summary]) -> Any:
             return run_request(url, request, display, flow_run, watch).state()
     except MadeError as error:
         return failed(error)
-    except TerminationSignal:
+    except (TerminationSignal, SystemExit):  # Ray exits where the signal comes while it starts
         if watch.stopped is None and watch.look() is None:
             raise
         return watch.end()

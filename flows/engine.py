@@ -6,6 +6,8 @@ ends early, its units are still open and are submitted again.
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +55,11 @@ def on_ray() -> Iterator[None]:
     context = FlowRunContext.get()
     if context is None:
         raise RuntimeError("on_ray is for use in a flow")
+    before = signal.getsignal(signal.SIGTERM)
     with runner() as started, context.model_copy(update={"task_runner": started}):
+        if threading.current_thread() is threading.main_thread():
+            # Ray took it over: it would print a stack and exit. Prefect's raises TerminationSignal.
+            signal.signal(signal.SIGTERM, before)
         yield
 
 
