@@ -1,4 +1,4 @@
-"""The servers that a run starts if none is configured: a private PostgreSQL and a Prefect server."""
+"""The servers of a command: those that are configured, those of the running service, or its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flows.service import state
 from made_core.io import files
 from made_core.ledger import postgres
 from made_core.settings import settings
@@ -16,30 +17,56 @@ START_SECONDS = 120  # for Prefect's server: imports take tens of seconds on a b
 
 @contextmanager
 def database() -> Iterator[str]:
-    """The ledger's URL: MADE_DATABASE_URL, or that of a private server that runs inside the context."""
-    url = settings().database_url
+    """The ledger's URL: MADE_DATABASE_URL, the running service's, or a private server's.
+
+    The service's PostgreSQL runs until the context ends, even if the service ends before.
+    """
+    url, service = settings().database_url, state.running()
+    if url is None and service is not None:
+        url = service.given.database_url
     if url is not None:
         yield url
         return
     with postgres.embedded(settings().home_path) as own:
-        yield own
+        yield own if service is None else service.database_url
 
 
 @contextmanager
 def prefect() -> Iterator[None]:
-    """A Prefect API: the configured one, or a server that runs inside the context.
+    """A Prefect API: of PREFECT_API_URL, the running service, Prefect's active profile, or an own server.
+
+    An own server runs inside the context. The profile of a service that is not up does not count.
 
     Without it, each process that runs a task would start its own server.
     """
     # Imported here: they take seconds, and the ledger's URL is checked before anything starts.
     from prefect.logging.handlers import APILogHandler
     from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        get_current_settings,
+        temporary_settings,
+    )
 
-    if get_current_settings().api.url:
+    if os.environ.get("PREFECT_API_URL"):
         yield
         return
-    with files.scratch() as folder:
+    if (service := state.running()) is not None:
+        names = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
+        found = service.environment()
+        os.environ.update({name: found[name] for name in names if name in found})  # for a local Ray's workers
+        login = service.auth_string if service.has_server else get_current_settings().api.auth_string
+        with temporary_settings({PREFECT_API_URL: service.prefect_api_url, PREFECT_API_AUTH_STRING: login}):
+            yield
+        return
+    known = state.config()
+    own = None if known is None else known.prefect_api_url
+    if (url := get_current_settings().api.url) and url != own:
+        yield
+        return
+    unset = {PREFECT_API_URL, PREFECT_API_AUTH_STRING}
+    with files.scratch() as folder, temporary_settings(restore_defaults=unset):
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{folder}/prefect.db"
         server = SubprocessASGIServer()

@@ -21,10 +21,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from made_core.errors import DatabaseError
+from made_core.ledger import postgres_tcp
+from made_core.ledger.postgres_tcp import Listen
 
 log = logging.getLogger(__name__)
 
-PORT = 5432  # names the socket file; nothing listens on TCP
+PORT = 5432  # names the socket file
 STOP_SECONDS = 300
 WATCH_SECONDS = 0.5  # between checks that the server runs
 WARN_SECONDS = 10.0  # between warnings that it does not start; its last children take a while to exit
@@ -33,11 +35,15 @@ REMEDY = "set MADE_DATABASE_URL to a PostgreSQL database, or MADE_HOME to a fold
 
 
 @contextmanager
-def embedded(home: Path) -> Iterator[str]:
+def embedded(home: Path, listen: Listen | None = None) -> Iterator[str]:
     """Start the server with its data in `home`/postgres, or join it; the last process to leave stops it.
 
     If the server dies meanwhile, for example by the OOM killer, it is restarted. Committed data survive,
     and callers that retry see only a pause.
+
+    Args:
+        listen: where the server listens on TCP too while the context lasts. A server that listens
+            elsewhere is restarted. None: as it is, or on the socket only.
 
     Yields:
         A SQLAlchemy URL over a unix socket that only this user's processes on this host can reach.
@@ -52,11 +58,22 @@ def embedded(home: Path) -> Iterator[str]:
         with _locked(home):
             _own(home)
             sockets = _sockets(data)
-            if _server(data) is None:
-                _start(data, sockets)
             # Each process that uses the server holds a shared lock, which the kernel frees when it dies.
             handle = users.open("a")
+            if listen is not None:
+                postgres_tcp.want(data, listen)
+            elif _alone(handle.fileno()) and _server(data) is None:
+                postgres_tcp.want(data, None)  # left by a service that was killed
             fcntl.flock(handle, fcntl.LOCK_SH)
+            if listen is not None and _server(data) is not None and postgres_tcp.actual(data) != listen:
+                _stop(data)
+            if _server(data) is None:
+                try:
+                    _start(data, sockets)
+                except DatabaseError:
+                    if listen is not None:  # not where a later run would listen too
+                        postgres_tcp.want(data, None)
+                    raise
     except OSError as error:
         raise DatabaseError(f"PostgreSQL cannot store its data in {home} ({error}): {REMEDY}") from None
     with handle:
@@ -65,6 +82,8 @@ def embedded(home: Path) -> Iterator[str]:
                 yield f"postgresql+psycopg://postgres@/postgres?host={quote(str(sockets))}&port={PORT}"
         finally:
             with _locked(home):
+                if listen is not None:
+                    postgres_tcp.want(data, None)
                 if _alone(handle.fileno()):
                     _stop(data)
 
@@ -100,6 +119,11 @@ def _watched(home: Path, data: Path, sockets: Path) -> Iterator[None]:
     finally:
         end.set()
         thread.join()
+
+
+def server(home: Path) -> int | None:
+    """The id of the process of the server with its data in `home`, None if it does not run."""
+    return _server(home / "postgres")
 
 
 def binaries() -> Path:
@@ -197,9 +221,12 @@ def _start(data: Path, sockets: Path) -> None:
     if sockets != data:
         os.chown(sockets, uid, gid)
     (data / "postmaster.pid").unlink(missing_ok=True)
-    options = f"-c listen_addresses= -p {PORT} -k {shlex.quote(str(sockets))}"
+    postgres_tcp.write_access(data, uid, gid)
+    at = postgres_tcp.wanted(data) or Listen("", PORT)
+    options = f"-c listen_addresses={shlex.quote(at.address)} -p {at.port} -k {shlex.quote(str(sockets))}"
     log = str(data / "server.log")
     _run(data, "pg_ctl", "start", "-D", str(data), "-l", log, "-o", options, "-t", "600")
+    postgres_tcp.link_socket(sockets, at.port, PORT)
 
 
 def _account() -> tuple[int, int]:

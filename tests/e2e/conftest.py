@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 import ray
+from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.progress import shown
+from flows.service import register
 from made_core.ledger import postgres
 from made_core.recipe_file import validate
 from made_core.sample.write import write_sample
 from made_core.settings import settings
 from tests.support import s3
-from tests.support.deployed import prefect
 from tests.support.runs import Curate
 
 
@@ -56,8 +57,9 @@ def deployments(servers: str) -> dict[str, str]:
         "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
         "PREFECT_API_URL": str(get_current_settings().api.url),
     }
-    prefect(environ, "work-pool", "create", "made", "--type", "process")
-    prefect(environ, "deploy", "--all")
+    with get_client(sync_client=True) as client:
+        register.register_pool(client, runs=4)
+        register.register_deployments(client)
     return environ
 
 

@@ -1,0 +1,1 @@
+"""The service: PostgreSQL, the Prefect server, its work pool and a worker, supervised on one machine."""

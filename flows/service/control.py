@@ -1,0 +1,217 @@
+"""Starting and ending the service, and what it says of itself: `made up`, `made down`, `made ps`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.service import ports, processes, state
+from flows.service.programs import POSTGRES
+from flows.service.state import LOOPBACK, Config, Given, Phase, Processes
+from made_core.errors import MadeError, UserError
+from made_core.ledger import postgres
+from made_core.settings import settings
+
+START_SECONDS = 600.0  # the first start creates Prefect's tables, on a busy machine for minutes
+DOWN_SECONDS = 300.0
+ATTEMPTS = 3  # of a program, before `up` gives up on it
+POLL_SECONDS = 0.2
+LOG_LINES = 12
+
+Say = Callable[[str], None]
+
+
+class NotStarted(MadeError):
+    """A process of the service does not start."""
+
+
+def up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> Config:
+    """Starts the service, or what is missing of it, and waits until all of it does its work.
+
+    Args:
+        listen, runs, worker: None: as at the last start; at the first, loopback, one run at once, a worker.
+        say: is told what is happening, a line each.
+
+    Raises:
+        UserError: the service is up with other settings, or cannot listen there.
+        NotStarted: a process does not start; the message has the end of its log.
+    """
+    known = state.config()
+    if known is not None and state.is_up():
+        _refuse_changes(known, listen, runs, worker)
+        say("The service is up already.")
+        found = state.processes()
+        if found is not None:
+            found.supervisor.signal(signal.SIGHUP)  # start what is waiting now
+        _wait(known, None, say)
+        return known
+    config = _configured(known, listen, runs, worker, say)
+    state.save_config(config)
+    supervisor = _spawn()
+    _wait(config, supervisor, say)
+    return config
+
+
+def down(say: Say) -> bool:
+    """Ends the service. Returns whether anything was running."""
+    config, found = state.config(), state.processes()
+    if config is None:
+        return False
+    running = _listed(config, found)
+    if not running:
+        state.forget_processes()
+        return False
+    if found is not None and found.supervisor.is_alive:
+        found.supervisor.signal(signal.SIGTERM)
+        if not processes.wait(found.supervisor, DOWN_SECONDS):
+            raise NotStarted(
+                f"the supervisor, process {found.supervisor.pid}, has not ended in {DOWN_SECONDS:g} s: "
+                f"see {state.log_path('supervisor')}"
+            )
+    # What a killed supervisor left. Nothing, after one that ended by itself.
+    for child in reversed(found.children if found else []):
+        if child.name != POSTGRES and child.process is not None:
+            processes.end(child.process, DOWN_SECONDS / 5)
+    for left in processes.marked(config.id):
+        processes.end(left, DOWN_SECONDS / 10)
+    if config.has_postgres:
+        with postgres.embedded(settings().home_path):
+            pass  # the last to leave ends the server
+    state.forget_processes()
+    for name, process in running:
+        say(f"{'still running' if process.is_alive else 'ended'}: {name}, process {process.pid}")
+    return True
+
+
+def required() -> Config:
+    """The configuration of the running service. Raises UserError if it is not up."""
+    config = state.running()
+    if config is None:
+        raise UserError(
+            f"no service of {settings().home_path} is up on this machine: start it with `made up`"
+        )
+    return config
+
+
+def _refuse_changes(known: Config, listen: str | None, runs: int | None, worker: bool | None) -> None:
+    asked = {"--listen": (listen, known.listen), "--runs": (runs, known.runs),
+             "--worker": (worker, known.worker)}  # fmt: skip
+    for option, (new, old) in asked.items():
+        if new is not None and new != old:
+            raise UserError(f"the service is up with {option} {old}: `made down`, then start it with {new}")
+    given = _given(known)
+    if given != known.given and given != Given():
+        raise UserError(
+            "the service is up with other servers than MADE_DATABASE_URL and PREFECT_API_URL name: "
+            "unset them, or `made down` first"
+        )
+
+
+def _configured(
+    known: Config | None, listen: str | None, runs: int | None, worker: bool | None, say: Say
+) -> Config:
+    address = listen or (known.listen if known else LOOPBACK)
+    config = known or Config(ports=ports.choose(address))
+    config = config.model_copy(
+        update={
+            "listen": address,
+            "runs": config.runs if runs is None else runs,
+            "worker": config.worker if worker is None else worker,
+            "given": _given(known),
+        }
+    )
+    taken = [] if known is None else _taken(config)
+    if taken:
+        fresh = ports.choose(address)
+        config.ports = config.ports.model_copy(update={name: getattr(fresh, name) for name in taken})
+        for name in taken:
+            say(f"Port {getattr(known.ports, name)} of {name} is taken by another program; "  # type: ignore[union-attr]
+                f"now {getattr(config.ports, name)}. Open shells need `made env` again.")  # fmt: skip
+    return config
+
+
+def _taken(config: Config) -> list[str]:
+    """The ports of the configuration that processes of others have."""
+    found = state.processes()
+    alive = {c.name for c in found.children if c.process and c.process.is_alive} if found else set()
+    ours = {
+        "postgres": postgres.server(settings().home_path) is not None,
+        "prefect": "prefect" in alive,
+        "front_door": "front-door" in alive,
+    }
+    return [
+        name for name, is_ours in ours.items()
+        if not is_ours and not ports.is_free(config.listen, getattr(config.ports, name))
+    ]  # fmt: skip
+
+
+def _given(known: Config | None) -> Given:
+    """The servers named in the environment, unless they are the service's own (`made env`)."""
+    database, api = settings().database_url, os.environ.get("PREFECT_API_URL") or None
+    if known is not None:
+        own = known.model_copy(update={"given": Given()})
+        database = None if database == own.database_url else database
+        api = None if api == own.prefect_api_url else api
+    return Given(database_url=database, prefect_api_url=api)
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    path = state.log_path("supervisor")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.service.supervisor"],
+            cwd=state.folder(), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            env={**os.environ, "MADE_HOME": str(settings().home_path)}, start_new_session=True,
+        )  # fmt: skip
+
+
+def _wait(config: Config, spawned: subprocess.Popen[bytes] | None, say: Say) -> None:
+    """Waits until every process is ready, and says which are."""
+    end, told = time.monotonic() + START_SECONDS, set[str]()
+    while True:
+        found = state.processes()
+        if found is None or not found.supervisor.is_alive:
+            if spawned is None or spawned.poll() is not None:
+                raise NotStarted(f"the supervisor ended: {_tail(state.log_path('supervisor'), 1)}")
+        else:
+            for child in found.children:
+                if child.phase in (Phase.READY, Phase.DONE) and child.name not in told:
+                    told.add(child.name)
+                    say(f"{child.name}: {child.phase.value}")
+                if child.restarts >= ATTEMPTS and child.phase is Phase.WAITING:
+                    raise NotStarted(
+                        f"{child.name} {child.message}, {child.restarts} times. The end of its log, "
+                        f"{state.log_path(child.name)}:\n{_tail(state.log_path(child.name), LOG_LINES)}\n"
+                        "The supervisor keeps trying; `made down` ends it."
+                    )
+            if found.are_ready:
+                return
+        if time.monotonic() > end:
+            raise NotStarted(f"the service is not ready after {START_SECONDS:g} s: see `made ps`")
+        time.sleep(POLL_SECONDS)
+
+
+def _listed(config: Config, found: Processes | None) -> list[tuple[str, processes.Identity]]:
+    """The running processes of the service: first the supervisor's, then those of runs."""
+    listed = [("supervisor", found.supervisor)] if found else []
+    listed += [(c.name, c.process) for c in found.children if c.process] if found else []
+    pid = postgres.server(settings().home_path) if config.has_postgres else None
+    server = None if pid is None else processes.identify(pid)
+    if server is not None and server not in [p for _, p in listed]:
+        listed.append((POSTGRES, server))
+    known = {process for _, process in listed}
+    listed += [("of a run", p) for p in processes.marked(config.id) if p not in known]
+    return [(name, process) for name, process in listed if process.is_alive]
+
+
+def _tail(path: Path, lines: int) -> str:
+    try:
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    except OSError:
+        return f"(no log at {path})"

@@ -1,0 +1,51 @@
+"""The Prefect server on the private PostgreSQL: `python -m flows.service.prefect_server HOST PORT`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+
+def main() -> None:
+    """Upgrades the schema, then becomes the server."""
+    host, port = sys.argv[1:]
+    asyncio.run(_migrate())
+    import prefect
+
+    # What `prefect server start` runs, without its second process.
+    os.environ["PREFECT__SERVER_FINAL"] = "1"
+    os.execv(
+        sys.executable,
+        [sys.executable, "-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent), "--factory",
+         "prefect.server.api.server:create_app", "--host", host, "--port", port,
+         "--timeout-keep-alive", "5", "--log-level", "warning"],
+    )  # fmt: skip
+
+
+async def _migrate() -> None:
+    from prefect.server.database import provide_database_interface
+
+    event.listen(Engine, "before_cursor_execute", _without_trigrams, retval=True)
+    await provide_database_interface().create_db()
+
+
+def _without_trigrams(
+    connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> tuple[str, Any]:
+    """Prefect's migrations without the extension pg_trgm, which the PostgreSQL of the wheel does not have.
+
+    Prefect uses it only to speed up searches for parts of names. Its indexes become hash indexes: they
+    keep their names, which later migrations refer to, and take names of any length.
+    """
+    if "EXTENSION" in statement and "pg_trgm" in statement:
+        return "SELECT 1", parameters
+    return statement.replace("USING gin (name gin_trgm_ops)", "USING hash (name)"), parameters
+
+
+if __name__ == "__main__":
+    main()

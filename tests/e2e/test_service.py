@@ -1,0 +1,182 @@
+"""The service with real processes: `made up`, what it starts, who dies, `made down`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from made_core.sample.write import write_sample
+from tests.support import checks
+
+MADE, PREFECT = (Path(sys.executable).with_name(name) for name in ("made", "prefect"))
+PATIENCE = 300  # seconds, on a busy machine
+
+
+class Service:
+    """The service of one folder, in the environment of a user who has nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = ("MADE_", "PREFECT_")
+        self.environ = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(names)},
+            "HOME": str(folder),
+            "MADE_HOME": str(folder / "made"),
+        }
+
+    def call(self, *command: str | Path, code: int = 0) -> str:
+        done = subprocess.run(
+            [str(part) for part in command], env=self.environ, cwd=self.folder, capture_output=True,
+            text=True, timeout=2 * PATIENCE,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        done = subprocess.run([str(MADE), "ps", "--json"], env=self.environ, capture_output=True, text=True)
+        return {row["name"]: row for row in json.loads(done.stdout)["processes"]}
+
+    def pid(self, name: str) -> int:
+        pid = self.processes()[name]["pid"]
+        assert isinstance(pid, int)
+        return pid
+
+    def kill(self, name: str) -> None:
+        """Kills a process, and waits until another one does its work."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGKILL)
+
+        def is_back() -> bool:
+            now = self.processes()[name]
+            return now["pid"] not in (None, pid) and now["phase"] == "ready"
+
+        until(is_back)
+
+    def supervisor(self) -> int:
+        record = json.loads((self.folder / "made" / "service" / "processes.json").read_text())
+        return int(record["supervisor"]["pid"])
+
+    def variables(self) -> dict[str, str]:
+        lines = self.call("bash", "-c", f'eval "$({MADE} env)"; env -0').split("\0")
+        return dict(line.partition("=")[::2] for line in lines if line.startswith(("MADE_", "PREFECT_")))
+
+    def left(self) -> list[str]:
+        """Command lines of processes that hold this folder's name in their environment."""
+        found = []
+        for process in Path("/proc").iterdir():
+            if not process.name.isdecimal() or int(process.name) == os.getpid():
+                continue
+            try:
+                if f"MADE_HOME={self.folder}".encode() in (process / "environ").read_bytes():
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue
+        return found
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that is up."""
+    found = Service(tmp_path_factory.mktemp("service"))
+    try:
+        said = found.call(MADE, "up")
+        assert "login:" in said and "Prefect UI:" in said
+        yield found
+    finally:
+        found.call(MADE, "down")
+        assert found.left() == []
+
+
+@pytest.mark.timeout(1200)
+def test_a_deployment_run(service: Service, tmp_path: Path) -> None:
+    """Another shell starts a run by name, and sees it in the same ledger."""
+    write_sample(tmp_path, samples=60, shards=2, seed=8)
+    recipe = {
+        "sources": [str(tmp_path / "shards")], "output": str(tmp_path / "out"), "audit": {"queries": 0}
+    }  # fmt: skip
+    service.call(
+        PREFECT, "deployment", "run", "made/curate", "--param", f"recipe={json.dumps(recipe)}", "--watch"
+    )
+    summary = checks.summary(tmp_path / "out")
+    listed = json.loads(service.call(MADE, "status", "--json"))["runs"]
+    assert [(run["id"], run["state"]) for run in listed] == [(summary["run"], "completed")]
+
+
+def test_secrets_stay_with_the_user(service: Service) -> None:
+    """Files with secrets are 0600, none is in a command line, and the API asks for the login."""
+    variables = service.variables()
+    login = variables["PREFECT_API_AUTH_STRING"]
+    for path in (
+        service.folder / "made/service/service.json",
+        service.folder / ".prefect/profiles.toml",
+    ):
+        assert login in path.read_text() and path.stat().st_mode & 0o777 == 0o600
+    password = variables["MADE_DATABASE_URL"].split(":")[2].split("@")[0]
+    commands = "\n".join(p.read_text() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists())
+    assert login not in commands and password not in commands
+    url = f"{variables['PREFECT_API_URL']}/deployments/name/made/curate"
+    assert httpx.get(url).status_code == 401
+    user, _, word = login.partition(":")
+    assert httpx.get(url, auth=(user, word)).status_code == 200
+
+
+def test_callers_cannot_choose_the_command(service: Service) -> None:
+    variables = service.variables()
+    user, _, word = variables["PREFECT_API_AUTH_STRING"].partition(":")
+    with httpx.Client(base_url=variables["PREFECT_API_URL"], auth=(user, word), timeout=30) as api:
+        deployment = api.get("/deployments/name/made/curate").json()["id"]
+        for forbidden in ({"command": "touch /x"}, {"env": {"A": "b"}}, {"working_dir": "/"}):
+            body = {"parameters": {"recipe": {"sources": ["/a"], "output": "/b"}}, "job_variables": forbidden}
+            reply = api.post(f"/deployments/{deployment}/create_flow_run", json=body)
+            assert reply.status_code == 422 and "Additional properties" in reply.text, reply.text
+
+
+@pytest.mark.timeout(1200)
+def test_what_dies_comes_back(service: Service) -> None:
+    """PostgreSQL, server, worker, then the supervisor, whose children are adopted."""
+    for name in ("postgres", "prefect", "worker"):
+        service.kill(name)
+    before = service.processes()
+    os.kill(service.supervisor(), signal.SIGKILL)
+    assert "supervisor has ended" in service.call(MADE, "ps", code=1)
+    os.kill(before["worker"]["pid"], signal.SIGKILL)
+    service.call(MADE, "up")
+    after = service.processes()
+    for name in ("postgres", "prefect"):
+        assert after[name]["pid"] == before[name]["pid"]
+    assert after["worker"]["pid"] != before["worker"]["pid"]
+    assert "already" in service.call(MADE, "up")
+    assert service.processes() == after
+
+
+def test_prefect_yaml_says_the_same(service: Service) -> None:
+    """`prefect deploy --all` registers what `made up` has registered."""
+    variables = service.variables()
+    user, _, word = variables["PREFECT_API_AUTH_STRING"].partition(":")
+
+    def registered(name: str) -> dict[str, Any]:
+        with httpx.Client(base_url=variables["PREFECT_API_URL"], auth=(user, word), timeout=30) as api:
+            found: dict[str, Any] = api.get(f"/deployments/name/made/{name}").json()
+        return {key: value for key, value in found.items() if key not in ("updated", "version_id")}
+
+    before = [registered(name) for name in ("curate", "retry")]
+    service.call("bash", "-c", f"cd {checks.ROOT} && {PREFECT} --no-prompt deploy --all")
+    after = [registered(name) for name in ("curate", "retry")]
+    assert after == before
