@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -22,6 +22,7 @@ help:
 	@echo "make test           run all tests"
 	@echo "make test-unit      run the unit tests, which start no server: a minute"
 	@echo "make test-pythons   run the unit tests and the demo under each installed Python 3.10, 3.11 and 3.12"
+	@echo "make test-service   kill, suspend and repeat runs of the deployments: 10 minutes"
 	@echo "make acceptance     curate real images and check the output: REAL=folder"
 	@echo "make chaos          curate while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
@@ -61,6 +62,10 @@ test-unit: setup
 # Creates an environment of 7 GB for each other version in build/pythons.
 test-pythons: setup
 	$(BIN)/python -m tests.pythons
+
+# ONLY=suspended_and_resumed runs one scenario; they are functions of tests/service/scenarios.py.
+test-service: setup
+	$(BIN)/python -m tests.service $(ONLY)
 
 # Real images and a real encoder in a local folder: make acceptance REAL=folder
 acceptance: setup

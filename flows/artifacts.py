@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -44,7 +45,7 @@ def shown_progress(flow_run: FlowRun, ledger: Ledger, run: str, output: str) -> 
             yield
     finally:
         with suppress(MadeError, httpx.HTTPError, PrefectException):
-            artifact.update()
+            artifact.update(last=True)
 
 
 class Progress:
@@ -54,10 +55,15 @@ class Progress:
         self._flow_run, self._ledger, self._run, self._output = flow_run, ledger, run, output
         self._id: UUID | None = None
         self._text = ""
+        self._not_before = 0.0  # a run of 100,000 units is asked for less often
 
-    def update(self) -> None:
-        """Writes the artifact if something has changed since. Errors of the ledger are the caller's."""
+    def update(self, last: bool = False) -> None:
+        """Writes the artifact if something has changed. Raises what the ledger and Prefect raise."""
+        asked = time.monotonic()
+        if asked < self._not_before and not last:
+            return
         text = progress(self._run, self._output, self._ledger.progress.of(self._run))
+        self._not_before = time.monotonic() + 9 * (time.monotonic() - asked)
         if text == self._text:
             return
         if self._id is None:

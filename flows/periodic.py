@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 
 logger = logging.getLogger("prefect.made")
-SHARE = 0.1  # of the time that the calls may take: a slow one is made less often
 
 
 @contextmanager
@@ -19,14 +17,11 @@ def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
     stop = threading.Event()
 
     def run() -> None:
-        pause = seconds
-        while not stop.wait(pause):
-            began = time.monotonic()
+        while not stop.wait(seconds):
             try:
                 call()
             except Exception:  # of the ledger or Prefect's server: they may come back
                 logger.debug("%s failed, it will be called again", call, exc_info=True)
-            pause = max(seconds, (time.monotonic() - began) / SHARE)
 
     # Prefect's settings and client are in context variables, which a new thread does not have.
     thread = threading.Thread(target=copy_context().run, args=(run,), daemon=True)
