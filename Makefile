@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz bench-dedup bench-ledger bench-recall lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -25,6 +25,7 @@ help:
 	@echo "make test-service   kill, suspend and repeat runs of the deployments: 10 minutes"
 	@echo "make acceptance     curate real images and check the output: REAL=folder"
 	@echo "make chaos          curate while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
+	@echo "make test-pbs       curate on two hosts in network namespaces, and lose one of them: root, REAL=folder"
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
@@ -75,6 +76,10 @@ acceptance: setup
 # KILLS=8 is one round with a kill of each kind. Filling the disk needs root.
 chaos: setup
 	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),120) --seed $(or $(SEED),0)
+
+# On real images: make test-pbs REAL=folder
+test-pbs: setup
+	$(BIN)/python -m tests.pbs $(if $(REAL),--real $(REAL))
 
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed

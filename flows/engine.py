@@ -23,6 +23,8 @@ from prefect_ray.context import remote_options
 from prefect_ray.task_runners import PrefectRayFuture
 from ray.exceptions import RayError
 
+from flows import placement
+from flows.deadline import Pace
 from flows.progress import Display, ended
 from made_core.errors import MadeError, Permanent, TooManyFailures, WorkerLost
 from made_core.io import files
@@ -88,6 +90,11 @@ class Engine:
     context: RunContext
     display: Display
 
+    def __post_init__(self) -> None:
+        self.pace = Pace(settings().stop_at, self.display.say)
+        for line in placement.plan(placement.nodes(), self.context.recipe.work):
+            self.display.say(line)
+
     def units(
         self,
         stage: Stage[OutputT],
@@ -123,7 +130,10 @@ class Engine:
             missing()
             self.display.say(f"{stage.name}: files of {len(gone)} units are missing, recomputing")
             units.forget(stage, scope, gone)
-        with remote_options(num_cpus=work.cpus_per_task, num_gpus=gpus, max_calls=0, max_retries=0):
+        with remote_options(
+            num_cpus=work.cpus_per_task, num_gpus=gpus, max_calls=0, max_retries=0,
+            scheduling_strategy="SPREAD",  # Ray's default fills half of a node before it uses the next
+        ):  # fmt: skip
             self._drive(stage, scope, keys, submit, expect, fail_fast)
         self.display.update(stage.name, units.tally(stage, scope, keys), expect, done=True)
         results = units.results(stage, scope, keys)
@@ -192,6 +202,7 @@ class Engine:
                     self.display.say(f"{stage.name}: task lost: {error}")
             tally = self.ledger.units.tally(stage, scope, keys)
             self.display.update(stage.name, tally, expect)
+            self.pace.update(stage.name, tally.samples, expect)
             if fail_fast and tally.units[UnitState.FAILED]:
                 known = self.ledger.units.results(stage, scope, keys).values()
                 error = next(r.error for r in known if r.state is UnitState.FAILED)

@@ -22,6 +22,7 @@ from made_core.ledger import cleanup
 from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
 from made_core.retries import backoff
+from made_core.settings import settings
 from made_core.stages import OutputT, Stage
 from made_core.types import Encoding, Unit, UnitState
 
@@ -88,7 +89,7 @@ def run_units(
     logger = get_run_logger()
     ledger = Ledger(context.database_url)
     seconds = context.recipe.work.lease_seconds
-    host = f"{socket.gethostname()}:{os.getpid()}"
+    host = f"{settings().host}:{os.getpid()}"
     try:
         while units := ledger.units.claim(stage, scope, list(names), 1, seconds, host, context.run):
             unit, name = units[0], names[units[0].key]

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import typer
 
 # Each module adds its commands to the application, in the order of `made --help`.
-from flows.cli import curate, runs, sample, service
+from flows.cli import curate, pbs, runs, sample, service
 from flows.cli.app import app
 from made_core.errors import MadeError, UserError
 
-__all__ = ["curate", "main", "runs", "sample", "service"]
+__all__ = ["curate", "main", "pbs", "runs", "sample", "service"]
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 

@@ -33,13 +33,13 @@ def run(flow: Callable[[], Summary]) -> None:
     """Runs a flow and prints its summary. Exits with `WITH_FAILURES` if shards failed."""
     from prefect.exceptions import CancelledRun
 
-    from flows import progress, servers
+    from flows import deadline, progress, servers
     from made_core.settings import settings
     from tasks.run_units import open_log
 
     open_log(settings().log_folder, "run")
     print("made: starting Prefect and Ray (about 30 seconds)", file=sys.stderr)
-    with servers.prefect(), progress.shown():
+    with servers.prefect(), progress.shown(), deadline.guarded():
         try:
             summary = flow()
         except CancelledRun:

@@ -106,8 +106,9 @@ def _watch(site: Site, job_id: str, top: subprocess.Popen[bytes]) -> int:
     while (ended := top.poll()) is None:
         now = time.monotonic()
         if kill_at is None:
+            job = _known(site, job_id)  # an operator may have changed it
             over = job.walltime is not None and now - started > job.walltime
-            deleted = _known(site, job_id).delete
+            deleted = job.delete
             if over:
                 assert job.walltime is not None
                 text = (

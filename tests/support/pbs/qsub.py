@@ -86,11 +86,10 @@ def _job(site: Site, request: Request, job_id: str) -> Job:
     }  # fmt: skip
     if "V" in request.options:
         variables |= {n: v for n, v in os.environ.items() if not n.startswith("PBS_")}
-    for listed in request.options.get("v", []):
-        for item in listed.split(","):
-            named, equals, value = item.partition("=")
-            # A blank ends the value: pass names of files.
-            variables[named.strip()] = value.split(" ")[0] if equals else os.environ.get(named, "")
+    for item in filter(None, request.last("v").split(",")):
+        named, equals, value = item.partition("=")
+        # A blank ends the value: pass names of files.
+        variables[named.strip()] = value.split(" ")[0] if equals else os.environ.get(named, "")
 
     def path(letter: str) -> str:
         given = request.last(letter)

@@ -47,6 +47,7 @@ class Site:
         bin_ = self.folder / "bin"
         bin_.mkdir(exist_ok=True)
         values = {**asdict(self), "folder": str(self.folder), "variables": dict(self.variables)}
+        (self.folder / "pbs.conf").write_text(f"PBS_EXEC={self.folder}\nPBS_SERVER={SERVER}\n")
         (self.folder / "site.json").write_text(json.dumps(values))
         for name in COMMANDS:
             program = bin_ / name

@@ -36,6 +36,7 @@ def environment(site: Site, job: Job, host: str, task: int) -> dict[str, str]:
         "PBS_NODENUM": str(job.hosts.index(host)),
         "PBS_TASKNUM": str(task),
         "PBS_MOMPORT": "15003",
+        "PBS_CONF_FILE": str(site.folder / "pbs.conf"),
         "PBS_JOBDIR": job.variables["PBS_O_HOME"],
         "TMPDIR": "/tmp",
     }

@@ -1,0 +1,110 @@
+"""A user at a site of the stand-ins: submits jobs of the launcher, and looks at what they leave."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from made_core.ledger.ledger import Ledger
+from made_core.stages import BY_NAME
+from tests.support.pbs.jobs import FINISHED, Job, load
+from tests.support.pbs.site import ROOT, Site
+
+SCRIPTS = ROOT / "deployments" / "pbs"
+SECONDS = 400  # for a job on a busy machine; 40 on a quiet one
+
+
+class Desk:
+    """Submits jobs from `folder`/work with `folder`/home as $HOME.
+
+    Args:
+        variables: given to every job by qsub -v.
+    """
+
+    def __init__(self, site: Site, folder: Path, variables: Mapping[str, str]) -> None:
+        self.site, self.home, self.work = site, folder / "home", folder / "work"
+        self.home.mkdir()
+        self.work.mkdir()
+        self._variables = dict(variables)
+        self.env = {**os.environ, "HOME": str(self.home), "PATH": f"{site.install()}:{os.environ['PATH']}"}
+
+    def submit(self, *options: str, script: str, **variables: object) -> str:
+        """Returns the job's id."""
+        given = ",".join(f"{name}={value}" for name, value in {**self._variables, **variables}.items())
+        done = subprocess.run(
+            ["qsub", "-j", "oe", "-l", "place=scatter", "-v", given, *options], input=script,
+            cwd=self.work, env=self.env, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    def curate(self, *options: str, arguments: list[object], **variables: object) -> str:
+        """Submits curate.pbs with arguments of `made curate`; returns the job's id."""
+        file = self.work / f"arguments-{time.time_ns()}.txt"
+        file.write_text("".join(f"{word}\n" for word in arguments))
+        script = (SCRIPTS / "curate.pbs").read_text()
+        return self.submit(*options, script=script, MADE_ARGUMENTS=file, MADE_SCRIPTS=SCRIPTS, **variables)
+
+    def delete(self, job: str) -> None:
+        """Runs qdel."""
+        subprocess.run(["qdel", job], env=self.env, check=True)
+
+    def job(self, job: str) -> Job:
+        """The record of a job."""
+        found = load(self.site, job)
+        assert found is not None
+        return found
+
+    def wait(self, job: str) -> int:
+        """Waits for the end; returns Exit_status."""
+        until(lambda: self.job(job).state == FINISHED, self.printed(job))
+        status = self.job(job).exit_status
+        assert status is not None
+        return status
+
+    def printed(self, job: str) -> Path:
+        """What the job has printed so far."""
+        return self.site.folder / "jobs" / job / "OU"
+
+    def left(self, job: str = "") -> list[str]:
+        """What is left of clusters, of one job or of all: processes, and folders that hosts share."""
+        clusters = self.home / ".made" / "clusters"
+        prefix = f"{clusters}/{job.partition('.')[0]}-" if job else str(clusters)
+        found = [str(path) for path in clusters.glob("*") if str(path).startswith(prefix)]
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if f"MADE_CLUSTER_NODE={prefix}".encode() in environ.read_bytes():
+                    found.append(f"{prefix}: process {environ.parent.name}")
+            except OSError:  # ended, or of another user
+                pass
+        return found
+
+
+def until(true: Callable[[], object], printed: Path | None = None, seconds: float = SECONDS) -> None:
+    """Waits until it is true; raises TimeoutError with what a job printed."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            text = printed.read_text() if printed is not None and printed.exists() else ""
+            raise TimeoutError(f"not true after {seconds:g} s\n{text}")
+        time.sleep(0.1)
+
+
+def samples_by_host(url: str, run: str, stage: str) -> Counter[str]:
+    """Samples of a stage by the host that did them."""
+    ledger, found = Ledger.open(url), Counter[str]()
+    try:
+        for status in ledger.progress.of(run):
+            if status.stage == stage:
+                for key, result in ledger.units.results(BY_NAME[stage], status.scope, None).items():
+                    done = [
+                        e for e in ledger.units.events(BY_NAME[stage], status.scope, key) if e.kind == "done"
+                    ]
+                    assert result.output is not None
+                    found[str(done[-1].host).partition(":")[0]] += result.output.samples
+    finally:
+        ledger.close()
+    return found

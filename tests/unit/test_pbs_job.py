@@ -1,0 +1,149 @@
+"""The job's end, its script, and what a run makes of both."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.deadline import Pace
+from flows.pbs import job
+from flows.pbs.resources import Share
+from flows.pbs.script import SCRIPTS, Wish, job_script
+from flows.placement import Node, plan
+from made_core.errors import UserError
+from made_core.recipe import Work
+from tests.support.pbs.request import complete, parse
+
+
+def qstat(folder: Path, **values: object) -> dict[str, str]:
+    """An environment in which qstat prints a job."""
+    (folder / "jobs.json").write_text(json.dumps({"Jobs": {"7.pbs": values}}))
+    (folder / "qstat").write_text(f"#!/bin/sh\ncat {folder}/jobs.json\n")
+    (folder / "qstat").chmod(0o755)
+    return {"PBS_JOBID": "7.pbs", "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_facts_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = time.asctime(time.localtime(time.time() - 600))
+    environment = qstat(
+        tmp_path, exec_vnode="(n1:ncpus=24:ngpus=4)", stime=started,
+        Resource_List={"walltime": "01:00:00"}, resources_used={"walltime": "00:02:00"},
+    )  # fmt: skip
+    monkeypatch.setenv("PATH", environment["PATH"])
+    facts = job.facts(environment)
+    assert facts.shares == {"n1": Share(24, 4)} and facts.walltime == 3600
+    assert facts.left == pytest.approx(3000, abs=5)
+    at = job.stop_at(facts, 1000)
+    assert at == pytest.approx(1000 + 3000 - 300, abs=5)
+
+
+def test_without_qstat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert job.facts({"PBS_JOBID": "7.pbs"}) == job.JobFacts()
+    facts = job.facts({"PBS_JOBID": "7.pbs", "MADE_WALLTIME": "0:10:00"})
+    assert facts.left == 600 and job.stop_at(facts, 0) == 540
+    assert job.stop_at(job.JobFacts(), 0) is None
+    with pytest.raises(UserError, match="expected a duration"):
+        job.facts({"MADE_WALLTIME": "soon"})
+
+
+def test_a_script_is_what_qsub_takes() -> None:
+    wish = Wish("2:ncpus=24:ngpus=4", "12:00:00", place="scatter", queue="gpu")
+    text = job_script(wish, ["--recipe", "/data/my recipe.yaml"], Path("/data/my folder"))
+    request = complete(parse([]), text)
+    assert [(c.ncpus, c.ngpus) for c in request.chunks] == [(24, 4), (24, 4)]
+    assert (request.place, request.walltime, request.last("q")) == ("scatter", 43200, "gpu")
+    assert "run_in_job curate --recipe '/data/my recipe.yaml'" in text and "cd '/data/my folder'" in text
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (Wish("2:ncpus", "1:00"), "--select 2:ncpus: expected chunks such as"),
+        (Wish("1:ncpus=1", "soon"), "expected a duration"),
+        (Wish("1:ncpus=1", "1:00", name="my job"), "--name my job: expected letters"),
+        (Wish("1:ncpus=1", "1:00", place="apart"), "--place apart: expected free"),
+        (Wish("1:ncpus=1", "1:00", queue="a b"), "--queue a b: expected a name"),
+    ],
+)
+def test_what_pbs_would_refuse(wish: Wish, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        job_script(wish, [], Path("/"))
+
+
+@given(st.text())
+def test_a_select_that_passes_has_no_blank_and_no_line_break(text: str) -> None:
+    try:
+        lines = Wish(text, "1:00").directives()
+    except UserError:
+        return
+    assert len(lines) == 5 and not any(c.isspace() for c in text)
+
+
+def test_shellcheck_is_clean() -> None:
+    scripts = [p for p in SCRIPTS.rglob("*") if p.suffix in (".sh", ".pbs")]
+    scripts.append(SCRIPTS.parents[1] / ".ci" / "run")
+    assert len(scripts) >= 4
+    try:
+        done = subprocess.run(
+            ["shellcheck", "-x", *map(str, scripts)], cwd=SCRIPTS.parents[1], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        pytest.skip("shellcheck is not installed")
+    assert done.returncode == 0, done.stdout
+
+
+def test_pace_estimates_once_and_warns() -> None:
+    said: list[str] = []
+    pace = Pace(1000.0, said.append)
+    for now, samples in ((0.0, 500), (10.0, 1000), (30.0, 2000), (60.0, 3500)):
+        pace.update("embed", samples, 100_000, now)
+    assert len(said) == 2
+    assert said[0] == (
+        "embed: 50.0 samples/s, about 0:32:10 for the remaining 96,500; the job has 0:15:40 left"
+    )
+    assert said[1].startswith("warning: the time will not suffice: 50% of embed")
+    pace.update("pairs", 0, None, 0)  # of unknown size
+    assert len(said) == 2
+
+
+def test_pace_without_a_job_or_with_time_enough() -> None:
+    said: list[str] = []
+    for stop_at in (None, 1e6):
+        pace = Pace(stop_at, said.append)
+        pace.update("embed", 0, 100, 0.0)
+        pace.update("embed", 50, 100, 25.0)
+    assert said[0] == "embed: 2.0 samples/s, about 0:00:25 for the remaining 50" and len(said) == 2
+
+
+def test_the_plan() -> None:
+    nodes = [Node("n1", 24, 4), Node("n2", 8, 0)]
+    assert plan(nodes, Work()) == [
+        "plan: 32 embed workers of 1 CPU on 2 nodes (24 on n1, 8 on n2)",
+        "warning: 4 of 4 GPUs are not used: see work.gpus_per_task",
+    ]
+    assert plan(nodes, Work(cpus_per_task=4, gpus_per_task=1)) == [
+        "plan: 4 embed workers of 4 CPU and 1 GPU on 2 nodes (4 on n1, 0 on n2)",
+        "plan: 8 workers of 4 CPU in other stages",
+    ]
+    assert "no node has room" in plan(nodes, Work(cpus_per_task=64))[-1]
+    assert "tasks_in_flight" in plan(nodes, Work(tasks_in_flight=8))[-1]
+
+
+def test_a_run_is_interrupted_in_time() -> None:
+    """Even one that a shell started in the background, with SIGINT ignored."""
+    code = "import time\nfrom flows.deadline import guarded\nwith guarded():\n    time.sleep(60)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "MADE_STOP_AT": f"{time.time() + 0.5}"},
+        capture_output=True, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    assert "KeyboardInterrupt" in done.stderr and "Submit it again to go on" in done.stderr
