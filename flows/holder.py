@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import suppress
 
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run
+from made_core.settings import settings
 
 
 def holder() -> str:
     """This process, as the ledger names it: host:pid."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{settings().host}:{os.getpid()}"
 
 
 def has_died(name: str) -> bool:
@@ -21,7 +21,7 @@ def has_died(name: str) -> bool:
     If its pid was given to another process, the answer is False too, and the lease tells.
     """
     host, _, pid = name.rpartition(":")
-    if host != socket.gethostname() or not pid.isdecimal():
+    if host != settings().host or not pid.isdecimal():
         return False
     with suppress(PermissionError):  # the process of another user
         try:
