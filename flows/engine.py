@@ -62,7 +62,12 @@ def on_ray() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             # Ray took it over: it would print a stack and exit. Prefect's raises TerminationSignal.
             signal.signal(signal.SIGTERM, before)
-        yield
+        try:
+            yield
+        except SystemError as error:  # what Ray makes of a handler's exception where it waits
+            if error.__cause__ is None or isinstance(error.__cause__, Exception):
+                raise
+            raise error.__cause__ from None
 
 
 def run_task(task: Task[..., ResultT], *args: object) -> ResultT:
