@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows import naming, request
+from flows import mistakes, naming, request
 from flows.drive import drive
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 
 
-# `request.checked` validates the parameters.
-@flow(name="made", flow_run_name=naming.of_curate, persist_result=False, validate_parameters=False)
+@flow(
+    name="made",
+    flow_run_name=naming.of_curate,
+    persist_result=False,
+    validate_parameters=False,  # `request.checked` does
+    on_crashed=[mistakes.explain],
+)
 def curate(recipe: Recipe, replace: bool = False) -> Summary:
     """Curates a data set and returns the summary of the run.
 

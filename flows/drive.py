@@ -8,9 +8,8 @@ from typing import Any
 from prefect.exceptions import TerminationSignal
 from prefect.states import Completed
 
-from flows import servers
+from flows import mistakes, servers
 from flows.flow_run import FlowRun
-from flows.outcome import failed
 from flows.progress import Display
 from flows.request import Request
 from flows.watch import Watch
@@ -36,7 +35,7 @@ def drive(check: Callable[[str, FlowRun], Request | Summary]) -> Any:
 
             return run_request(url, request, display, flow_run, watch).state()
     except MadeError as error:
-        return failed(error)
+        return mistakes.failed(error)
     except (TerminationSignal, SystemExit):  # Ray exits where the signal comes while it starts
         if watch.stopped is None and watch.look() is None:
             raise

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from posixpath import basename
 from typing import Any
 
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
-from made_core.errors import MadeError
 from made_core.output.summary import Summary
 
 WITH_FAILURES = "CompletedWithFailures"  # name of the state
@@ -40,14 +39,6 @@ class Outcome:
         """The end of a flow, which Prefect shows; a caller of the flow gets the summary."""
         name = WITH_FAILURES if self.failed or self.refused else "Completed"
         return Completed(name=name, message=self.sentence, data=self.summary)
-
-
-def failed(error: MadeError) -> Any:
-    """The end of a flow: state Failed with the error's sentence, no traceback in its log.
-
-    A caller of the flow gets the error itself.
-    """
-    return Failed(message=" ".join(str(error).split()), data=error)
 
 
 def _some(names: Sequence[str]) -> str:

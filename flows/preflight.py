@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import closing
 
 from flows.holder import has_died, holder
 from made_core.embed import models
 from made_core.errors import OutputError, RayAddressError
+from made_core.ingest import roots
 from made_core.io import files, paths, probe
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run
@@ -20,7 +21,7 @@ HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # H
 REMEDY = "start one with `ray start --head`, or unset the address to run on this machine"
 
 
-def check(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> None:
+def check(recipe: Recipe, tars: Collection[str], log_folder: str | None) -> None:
     """Checks the Ray head, the encoder and the folders that a run writes to.
 
     Args:
@@ -33,11 +34,13 @@ def check(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> None:
         StorageFailed: the storage of output or store does not answer.
     """
     check_ray()
+    roots.confine_tars(tars, settings().allowed)
     paths.keep_apart(recipe, tars, log_folder)
     models.check(recipe.encoder)
     probe.writable("output", recipe.output)
     probe.writable("store", recipe.store_url)
     if log_folder is not None:
+        roots.confine_folder("log folder", log_folder, settings().allowed)
         probe.writable("log folder", files.absolute(log_folder))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flows import preflight
 from made_core.errors import RecipeError
-from made_core.ingest import discovery
+from made_core.ingest import discovery, roots
 from made_core.ingest.discovery import Discovery
 from made_core.io import paths
 from made_core.ledger.ledger import Ledger
@@ -54,6 +54,7 @@ def checked(url: str, recipe: object, replace: object, deployed: bool) -> Reques
     if valid.extends is not None:
         valid, earlier = _extended(url, valid)
     valid = paths.located(valid)
+    roots.confine(valid, settings().allowed)
     found = discovery.discover(valid.sources, valid.admission.require_stats)
     preflight.check(valid, [s.url for s in found.shards], settings().log_folder)
     if earlier:

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from prefect import flow
 
-from flows import generation, hold, naming, request, targets
+from flows import generation, hold, mistakes, naming, request, targets
 from flows.drive import drive
 from flows.flow_run import FlowRun
 from flows.request import Request
@@ -25,7 +25,7 @@ from made_core.stages import BY_NAME, EMBED, STAGES
 from made_core.types import FileRef, RunState, Shard, UnitState
 
 
-@flow(name="made", flow_run_name=naming.of_retry, persist_result=False)
+@flow(name="made", flow_run_name=naming.of_retry, persist_result=False, on_crashed=[mistakes.explain])
 def retry(run: str, names: Sequence[str] = ()) -> Summary:
     """Retries the failed shards of a run and returns its summary.
 

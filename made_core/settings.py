@@ -5,12 +5,15 @@ No other module reads the environment.
 
 from __future__ import annotations
 
+import re
 import socket
 from functools import cache
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SEPARATOR = re.compile(r":(?=/(?!/)|~|\w+://|$)")  # between roots: not the colon of s3:// or of a port
 
 
 class Settings(BaseSettings):
@@ -34,13 +37,24 @@ class Settings(BaseSettings):
     log_folder: str | None = Field(
         None, description="folder for the log files of runs and their workers; default: none are written"
     )
-
+    roots: str | None = Field(
+        None,
+        description="colon-separated folders and URLs that recipes may name; default: all that the "
+        "process may read and write",
+    )
     host: str = Field(
         default_factory=socket.gethostname, description="name of this host in the ledger; default: hostname"
     )
     stop_at: float | None = Field(
         None, description="when runs end themselves, in seconds since the epoch; set by the PBS launcher"
     )
+
+    @property
+    def allowed(self) -> tuple[str, ...] | None:
+        """`roots`, each on its own; None: no confinement."""
+        if self.roots is None:
+            return None
+        return tuple(root for root in SEPARATOR.split(self.roots) if root)
 
     @property
     def home_path(self) -> Path:

@@ -63,10 +63,11 @@ def curate(
     terminal.prepare(ray_address, log_folder)
     from flows import preflight
     from flows.servers import database
-    from made_core.ingest import discovery
+    from made_core.ingest import discovery, roots
     from made_core.io import paths
     from made_core.output.claim import check_claim
     from made_core.recipe_file import load
+    from made_core.settings import settings
 
     wanted = load(
         recipe,
@@ -74,6 +75,7 @@ def curate(
         set_ or [],
     )
     at = paths.located(wanted)
+    roots.confine(at, settings().allowed)
     found = discovery.expand(at.sources, at.admission.require_stats)
     preflight.check(at, (*found.admitted, *found.refused), log_folder)
     is_first = at.extends is None  # otherwise the owner depends on the recipe of the extended run

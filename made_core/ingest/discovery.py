@@ -55,7 +55,7 @@ def discover(sources: Sequence[str], require_stats: bool) -> Discovery:
     listing = expand(sources, require_stats)
     with ThreadPoolExecutor(READERS) as pool:
         shards = pool.map(
-            lambda tar: _shard(tar[0], tar[1], _stats_of(tar[0]) in listing.stats), listing.admitted.items()
+            lambda tar: _shard(tar[0], tar[1], stats_of(tar[0]) in listing.stats), listing.admitted.items()
         )
         return Discovery(_with_ids(list(shards)), listing.refused)
 
@@ -85,15 +85,15 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
         if tar not in inside:
             raise SourceError(f"no such tar: {tar}")
         sizes[tar] = inside[tar]
-        if _stats_of(tar) in inside:
-            stats.add(_stats_of(tar))
-    refused = [t for t in sizes if _stats_of(t) not in stats] if require_stats else []
+        if stats_of(tar) in inside:
+            stats.add(stats_of(tar))
+    refused = [t for t in sizes if stats_of(t) not in stats] if require_stats else []
     if wrong := [t for t in refused if t in named]:
         raise SourceError(
-            f"{wrong[0]} has no {posixpath.basename(_stats_of(wrong[0]))} beside it, so it is unfinished or "
+            f"{wrong[0]} has no {posixpath.basename(stats_of(wrong[0]))} beside it, so it is unfinished or "
             "from another tool; set admission.require_stats: false to admit it"
         )
-    admitted = {t: size for t, size in sizes.items() if not require_stats or _stats_of(t) in stats}
+    admitted = {t: size for t, size in sizes.items() if not require_stats or stats_of(t) in stats}
     if not admitted:
         raise SourceError(
             f"no shard in {', '.join(sources)}: {len(refused)} tars, none with its _stats.json; "
@@ -104,8 +104,11 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
 
 def _braces(source: str) -> list[str]:
     """`a{0..2}b` -> a0b, a1b, a2b; a source that exists under this very name is not expanded."""
-    if "{" not in source or files.exists(source):
-        return [source]
+    return [source] if "{" not in source or files.exists(source) else expand_braces(source)
+
+
+def expand_braces(source: str) -> list[str]:
+    """`a{0..2}b` -> a0b, a1b, a2b. Raises SourceError if the pattern is not valid."""
     try:
         return list(braceexpand.braceexpand(source))
     except ValueError as error:
@@ -113,6 +116,7 @@ def _braces(source: str) -> list[str]:
 
 
 def _is_glob(url: str) -> bool:
+    """Whether a source is a pattern; a source that exists under this very name is none."""
     return any(c in url for c in "*?[") and not files.exists(url)
 
 
@@ -133,18 +137,19 @@ def _folder(url: str) -> dict[str, int]:
     return {files.join(url, name): size for name, size in inside.items()}
 
 
-def _stats_of(tar: str) -> str:
+def stats_of(tar: str) -> str:
+    """The URL of a tar's stats file."""
     return f"{tar.removesuffix('.tar')}_stats.json"
 
 
 def _shard(url: str, size: int, has_stats: bool) -> Shard:
     expected, stats = None, b""
     if has_stats:
-        stats = files.read(_stats_of(url))
+        stats = files.read(stats_of(url))
         try:
             expected = int(json.loads(stats)["successes"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise SourceError(f"{_stats_of(url)} is not a stats file of img2dataset: {error!r}") from None
+            raise SourceError(f"{stats_of(url)} is not a stats file of img2dataset: {error!r}") from None
     if size <= 2 * EDGE:
         edges = files.read(url)
     else:

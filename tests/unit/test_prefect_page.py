@@ -11,7 +11,8 @@ import pytest
 from prefect.client.schemas.objects import StateType
 
 from flows import artifacts, naming
-from flows.outcome import Outcome, failed
+from flows.mistakes import failed
+from flows.outcome import Outcome
 from made_core.errors import RecipeError
 from made_core.ledger.records import StageStatus, Tally
 from made_core.report.report import Example, Group
