@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz bench-dedup bench-ledger bench-recall bench-probes bench-quality bench-scaling lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-ledger bench-orchestration bench-probes bench-quality bench-recall bench-scaling lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -23,14 +23,19 @@ help:
 	@echo "make test-unit      run the unit tests, which start no server: a minute"
 	@echo "make test-pythons   run the unit tests and the demo under each installed Python 3.10, 3.11 and 3.12"
 	@echo "make test-service   run the long tests of the service"
+	@echo "make test-containers  run the Dockerfile and compose.yaml without an engine: root, debootstrap, 30 GB of disk"
 	@echo "make acceptance     curate real images and check the output: REAL=folder"
 	@echo "make chaos          curate while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
 	@echo "make test-pbs       curate on two hosts in network namespaces, and lose one of them: root, REAL=folder"
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
+	@echo "make bench-embed    measure the embed stage against its model, clip-retrieval and a plain loop"
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
+	@echo "make bench-orchestration  measure what Prefect and the ledger cost for each of 10,000 shards"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
 	@echo "make bench-scaling  measure embedding on two hosts against one, and the driver with up to 64 workers"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
+	@echo "make fuzz-requests  send 1,000 malformed requests to the front door and to Prefect's API"
+	@echo "make test-img2dataset  download with the real img2dataset and trigger runs"
 	@echo "make docs           regenerate the generated parts of the documents"
 	@echo "make lint           run ruff, mypy and import-linter; check that the documents are up to date"
 	@echo "make lock           update requirements.lock"
@@ -69,6 +74,10 @@ test-pythons: setup
 test-service: setup
 	$(BIN)/python -m tests.service $(ARGS)
 
+# Needs root and debootstrap; keeps the Debian system and the packages in build/containers/cache.
+test-containers: setup
+	$(BIN)/python -m tests.containers
+
 # Real images and a real encoder in a local folder: make acceptance REAL=folder
 acceptance: setup
 	@test -d "$(REAL)/shards" || { echo "REAL=$(REAL) has no shards folder" >&2; exit 2; }
@@ -86,8 +95,20 @@ test-pbs: setup
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
 
+# On the images of a folder of shards: make bench-embed REAL=folder. clip-retrieval is installed beside, alone.
+bench-embed: setup build/clip-retrieval
+	$(BIN)/python -m benchmarks.embed $(if $(REAL),--real $(REAL))
+
+build/clip-retrieval: | setup
+	@UV=$$(command -v uv || echo $(BIN)/uv); $$UV pip install --quiet --python $(BIN)/python --no-deps \
+		--target $@ clip-retrieval==2.45.0
+
 bench-ledger: setup
 	$(BIN)/python -m benchmarks.ledger
+
+# With fewer shards: make bench-orchestration SHARDS=1000
+bench-orchestration: setup
+	$(BIN)/python -m benchmarks.orchestration $(if $(SHARDS),--shards $(SHARDS))
 
 # With the embeddings of a real store: make bench-recall STORE=folder
 bench-recall: setup
@@ -96,6 +117,14 @@ bench-recall: setup
 # With other damage: make fuzz SEED=1
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --cases 10000 --seed $(or $(SEED),0)
+
+# With other requests: make fuzz-requests SEED=1
+fuzz-requests: setup
+	$(BIN)/python -m tests.fuzz.requests --cases 1000 --seed $(or $(SEED),0)
+
+# Creates an environment for img2dataset in build/img2dataset.
+test-img2dataset: setup
+	$(BIN)/python -m tests.img2dataset
 
 # Two hosts against one, and what the driver costs with up to 64 workers.
 bench-scaling: setup

@@ -29,7 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import scale_run
-from made_core.embed import metadata
+from made_core.embed import embedded, metadata
+from made_core.embed.embedded import Batch, EmbeddedShard
 
 STEEPEST, MINUTES = 1.6, 5.0  # goals: the exponent; minutes for the largest corpus
 PART = 10_000  # rows per shard
@@ -67,7 +68,10 @@ def store(folder: Path, n: int, dim: int, seed: int, crowd: bool, part: int = PA
             {name: given.get(name, pa.nulls(m, metadata.SCHEMA.field(name).type)) for name in FIELDS},
             schema=metadata.SCHEMA,
         )
-        metadata.put(str(folder / "embeddings" / f"{number:05d}"), rows.astype(np.float16), table)
+        batches = iter([Batch(rows.astype(np.float16), table)])
+        embedded.put(
+            str(folder / "embeddings" / f"{number:05d}"), EmbeddedShard(m, dim, stray=0, batches=batches)
+        )
 
 
 def measure(n: int, dim: int, seed: int, crowd: bool, more: list[str]) -> dict[str, Any]:

@@ -7,17 +7,10 @@ from typing import Any
 
 from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.context import FlowRunContext
 from prefect.exceptions import ParameterBindError, SignatureMismatchError
 from prefect.states import Failed
 
 from made_core.errors import MadeError
-
-
-def deployed() -> bool:
-    """Whether this flow run was requested from a deployment, and not called by a command."""
-    context = FlowRunContext.get()
-    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
 
 def failed(error: MadeError) -> State[Any]:
@@ -44,14 +37,15 @@ def explain(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
-    """Removes the trace of a binding that failed: `explain` says what is wrong."""
-    if record.exc_info and isinstance(record.exc_info[1], (SignatureMismatchError, ParameterBindError)):
+    """Removes the traces that Prefect logs of a mistake: the state's message says what is wrong."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (SignatureMismatchError, ParameterBindError)):
         record.msg, record.args, record.exc_info = (
             "The parameters of the request are not the flow's",
             (),
             None,
         )
-    return True
+    return not isinstance(error, MadeError)
 
 
 logging.getLogger("prefect.flow_runs").addFilter(_without_trace)

@@ -49,8 +49,8 @@ def _allowed(schema: dict[str, Any]) -> str:
     if least is not None and most is not None:
         return f"{_number(least)} to {_number(most)}"
     limits = {
-        "at least": least, "at most": most,
-        "above": schema.get("exclusiveMinimum"), "below": schema.get("exclusiveMaximum"),
+        "at least": least,
+        "above": schema.get("exclusiveMinimum"), "at most": most, "below": schema.get("exclusiveMaximum"),
     }  # fmt: skip
     return " and ".join(f"{word} {_number(limit)}" for word, limit in limits.items() if limit is not None)
 

@@ -46,6 +46,14 @@ class Settings(BaseSettings):
         description="colon-separated folders and URLs that recipes may name; default: all that the "
         "process may read and write",
     )
+    front_door: str | None = Field(
+        None, description="URL that `made trigger` posts to; default: the front door of this host's service"
+    )
+    front_door_host: str = Field("127.0.0.1", description="address that the front door listens on")
+    front_door_port: int = Field(4280, ge=1, le=65535, description="port that the front door listens on")
+    trigger_token_file: Path | None = Field(
+        None, description="file of the front door's token; default: service/trigger-token in home"
+    )
     host: str = Field(
         default_factory=socket.gethostname, description="name of this host in the ledger; default: hostname"
     )

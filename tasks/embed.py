@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core.embed import encoder, metadata
+from made_core.embed import embedded, encoder
+from made_core.embed.embed import Limits
 from made_core.embed.embed import embed as embed_tar
 from made_core.errors import CorruptShard, EncoderError
 from made_core.io import files, paths
 from made_core.stages import EMBED, EmbedOutput
 from made_core.types import Shard, Unit
-from tasks.run_units import Progress, RunContext, run_units
+from tasks.run_units import Progress, RunContext, named, run_units
 
 
-@task(name="embed", cache_policy=NO_CACHE, persist_result=False)
+@task(name="embed", task_run_name=named("embed"), cache_policy=NO_CACHE, persist_result=False)
 def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
     """Embeds the shards. A unit's key is the shard's fingerprint, so equal shards are embedded once."""
     recipe = context.recipe
@@ -25,16 +27,18 @@ def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
     if loaded.encoding.key != context.encoding.key:
         raise EncoderError(f"this worker's encoder is {loaded.encoding}, but the run's is {context.encoding}")
     by_key = {s.fingerprint: s for s in shards}
-    threads = max(1, math.ceil(recipe.work.cpus_per_task))
+    work = recipe.work
+    limits = Limits(recipe.reading.max_pixels, max(1, math.ceil(work.cpus_per_task)), work.samples_ahead)
 
     def one(unit: Unit, progress: Progress) -> EmbedOutput:
         shard = by_key[unit.key]
-        try:
-            with files.local(shard.url) as path:
-                embedded = embed_tar(path, shard, loaded, recipe.reading.max_pixels, threads, progress)
-        except FileNotFoundError as error:
-            raise CorruptShard(f"{shard.url} is missing: {error}") from None
         url = paths.unit_url(recipe.store_url, EMBED, scope, unit)
-        return metadata.put(url, embedded.rows, embedded.table, embedded.stray)
+        with ExitStack() as stack:
+            try:
+                path = stack.enter_context(files.local(shard.url))
+                computed = embed_tar(path, shard, loaded, limits, progress)
+            except FileNotFoundError as error:
+                raise CorruptShard(f"{shard.url} is missing: {error}") from None
+            return embedded.put(url, computed)
 
-    run_units(context, EMBED, scope, list(by_key), one)
+    run_units(context, EMBED, scope, {key: shard.id for key, shard in by_key.items()}, one)

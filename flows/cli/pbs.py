@@ -1,4 +1,4 @@
-"""`made pbs`: jobs of a PBS scheduler; `made models`: weights for nodes without internet."""
+"""`made pbs`: jobs of a PBS scheduler; `made models fetch`: weights for nodes without internet."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import app
+from flows.cli.models import models
 
 pbs = typer.Typer(no_args_is_help=True, help="Run on a PBS scheduler: docs/pbs.md.")
 app.add_typer(pbs, name="pbs")
-models = typer.Typer(no_args_is_help=True, help="Weights of open_clip models.")
-app.add_typer(models, name="models")
 
 
 @pbs.callback()
@@ -60,11 +59,6 @@ def script(
         arguments += [option, value] if value is not None else []
     wish = Wish(select, walltime, name, place, queue, account)
     print(job_script(wish, arguments, Path.cwd()), end="")
-
-
-@models.callback()
-def of_models() -> None:
-    """Weights of open_clip models."""
 
 
 @models.command()

@@ -32,7 +32,7 @@ def up(
     Can be repeated: starts what is missing. The options and ports of the last start are kept. With
     MADE_DATABASE_URL or PREFECT_API_URL set, those servers are used and only the rest is started.
     """
-    from flows.service import control, profile, state
+    from flows.service import control, profile, state, tokens
 
     config = control.up(listen, runs, worker, lambda line: print(line, file=sys.stderr))
     said = profile.write(config)
@@ -42,6 +42,7 @@ def up(
         print(f"login:       {config.auth_string}")
     if not config.worker:
         print("worker:      none; `made down`, then `made up --worker`, starts one")
+    print(f"front door:  {config.front_door_url}  (made trigger; token: {tokens.token_file()})")
     for sentence in said:
         print(sentence)
     print(

@@ -33,8 +33,8 @@ class Server(PbsWorker):
         self.executing: set[UUID] = set()
 
     @classmethod
-    def __dispatch_key__(cls) -> str | None:
-        return None  # not what `prefect worker start --type made-pbs` starts
+    def __dispatch_key__(cls) -> str:
+        return "made-pbs-serve"  # beside the worker that `prefect worker start --type made-pbs` starts
 
     async def run(
         self, flow_run: FlowRun, configuration: PbsJob, task_status: TaskStatus[Any] | None = None

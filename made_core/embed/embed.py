@@ -1,20 +1,27 @@
-"""Embeds a shard: tar -> unit rows and metadata, one row for EVERY sample."""
+"""Embeds a shard: tar -> unit rows and metadata, one row for EVERY sample, in batches.
+
+Threads read and decode samples ahead of the model, at most `ahead` of them, so memory does not grow with the
+shard; `embedded.put` writes a batch while the model computes the next.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
 from made_core.embed import metadata
+from made_core.embed.embedded import Batch, EmbeddedShard
 from made_core.errors import BadImage
 from made_core.ingest import tar
 from made_core.ingest.decode import decode
@@ -24,14 +31,17 @@ from made_core.vectors import Rows
 if TYPE_CHECKING:
     from made_core.embed.encoder import Encoder
 
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
 
 @dataclass(frozen=True)
-class EmbeddedShard:
-    """A shard's embeddings and metadata, in tar order."""
+class Limits:
+    """What bounds the memory of embedding a shard: `threads` decoded images and `ahead` prepared ones."""
 
-    rows: Rows  # (n, dim) float16 unit rows; zero for an unreadable sample
-    table: pa.Table  # of metadata.SCHEMA
-    stray: int  # tar members that belong to no sample
+    max_pixels: int  # images with more pixels are unreadable
+    threads: int  # that read and decode
+    ahead: int  # samples read and decoded ahead of the model, at least a batch
 
 
 @dataclass
@@ -41,61 +51,64 @@ class _Prepared:
 
 
 def embed(
-    path: Path,
-    shard: Shard,
-    encoder: Encoder,
-    max_pixels: int,
-    threads: int,
-    progress: Callable[[int], None],
+    path: Path, shard: Shard, encoder: Encoder, limits: Limits, progress: Callable[[int], None]
 ) -> EmbeddedShard:
-    """Embeds a shard.
+    """Embeds a shard, batch by batch as the batches are taken.
 
     An unreadable image does not affect other samples: its row is zero and its record has the error.
 
     Args:
-        path: local path of the tar.
-        max_pixels: images with more pixels are unreadable.
-        threads: that read and decode.
-        progress: called with the number of samples done so far.
+        path: local path of the tar; it must exist until all batches are taken.
+        progress: called after each batch with the number of samples done so far.
 
     Raises:
         CorruptShard: the tar is not complete.
     """
     index = tar.index(path)
-    n = len(index.entries)
-    rows: Rows = np.zeros((n, encoder.encoding.dim), np.float16)
-    records: list[metadata.Record] = []
+    batches = _batches(path, index, shard, encoder, limits, progress)
+    return EmbeddedShard(len(index.entries), encoder.encoding.dim, index.stray, batches)
+
+
+def _batches(
+    path: Path,
+    index: tar.Index,
+    shard: Shard,
+    encoder: Encoder,
+    limits: Limits,
+    progress: Callable[[int], None],
+) -> Iterator[Batch]:
+    size, done = encoder.encoding.batch_size, 0
     descriptor = os.open(path, os.O_RDONLY)
+
+    def prepare(entry: tar.Entry) -> _Prepared:
+        return _prepare(tar.load(descriptor, entry, shard.url), entry, shard, encoder, limits.max_pixels)
+
     try:
-        with ThreadPoolExecutor(threads) as pool:
-
-            def prepare(entry: tar.Entry) -> _Prepared:
-                return _prepare(tar.load(descriptor, entry, shard.url), entry, shard, encoder,
-                                max_pixels)  # fmt: skip
-
-            for batch in _ahead(pool, prepare, index.entries, encoder.encoding.batch_size):
-                _encode(batch, encoder, rows[len(records) : len(records) + len(batch)])
-                records.extend(p.record for p in batch)
-                progress(len(records))
+        ready = _ahead(prepare, index.entries, limits.threads, max(size, limits.ahead))
+        while batch := list(islice(ready, size)):
+            rows = _encode(batch, encoder)
+            yield Batch(rows, pa.Table.from_pylist([p.record for p in batch], schema=metadata.SCHEMA))
+            done += len(batch)
+            progress(done)
     finally:
+        ready.close()
         os.close(descriptor)
-    return EmbeddedShard(rows, pa.Table.from_pylist(records, schema=metadata.SCHEMA), index.stray)
 
 
 def _ahead(
-    pool: ThreadPoolExecutor,
-    prepare: Callable[[tar.Entry], _Prepared],
-    entries: Sequence[tar.Entry],
-    size: int,
-) -> Iterator[list[_Prepared]]:
-    """Batches in order; the next one is prepared while the caller uses the current one."""
-    waiting: list[Future[_Prepared]] = []
-    for start in range(0, len(entries), size):
-        batch, waiting = waiting, [pool.submit(prepare, e) for e in entries[start : start + size]]
-        if batch:
-            yield [f.result() for f in batch]
-    if waiting:
-        yield [f.result() for f in waiting]
+    do: Callable[[ItemT], ResultT], items: Iterable[ItemT], threads: int, ahead: int
+) -> Generator[ResultT, None, None]:
+    """The results in order, computed by threads at most `ahead` items before they are taken."""
+    rest = iter(items)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        waiting: deque[Future[ResultT]] = deque(pool.submit(do, item) for item in islice(rest, ahead))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(do, item) for item in islice(rest, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _prepare(
@@ -112,17 +125,20 @@ def _prepare(
     except BadImage as error:
         record["error"] = str(error)
         return _Prepared(record, None)
-    record["width"], record["height"] = image.size
+    record["height"], record["width"] = image.shape[:2]
     return _Prepared(record, encoder.to_pixels(image))
 
 
-def _encode(batch: list[_Prepared], encoder: Encoder, out: Rows) -> None:
+def _encode(batch: list[_Prepared], encoder: Encoder) -> Rows:
+    """(len(batch), dim) float16 rows; the records of those without a valid one get an error."""
+    rows: Rows = np.zeros((len(batch), encoder.encoding.dim), np.float16)
     positions = [i for i, p in enumerate(batch) if p.pixels is not None]
     if not positions:
-        return
+        return rows
     vectors = encoder.encode([p.pixels for p in batch if p.pixels is not None])
     for i, vector in zip(positions, vectors, strict=True):
         if np.isfinite(vector).all():
-            out[i] = vector
+            rows[i] = vector
         else:
             batch[i].record["error"] = "its embedding is zero or not finite"
+    return rows

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from made_core import recipe
 from made_core.digests import digest
-from made_core.embed import models, perceptual
+from made_core.embed import models, perceptual, pixels
 from made_core.errors import EncoderError, Transient
+from made_core.ingest.decode import Pixels
 from made_core.types import Encoding
 
 CLIP_EPS = 0.05  # SemDeDup reports for CLIP: eps 0.03 to 0.12 keeps 72 to 50 % of LAION
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LONGEST = 32  # maximum aspect ratio that is resized; a square crop would drop the ends anyway
 FORMAT = 1  # of stored embeddings; part of every key. Raise it when their meaning changes
 # By the names in recipe.BUILTIN_ENCODERS: (n, 3, SIZE, SIZE) uint8 -> (n, dim) unit rows.
 BUILTIN: dict[str, Callable[[Tensor], Tensor]] = {
@@ -37,21 +37,21 @@ class Encoder:
     """A loaded encoder."""
 
     encoding: Encoding
-    to_pixels: Callable[[Image.Image], Tensor]  # RGB image -> (3, size, size)
-    forward: Callable[[Tensor], Tensor]  # (n, 3, size, size) -> (n, dim), any norm
+    to_pixels: Callable[[Pixels], Tensor]  # (height, width, 3) RGB -> (3, size, size) uint8
+    forward: Callable[[Tensor], Tensor]  # (n, 3, size, size) uint8 -> (n, dim), any norm
 
-    def encode(self, pixels: Sequence[Tensor]) -> npt.NDArray[np.float32]:
+    def encode(self, images: Sequence[Tensor]) -> npt.NDArray[np.float32]:
         """(n, dim) float32 unit rows in input order, n <= batch_size.
 
         The batch is padded to `batch_size`, so that equal images get equal rows whatever the rest of
         the batch is. A row that is zero or not finite is returned as NaN.
         """
-        batch = torch.stack(list(pixels))
+        batch = torch.stack(list(images))
         missing = self.encoding.batch_size - len(batch)
         if missing > 0:
             batch = torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))])
         with torch.inference_mode():
-            rows = self.forward(batch).float().cpu()[: len(pixels)]
+            rows = self.forward(batch).float().cpu()[: len(images)]
             rows = rows / rows.norm(dim=1, keepdim=True)
         result: npt.NDArray[np.float32] = rows.numpy()
         result[~np.isfinite(result).all(axis=1)] = np.nan
@@ -59,7 +59,7 @@ class Encoder:
 
 
 def resolve(part: recipe.Encoder) -> recipe.Encoder:
-    """`part` with device, precision and batch size resolved for this machine.
+    """`part` with device, precision and batch size resolved for this machine; `settle` measures them.
 
     Raises:
         EncoderError: the device is cuda and this machine has none.
@@ -70,10 +70,12 @@ def resolve(part: recipe.Encoder) -> recipe.Encoder:
     device = ("cuda" if has_cuda else "cpu") if part.device == "auto" else part.device
     precision = part.precision
     if precision == "auto":
-        precision = "bf16" if device == "cuda" else "fp32"
+        has_bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has_bf16 else "fp32"
     batch = part.batch_size
     if batch == "auto":
-        batch = 256 if device == "cuda" else 32
+        # On the CPU a model's rate is flat from 8 images up; a shard's last batch is padded.
+        batch = 256 if device == "cuda" else 32 if part.model in BUILTIN else 8
     return part.model_copy(update={"device": device, "precision": precision, "batch_size": batch})
 
 
@@ -107,8 +109,12 @@ def _builtin(part: recipe.Encoder) -> Encoder:
         describe, facts = perceptual.describe_directed, [*facts, "directed"]
     size = perceptual.SIZE
     dim = describe(torch.zeros((1, 3, size, size), dtype=torch.uint8)).shape[1]
+
+    def to_pixels(image: Pixels) -> Tensor:
+        return perceptual.to_pixels(Image.fromarray(image))
+
     encoding = _encoding(part, facts, dim, size, perceptual.DEFAULT_EPS)
-    return Encoder(encoding, perceptual.to_pixels, describe)
+    return Encoder(encoding, to_pixels, describe)
 
 
 def _open_clip(part: recipe.Encoder) -> Encoder:
@@ -134,32 +140,19 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
         ) from None
     dtype = DTYPES[part.precision]
     visual = model.visual.to(dtype).eval()
-    crops = visual.preprocess_cfg["resize_mode"] == "shortest"
+    to_pixels = pixels.resizer(transform, visual.preprocess_cfg["resize_mode"])
+    normalise = pixels.normaliser(transform, part.device, dtype)
 
-    def to_pixels(image: Image.Image) -> Tensor:
-        pixels: Tensor = transform(_middle(image) if crops else image)
-        return pixels
-
-    def forward(pixels: Tensor) -> Tensor:
-        rows = visual(pixels.to(part.device, dtype))
+    def forward(batch: Tensor) -> Tensor:
+        rows = visual(normalise(batch))
         vectors: Tensor = rows[0] if isinstance(rows, tuple) else rows  # CoCa returns (rows, tokens)
         return vectors
 
-    facts = [_digest(visual.state_dict()), str(transform), vision]
-    blank = to_pixels(Image.new("RGB", (8, 8)))
+    facts = [_digest(visual.state_dict()), str(transform), vision, pixels.VERSION]
+    blank = to_pixels(np.zeros((8, 8, 3), np.uint8))
     with torch.inference_mode():
         dim = forward(blank[None]).shape[-1]
     return Encoder(_encoding(part, facts, dim, blank.shape[-1], CLIP_EPS), to_pixels, forward)
-
-
-def _middle(image: Image.Image) -> Image.Image:
-    """Crops a very long image to its middle: resized as a whole it may not fit in memory."""
-    width, height = image.size
-    longest = LONGEST * min(width, height)
-    if max(width, height) <= longest:
-        return image
-    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
-    return image.crop((left, top, width - left, height - top))
 
 
 def _digest(state: dict[str, Tensor]) -> str:

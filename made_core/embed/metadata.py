@@ -1,8 +1,4 @@
-"""The stored tables of a shard: embeddings and metadata, one row for EVERY sample.
-
-Each shard has two files: `.npy`, float16 unit rows in tar order (zero for unreadable samples), and
-`.parquet`, the metadata of the same rows, including errors.
-"""
+"""The metadata of a shard, one row for EVERY sample: what its json and txt say, and errors."""
 
 from __future__ import annotations
 
@@ -10,16 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from made_core.ingest import tar
-from made_core.io import files, stored
-from made_core.io.arrays import put_array, read_array
-from made_core.stages import EmbedOutput
+from made_core.io import stored
+from made_core.io.arrays import read_array
 from made_core.types import FileRef, Shard
 from made_core.vectors import Rows
 
@@ -153,30 +147,6 @@ def _text(data: bytes | None, what: str, warnings: list[str]) -> str | None:
 def valid(text: str) -> str:
     """`text` with lone surrogates escaped, which UTF-8 cannot represent."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def put(url: str, rows: Rows, table: pa.Table, stray: int = 0) -> EmbedOutput:
-    """Writes `<url>.npy` and `<url>.parquet`. Raises StorageFailed.
-
-    Args:
-        rows: (n, dim) float16. table: n rows of SCHEMA. stray: tar members that belong to no sample.
-    """
-
-    def write_table(path: Path) -> None:
-        pq.write_table(table, path, compression="zstd")
-
-    return EmbedOutput(
-        samples=len(table),
-        rows=put_array(f"{url}.npy", rows),
-        metadata=files.put(f"{url}.parquet", write_table),
-        unreadable=_present(table["error"]),
-        warnings=_present(table["warning"]),
-        stray=stray,
-    )
-
-
-def _present(column: pa.ChunkedArray) -> int:
-    return int(column.length() - column.null_count)
 
 
 def read_rows(ref: FileRef) -> Rows:

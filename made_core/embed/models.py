@@ -47,7 +47,7 @@ def config_of(part: recipe.Encoder) -> dict[str, Any]:
     pretrained = part.pretrained or ""
     if is_checkpoint(pretrained) and not Path(pretrained).expanduser().is_file():
         raise EncoderError(f"encoder.pretrained: no such file: {pretrained}")
-    config = config or _listed(part.model)
+    config = config or config_of_name(part.model)
     if not Path(weights(part)).is_file():
         tags = _tags().list_pretrained_tags_by_model(part.model)
         if _tags().get_pretrained_cfg(part.model, pretrained) == {}:
@@ -89,9 +89,18 @@ def _own(part: recipe.Encoder) -> dict[str, Any]:
     return fields
 
 
-def _listed(model: str) -> dict[str, Any]:
-    """The config of one of open_clip's own models."""
-    known = {path.stem: path for path in (_folder() / "model_configs").glob("*.json")}
+def names() -> list[str]:
+    """The names of open_clip's own models, sorted."""
+    return sorted(_configs())
+
+
+def _configs() -> dict[str, Path]:
+    return {path.stem: path for path in (_folder() / "model_configs").glob("*.json")}
+
+
+def config_of_name(model: str) -> dict[str, Any]:
+    """The config of one of open_clip's own models. Raises EncoderError, with names that are close."""
+    known = _configs()
     if model not in known:
         near = difflib.get_close_matches(model, sorted(known), n=3, cutoff=0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""

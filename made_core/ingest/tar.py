@@ -159,15 +159,19 @@ def load(descriptor: int, entry: Entry, url: str) -> Sample:
 
     Raises:
         CorruptShard: the file has become shorter since it was indexed.
+        StorageFailed: the disk or its network failed; a retry may succeed.
     """
     members = {}
     for member in entry.members:
-        data = os.pread(descriptor, member.size, member.offset)
-        while len(data) < member.size:  # one read returns at most 2 GiB
-            more = os.pread(descriptor, member.size - len(data), member.offset + len(data))
-            if not more:
-                raise CorruptShard(f"{url} ends inside {entry.key}.{member.suffix}")
-            data += more
+        try:
+            data = os.pread(descriptor, member.size, member.offset)
+            while len(data) < member.size:  # one read returns at most 2 GiB
+                more = os.pread(descriptor, member.size - len(data), member.offset + len(data))
+                if not more:
+                    raise CorruptShard(f"{url} ends inside {entry.key}.{member.suffix}")
+                data += more
+        except OSError as error:
+            raise StorageFailed(f"{url}: {error}") from error
         members[member.suffix] = data
     return Sample(entry.key, url, members)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
+from PIL import Image
+
 from made_core.errors import BadImage
 from made_core.filters import FILTERS, by_name
 from made_core.ingest import decode
@@ -56,7 +58,7 @@ def thumbnail(data: bytes, side: int = 160) -> bytes | None:
     None if `data` is not an image, is damaged, or has more than MAX_PIXELS pixels.
     """
     try:
-        image = decode.decode(data, MAX_PIXELS)
+        image = Image.fromarray(decode.decode(data, MAX_PIXELS))
     except BadImage:
         return None
     image.thumbnail((side, side))
@@ -87,7 +89,7 @@ def render(
         "report.html.j2",
         summary=summary,
         failures=summary.state is RunState.COMPLETED_WITH_FAILURES,
-        outcomes=_outcomes(summary.samples),
+        outcomes=outcomes(summary.samples),
         chart=chart(histogram),
         valley=valley(histogram),
         threshold=histogram.threshold,
@@ -113,7 +115,7 @@ class Outcome:
     start: int  # samples in the rows above: where its part of the bar starts
 
 
-def _outcomes(samples: SampleCounts) -> list[Outcome]:
+def outcomes(samples: SampleCounts) -> list[Outcome]:
     """The outcomes of the samples: kept first, then the reasons by count, then unreadable."""
     dropped = sorted(samples.dropped.items(), key=lambda item: -item[1])
     counts = [("kept", samples.kept), *dropped, (UNREADABLE.name, samples.unreadable)]

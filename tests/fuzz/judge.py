@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from made_core import recipe
-from made_core.embed import embed, encoder, metadata
+from made_core.embed import encoder, metadata
+from made_core.embed.embed import Limits
 from made_core.errors import CorruptShard
 from made_core.ingest import tar
 from made_core.ingest.tar import Sample
 from tests.fuzz.cases import SAMPLES, Case, base, make
-from tests.support.factories import shard_of, tar_bytes
+from tests.support.factories import embed_whole, put_embedded, tar_bytes
 
 Row = tuple[bytes, dict[str, Any]]  # the embedding's bytes, the record
 Outcome = dict[str, int]  # embedded, unreadable, refused -> how many
@@ -81,9 +82,9 @@ def _expected(number: int, folder: Path) -> dict[tuple[str, bytes], Row]:
 def _embedded(data: bytes, max_pixels: int, folder: Path) -> list[Row]:
     path = folder / "00000.tar"
     path.write_bytes(data)
-    found = embed.embed(path, shard_of(path), loaded(), max_pixels, 1, lambda _: None)
+    found = embed_whole(path, loaded(), Limits(max_pixels, threads=1, ahead=8))
     rows, table = found.rows, found.table
-    output = metadata.put(str(folder / "embedded"), rows, table)
+    output = put_embedded(str(folder / "embedded"), rows, table)
     _must((metadata.read_rows(output.rows) == rows).all(), "the rows read differ from those written")
     _must(
         metadata.read_table(output.metadata, table.column_names) == table,

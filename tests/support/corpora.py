@@ -21,6 +21,7 @@ from made_core.embed import metadata
 from made_core.stages import AssignOutput
 from made_core.types import Shard
 from tests.support import oracle
+from tests.support.factories import put_embedded
 
 EPS_MAX = 0.5
 
@@ -148,7 +149,7 @@ def store(folder: Path, samples: Samples) -> list[Part]:
         ]
         table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
         name = f"{number:05d}"
-        output = metadata.put(str(folder / name), samples.rows[start:stop], table)
+        output = put_embedded(str(folder / name), samples.rows[start:stop], table)
         shard = Shard(name, f"{name}.tar", f"{number:032x}", 1, None)
         result.append(Part(shard, 0, stop - start, output.rows, output.metadata))
     return result

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from made_core.embed import embed, embedded, metadata
+from made_core.embed.embedded import Batch, EmbeddedShard
+from made_core.embed.encoder import Encoder
+from made_core.stages import EmbedOutput
 from made_core.types import Shard
+from made_core.vectors import Rows
 
 Members = dict[str, bytes]
 
@@ -117,3 +123,34 @@ def tiny_open_clip(folder: Path, name: str = "tiny", seed: int = 0, **vision: An
     path.write_text(json.dumps(config), encoding="utf-8")
     torch.save(model.state_dict(), checkpoint)
     return path, checkpoint
+
+
+def put_embedded(url: str, rows: Rows, table: pa.Table, stray: int = 0) -> EmbedOutput:
+    """Stores (n, dim) rows and n rows of metadata as an embedded shard."""
+    batches = [Batch(rows, table)] if len(rows) else []
+    return embedded.put(url, EmbeddedShard(len(rows), rows.shape[1], stray, iter(batches)))
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """All batches of an embedded shard."""
+
+    rows: Rows
+    table: pa.Table  # of metadata.SCHEMA
+    stray: int
+
+
+def embed_whole(
+    tar: Path,
+    encoder: Encoder,
+    limits: embed.Limits,
+    shard: Shard | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Embedded:
+    """A tar's embeddings and metadata, in memory."""
+    found = embed.embed(tar, shard or shard_of(tar), encoder, limits, progress)
+    batches = list(found.batches)
+    rows = np.concatenate([np.zeros((0, found.dim), np.float16), *(b.rows for b in batches)])
+    table = pa.concat_tables([metadata.SCHEMA.empty_table(), *(b.table for b in batches)])
+    assert (len(rows), len(table)) == (found.samples, found.samples)
+    return Embedded(rows, table, found.stray)

@@ -31,8 +31,10 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
 def pixels(data: bytes) -> npt.NDArray[np.int16]:
     """The result of `decode`."""
     image = decode(data, LIMIT)
-    assert image.mode == "RGB"
-    return np.asarray(image).astype(np.int16)
+    assert image.dtype == np.uint8
+    assert image.shape[2:] == (3,)
+    assert image.flags.writeable
+    return image.astype(np.int16)
 
 
 def colours() -> Image.Image:
@@ -118,7 +120,58 @@ def test_exif_orientation_is_not_applied() -> None:
     exif[0x0112] = 6
     data = encoded(colours(), "JPEG", exif=exif, quality=95)
     assert Image.open(BytesIO(data)).getexif()[0x0112] == 6
-    assert decode(data, LIMIT).size == (64, 48)
+    assert decode(data, LIMIT).shape == (48, 64, 3)
+
+
+def by_pil(data: bytes) -> npt.NDArray[np.uint8] | None:
+    """PIL's pixels; None where it refuses the image."""
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception:
+        return None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (1, 1), (700, 8)])
+def test_jpegs_have_pils_pixels(
+    mode: str, subsampling: str, progressive: bool, size: tuple[int, int]
+) -> None:
+    image = colours().convert(mode).resize(size)
+    data = encoded(image, "JPEG", quality=90, subsampling=subsampling, progressive=progressive)
+    assert (decode(data, LIMIT) == by_pil(data)).all()
+
+
+def test_jpegs_stored_as_rgb() -> None:
+    data = encoded(colours(), "JPEG", quality=95, keep_rgb=True)
+    assert (decode(data, LIMIT) == by_pil(data)).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_jpegs_are_what_pil_makes_of_them(seed: int) -> None:
+    """The same ones are refused, and the others have the same pixels."""
+    dice = np.random.default_rng(seed)
+    whole = np.frombuffer(encoded_image(seed, (96, 80)), np.uint8)
+    refused = 0
+    for _ in range(100):
+        broken = whole.copy()
+        broken[dice.integers(2, len(whole), 3)] = dice.integers(0, 256, 3)
+        data = broken[: len(whole) - dice.integers(0, 3)].tobytes() + bytes(dice.integers(0, 3))
+        expected = by_pil(data)
+        if expected is None:
+            refused += 1
+            with pytest.raises(BadImage):
+                decode(data, LIMIT)
+        else:
+            assert (decode(data, LIMIT) == expected).all()
+    assert refused
+
+
+def test_large_images_are_copied_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("made_core.ingest.decode.BAND", 200)
+    assert (pixels(encoded(colours(), "PNG")) == np.asarray(colours())).all()
 
 
 def test_nothing() -> None:
@@ -170,7 +223,7 @@ def test_errors_of_other_kinds() -> None:
 
 def test_the_bound_is_exact() -> None:
     data = encoded_image(0, (40, 30), "PNG")
-    assert decode(data, 1200).size == (40, 30)
+    assert decode(data, 1200).shape == (30, 40, 3)
     with pytest.raises(BadImage, match="1200 pixels, allowed: 1199"):
         decode(data, 1199)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +15,28 @@ import pytest
 import torch
 
 from made_core import recipe
-from made_core.embed import embed as embeddings
-from made_core.embed import encoder, metadata
-from made_core.errors import CorruptShard, DamagedFile
+from made_core.embed import embed as embedding
+from made_core.embed import embedded, encoder, metadata
+from made_core.embed.embed import Limits
+from made_core.errors import CorruptShard, DamagedFile, LeaseLost
+from made_core.ingest import tar
 from made_core.io import files
 from made_core.types import FileRef
 from made_core.vectors import Rows, unit64
-from tests.support.factories import encoded_image, make_shard, members, shard_of, tar_bytes, tiny_open_clip
+from tests.support.factories import (
+    embed_whole,
+    encoded_image,
+    make_shard,
+    members,
+    put_embedded,
+    shard_of,
+    tar_bytes,
+    tiny_open_clip,
+)
 
 LIMIT = 1_000_000
 BATCH = 4
+ONE = Limits(LIMIT, threads=1, ahead=1)
 
 
 @pytest.fixture(scope="module", params=["perceptual", "tiny"])
@@ -49,7 +62,7 @@ Samples = list[tuple[str, dict[str, bytes]]]
 def embed(folder: Path, samples: Samples, by: encoder.Encoder, threads: int = 2) -> Embedded:
     """The rows and records of samples."""
     tar = make_shard(folder, "00000", samples)
-    found = embeddings.embed(tar, shard_of(tar), by, LIMIT, threads, lambda _: None)
+    found = embed_whole(tar, by, Limits(LIMIT, threads, 2 * BATCH))
     assert found.stray == 0
     return found.rows, found.table
 
@@ -67,7 +80,7 @@ def record(folder: Path, sample: dict[str, bytes], by: encoder.Encoder) -> dict[
 def test_a_row_for_every_sample(tmp_path: Path, loaded: encoder.Encoder, n: int) -> None:
     tar = make_shard(tmp_path, "00000", [(f"{i:03d}", members(i)) for i in range(n)])
     steps: list[int] = []
-    found = embeddings.embed(tar, shard_of(tar), loaded, LIMIT, 3, steps.append)
+    found = embed_whole(tar, loaded, Limits(LIMIT, 3, 1), progress=steps.append)
     rows, table = found.rows, found.table
     assert rows.dtype == np.float16
     assert rows.shape == (n, loaded.encoding.dim)
@@ -160,7 +173,7 @@ def test_derived_uids(tmp_path: Path, builtin: encoder.Encoder) -> None:
 
     def uids(fingerprint: str) -> list[str]:
         shard = shard_of(tar, fingerprint)
-        found = embeddings.embed(tar, shard, builtin, LIMIT, 1, lambda _: None)
+        found = embed_whole(tar, builtin, ONE, shard)
         uids: list[str] = found.table["uid"].to_pylist()
         return uids
 
@@ -248,7 +261,7 @@ def test_names_that_are_not_text(tmp_path: Path, builtin: encoder.Encoder) -> No
     name = b"\xff.jp\xffg".decode("utf-8", "surrogateescape")
     tar = tmp_path / "0.tar"
     tar.write_bytes(tar_bytes([(name, b"x")]))
-    table = embeddings.embed(tar, shard_of(tar), builtin, LIMIT, 1, lambda _: None).table
+    table = embed_whole(tar, builtin, ONE).table
     assert table["key"].to_pylist() == ["\\udcff"]
     assert "no image among its members" in table["error"][0].as_py()
 
@@ -256,7 +269,7 @@ def test_names_that_are_not_text(tmp_path: Path, builtin: encoder.Encoder) -> No
 def test_strays_are_counted(tmp_path: Path, builtin: encoder.Encoder) -> None:
     tar = tmp_path / "0.tar"
     tar.write_bytes(tar_bytes([("README", b"x"), ("0.jpg", encoded_image(0)), (".x", b"")]))
-    found = embeddings.embed(tar, shard_of(tar), builtin, LIMIT, 1, lambda _: None)
+    found = embed_whole(tar, builtin, ONE)
     assert (len(found.rows), len(found.table), found.stray) == (1, 1, 2)
 
 
@@ -264,7 +277,7 @@ def test_an_incomplete_tar(tmp_path: Path, builtin: encoder.Encoder) -> None:
     tar = make_shard(tmp_path, "0", [("0", members(0))])
     tar.write_bytes(tar.read_bytes()[:1024])
     with pytest.raises(CorruptShard):
-        embeddings.embed(tar, shard_of(tar), builtin, LIMIT, 1, lambda _: None)
+        embed_whole(tar, builtin, ONE)
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
@@ -288,7 +301,7 @@ def test_an_encoder_that_returns_an_invalid_vector(
 def put(tmp_path: Path, builtin: encoder.Encoder) -> tuple[Embedded, FileRef, FileRef]:
     """A shard's embeddings and their files."""
     rows, table = embed(tmp_path, [(f"{i}", members(i, uid=f"{i}")) for i in range(6)], builtin)
-    output = metadata.put(str(tmp_path / "store" / "x"), rows, table, stray=3)
+    output = put_embedded(str(tmp_path / "store" / "x"), rows, table, stray=3)
     assert (output.samples, output.unreadable, output.warnings, output.stray) == (6, 0, 0, 3)
     return (rows, table), output.rows, output.metadata
 
@@ -335,9 +348,70 @@ def test_unit64() -> None:
 
 def test_a_remote_store(put: tuple[Embedded, FileRef, FileRef]) -> None:
     (rows, table), _, _ = put
-    output = metadata.put("memory://store/y", rows, table)
+    output = put_embedded("memory://store/y", rows, table)
     assert (metadata.read_rows(output.rows) == rows).all()
     assert metadata.read_table(output.metadata, metadata.SCHEMA.names) == table
     files.remove("memory://store")
     with pytest.raises(DamagedFile, match="is missing"):
         metadata.read_rows(output.rows)
+
+
+@pytest.mark.parametrize("ahead", [1, BATCH, 3 * BATCH])
+def test_samples_ahead_of_the_model_are_bounded(
+    tmp_path: Path, builtin: encoder.Encoder, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    n, started = 10 * BATCH, []
+    load = tar.load
+
+    def spy(descriptor: int, entry: tar.Entry, url: str) -> tar.Sample:
+        started.append(entry.row)
+        return load(descriptor, entry, url)
+
+    monkeypatch.setattr(tar, "load", spy)
+    path = make_shard(tmp_path, "0", [(f"{i:03d}", members(i)) for i in range(n)])
+    found = embedding.embed(path, shard_of(path), builtin, Limits(LIMIT, 3, ahead), lambda _: None)
+    taken = 0
+    for batch in found.batches:
+        taken += len(batch.rows)
+        assert len(started) <= min(n, taken + max(ahead, BATCH))
+    assert (taken, sorted(started)) == (n, list(range(n)))
+
+
+def test_equal_files_whatever_the_threads(
+    tmp_path: Path, builtin: encoder.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "GROUP", 2 * BATCH + 1)
+    path = make_shard(tmp_path, "0", [(f"{i:03d}", members(i)) for i in range(5 * BATCH + 1)])
+    digests = set()
+    for number, limits in enumerate([Limits(LIMIT, 1, 1), Limits(LIMIT, 4, 7), Limits(LIMIT, 2, 1000)]):
+        found = embedding.embed(path, shard_of(path), builtin, limits, lambda _: None)
+        output = embedded.put(str(tmp_path / f"{number}" / "x"), found)
+        digests.add((output.rows.digest, output.metadata.digest))
+        whole = embed_whole(path, builtin, limits)
+        assert (metadata.read_rows(output.rows) == whole.rows).all()
+        assert metadata.read_table(output.metadata, metadata.SCHEMA.names) == whole.table
+    assert len(digests) == 1
+
+
+def test_a_lost_lease_ends_the_work(tmp_path: Path, builtin: encoder.Encoder) -> None:
+    """Nothing is left: no file, no thread."""
+    path = make_shard(tmp_path / "in", "0", [(f"{i:03d}", members(i)) for i in range(5 * BATCH)])
+
+    def lost(done: int) -> None:
+        if done > BATCH:
+            raise LeaseLost("embed x")
+
+    before = threading.active_count()
+    found = embedding.embed(path, shard_of(path), builtin, Limits(LIMIT, 3, BATCH), lost)
+    with pytest.raises(LeaseLost):
+        embedded.put(str(tmp_path / "out" / "x"), found)
+    assert threading.active_count() == before
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_tar_that_becomes_shorter(tmp_path: Path, builtin: encoder.Encoder) -> None:
+    path = make_shard(tmp_path, "0", [(f"{i:03d}", members(i)) for i in range(5 * BATCH)])
+    found = embedding.embed(path, shard_of(path), builtin, ONE, lambda _: None)
+    path.write_bytes(path.read_bytes()[:2048])
+    with pytest.raises(CorruptShard, match="ends inside"):
+        list(found.batches)

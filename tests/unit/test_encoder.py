@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from PIL import Image
 from made_core import recipe
 from made_core.embed import encoder, perceptual
 from made_core.errors import EncoderError, Transient, UserError
+from made_core.ingest.decode import Pixels, decode
 from tests.support.factories import TINY, encoded_image, tiny_open_clip
 
 
@@ -52,10 +52,10 @@ def refusal(wanted: recipe.Encoder) -> str:
     return text
 
 
-def images(n: int = 5) -> list[Image.Image]:
+def images(n: int = 5) -> list[Pixels]:
     """Images of several shapes."""
     sizes = [(64, 48), (48, 64), (33, 32), (20, 100), (7, 5), (300, 200)]
-    return [Image.open(BytesIO(encoded_image(i, sizes[i % len(sizes)]))) for i in range(n)]
+    return [decode(encoded_image(i, sizes[i % len(sizes)]), 10**6) for i in range(n)]
 
 
 def test_unknown_model_with_suggestions() -> None:
@@ -169,6 +169,7 @@ def test_cuda_without_gpu(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     ("given", "has_cuda", "settled"),
     [
         ({}, False, ("cpu", "fp32", 32)),
+        ({"model": "ViT-B-32", "pretrained": "openai"}, False, ("cpu", "fp32", 8)),
         ({}, True, ("cuda", "bf16", 256)),
         ({"device": "cpu"}, True, ("cpu", "fp32", 32)),
         ({"precision": "fp16", "batch_size": 5}, True, ("cuda", "fp16", 5)),
@@ -179,6 +180,7 @@ def test_auto_is_resolved(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], has_cuda: bool, settled: tuple[str, str, int]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_cuda)
     found = encoder.resolve(recipe.Encoder(**given))
     assert (found.device, found.precision, found.batch_size) == settled
     assert encoder.resolve(found) == found
@@ -236,14 +238,14 @@ def test_rows_equal_open_clips(tmp_path: Path, vision: dict[str, Any]) -> None:
     open_clip.add_model_config(config)
     model, _, transform = open_clip.create_model_and_transforms("same", pretrained=str(checkpoint))
     model.eval()
-    batch = torch.stack([transform(i) for i in images(4)])
+    batch = torch.stack([transform(Image.fromarray(i)) for i in images(4)])
     with torch.no_grad():
         rows = model.visual(batch)
         rows = rows[0] if isinstance(rows, tuple) else model.encode_image(batch)
         expected = torch.nn.functional.normalize(rows, dim=-1).numpy()
     found = loaded.encode([loaded.to_pixels(i) for i in images(4)])
     assert found.dtype == np.float32
-    assert np.abs(found - expected).max() < 1e-5
+    assert (found * expected).sum(axis=1).min() > 0.9999  # pixels differ by at most 2 of 255
     assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
 
 
@@ -257,13 +259,15 @@ def test_coca(tmp_path: Path) -> None:
     path = tmp_path / "coca.json"
     path.write_text(json.dumps(config))
     open_clip.add_model_config(path)
-    model = open_clip.create_model("coca")
+    model, _, transform = open_clip.create_model_and_transforms("coca")
+    model.eval()
     torch.save(model.state_dict(), tmp_path / "coca.pt")
     loaded = encoder.load(part((path, tmp_path / "coca.pt"), model="coca"))
     pixels = [loaded.to_pixels(i) for i in images(2)]
     with torch.no_grad():
-        expected = model.eval().encode_image(torch.stack(pixels), normalize=True)
-    assert np.abs(loaded.encode(pixels) - expected.numpy()).max() < 1e-5
+        batch = torch.stack([transform(Image.fromarray(i)) for i in images(2)])
+        expected = model.encode_image(batch, normalize=True)
+    assert (loaded.encode(pixels) * expected.numpy()).sum(axis=1).min() > 0.9999
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.02), ("fp16", 0.002)])
@@ -290,38 +294,9 @@ def test_a_row_does_not_depend_on_its_batch(tiny: tuple[Path, Path], model: str)
 def test_invalid_rows_are_nan(tiny: tuple[Path, Path]) -> None:
     rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [float("inf"), 1.0], [float("nan"), 1.0]])
     loaded = replace(encoder.load(part(tiny)), forward=lambda _: rows)
-    found = loaded.encode([torch.zeros(3, 2, 2)] * 4)
+    found = loaded.encode([torch.zeros(3, 2, 2, dtype=torch.uint8)] * 4)
     assert np.allclose(found[0], [0.6, 0.8])
     assert np.isnan(found[1:]).all()
-
-
-@pytest.mark.parametrize("size", [(3, 30_000), (30_000, 3), (1, 5000)])
-def test_a_very_long_image_is_not_enlarged_whole(
-    tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
-) -> None:
-    loaded = encoder.load(part(tiny))
-    strip = Image.new("RGB", size, "red")
-    seen: list[tuple[int, int]] = []
-    resize = Image.Image.resize
-
-    def spy(image: Image.Image, to: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
-        seen.append(to)
-        return resize(image, to, *args, **options)
-
-    monkeypatch.setattr(Image.Image, "resize", spy)
-    pixels = loaded.to_pixels(strip)
-    assert pixels.shape == (3, 32, 32)
-    assert seen
-    assert max(max(s) for s in seen) <= 32 * (encoder.LONGEST + 1)
-    assert torch.allclose(pixels, loaded.to_pixels(Image.new("RGB", (32, 32), "red")), atol=1e-6)
-
-
-def test_the_middle_is_what_the_crop_keeps(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = encoder.load(part(tiny))
-    long = Image.open(BytesIO(encoded_image(1, (16 * 33, 16))))
-    cut = loaded.to_pixels(long)
-    monkeypatch.setattr(encoder, "LONGEST", 10**6)
-    assert torch.allclose(cut, loaded.to_pixels(long), atol=0.02)
 
 
 def test_loaded_once(tiny: tuple[Path, Path]) -> None:

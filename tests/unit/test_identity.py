@@ -14,13 +14,14 @@ from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
 from made_core.embed import metadata
 from made_core.types import Shard
+from tests.support.factories import put_embedded
 
 
 def stored(folder: Path, name: str, records: list[dict[str, Any]]) -> corpora.Part:
     """A shard's files in the store, from the fields used here."""
     table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
     rows = np.ones((len(records), 4), np.float16)
-    output = metadata.put(str(folder / name), rows, table)
+    output = put_embedded(str(folder / name), rows, table)
     shard = Shard(name, f"{name}.tar", name * 32, 1, None)
     return corpora.Part(shard, 0, len(records), output.rows, output.metadata)
 

@@ -21,6 +21,7 @@ from made_core.filters import min_chars
 from made_core.reasons import EXACT_COPY, PLACEHOLDER, UNREADABLE
 from made_core.recipe import Dedup, Filters, Recipe
 from made_core.types import Shard
+from tests.support.factories import put_embedded
 
 Row = tuple[int, str | None]  # image, caption
 
@@ -38,7 +39,7 @@ def corpus_of(folder: Path, *shards: Sequence[Row], fields: str = "{}") -> corpo
             for row, (image, caption) in enumerate(rows)
         ]  # fmt: skip
         table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
-        output = metadata.put(str(folder / f"{number}"), np.ones((len(rows), 4), np.float16), table)
+        output = put_embedded(str(folder / f"{number}"), np.ones((len(rows), 4), np.float16), table)
         shard = Shard(f"{number}", "x", f"{number:032x}", 1, None)
         embedded.append(corpora.Part(shard, 0, len(rows), output.rows, output.metadata))
     return corpora.build(embedded)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_core import recipe
 from made_core.corpus import corpus
 from made_core.corpus.corpus import Corpus
-from made_core.embed import embed, encoder, metadata
+from made_core.embed import embed, embedded, encoder
 from made_core.errors import ChangedInput, CorruptShard
 from made_core.ingest import discovery
 from made_core.ingest import tar as samples
@@ -83,8 +83,8 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Path]:
     by = encoder.load(encoder.resolve(recipe.Encoder(device="cpu", batch_size=4)))
     parts = []
     for shard in discovery.discover([str(folder)], True).shards:
-        found = embed.embed(Path(shard.url), shard, by, 10**6, 1, lambda _: None)
-        output = metadata.put(str(folder / "store" / shard.id), found.rows, found.table)
+        found = embed.embed(Path(shard.url), shard, by, embed.Limits(10**6, 1, 8), lambda _: None)
+        output = embedded.put(str(folder / "store" / shard.id), found)
         parts.append(corpus.Part(shard, 0, output.samples, output.rows, output.metadata))
     return corpus.build(parts), folder
 

@@ -17,6 +17,7 @@ from made_core.embed import metadata
 from made_core.errors import DamagedFile, RecipeError
 from made_core.io import files
 from made_core.types import FileRef, Shard
+from tests.support.factories import put_embedded
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def part(tmp_path: Path) -> corpora.Part:
     """A shard of three samples."""
     records = [{"row": n, "key": str(n), "uid": f"u{n}", "width": 10 * n} for n in range(3)]
     table = pa.Table.from_pylist(records, schema=metadata.SCHEMA)
-    output = metadata.put(str(tmp_path / "x"), np.ones((3, 4), np.float16), table)
+    output = put_embedded(str(tmp_path / "x"), np.ones((3, 4), np.float16), table)
     shard = Shard("00000", "in/00000.tar", "0" * 32, 1, None)
     return corpora.Part(shard, 0, 3, output.rows, output.metadata)
 

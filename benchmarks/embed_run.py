@@ -1,0 +1,194 @@
+"""One measurement of `benchmarks.embed`, in a process of its own: prints one JSON line.
+
+    python -m benchmarks.embed_run made SHARD CONFIG CHECKPOINT OUTPUT
+
+`made`: the embed stage. `bare`: its model on tensors in memory, the fastest batch size. `loop`: webdataset,
+open_clip's transform and a DataLoader. `clip-retrieval`: that package's reader, mapper, writer and runner,
+without its logger, which is a process of its own. One thread for the model; CPU seconds are those of all
+threads and child processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import torch
+
+from made_core import recipe
+from made_core.embed import embedded, encoder, metadata
+from made_core.embed.embed import Limits, embed
+from made_core.ingest import tar
+from made_core.stages import EmbedOutput
+from made_core.types import Shard
+
+BATCHES = (8, 16, 32)  # of the bare model
+BARE = 32  # images per batch size
+
+Rows = npt.NDArray[np.float32]
+
+
+def cpu() -> float:
+    """CPU seconds of this process and its children."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def timed(samples: int, do: Callable[[], Any]) -> dict[str, float]:
+    """CPU and wall seconds of `do`."""
+    spent, started = cpu(), time.perf_counter()
+    do()
+    return {"samples": samples, "cpu": cpu() - spent, "wall": time.perf_counter() - started}
+
+
+def made(shard: Path, part: recipe.Encoder, output: Path) -> tuple[dict[str, float], Rows]:
+    """The embed stage, with one thread that decodes."""
+    loaded = encoder.load(encoder.resolve(part))
+    loaded.encode(
+        [torch.zeros((3, loaded.encoding.image_size, loaded.encoding.image_size), dtype=torch.uint8)]
+    )
+    given = Shard("0", str(shard), "0" * 32, 0, None)
+    limits = Limits(10**8, threads=1, ahead=recipe.Work().samples_ahead)
+    kept: list[EmbedOutput] = []
+
+    def stage() -> None:
+        kept.append(embedded.put(str(output / "made"), embed(shard, given, loaded, limits, lambda _: None)))
+
+    found = timed(0, stage)
+    found["samples"] = kept[0].samples
+    return found, metadata.read_rows(kept[0].rows).astype(np.float32)
+
+
+def bare(part: recipe.Encoder) -> dict[str, float]:
+    """The model alone, on normalised tensors, at its fastest batch size."""
+    open_clip.add_model_config(Path(str(part.config)))
+    model = open_clip.create_model(part.model, pretrained=part.pretrained).visual.eval()
+    best = {"samples": 1.0, "cpu": float("inf"), "wall": float("inf")}
+    with torch.inference_mode():
+        for size in BATCHES:
+            batch = torch.randn(size, 3, *open_clip.transform.to_2tuple(model.image_size))
+            model(batch)
+
+            def forward(batch: torch.Tensor = batch) -> None:
+                for _ in range(BARE // len(batch)):
+                    model(batch)
+
+            found = timed(BARE, forward)
+            best = min(best, found, key=lambda f: f["cpu"] / f["samples"])
+    return best
+
+
+def others(kind: str, shard: Path, part: recipe.Encoder, output: Path) -> tuple[dict[str, float], Rows]:
+    """clip-retrieval, or the plain loop, on images only."""
+    open_clip.add_model_config(Path(str(part.config)))
+    model, _, transform = open_clip.create_model_and_transforms(part.model, pretrained=part.pretrained)
+    model.eval()
+    count = len(tar.index(shard).entries)
+    if kind == "loop":
+        return plain(shard, model, transform, output, count)
+    return clip_retrieval(shard, model, transform, output, count)
+
+
+def plain(shard: Path, model: Any, transform: Any, output: Path, count: int) -> tuple[dict[str, float], Rows]:
+    """What a user writes first."""
+    import webdataset
+
+    rows: list[Rows] = []
+
+    def loop() -> None:
+        data = webdataset.WebDataset(str(shard), shardshuffle=False).decode("pil").to_tuple("jpg")
+        loader = torch.utils.data.DataLoader(data.map_tuple(transform), batch_size=256)
+        with torch.no_grad():
+            for (batch,) in loader:
+                found = model.encode_image(batch)
+                rows.append((found / found.norm(dim=-1, keepdim=True)).numpy())
+        np.save(output / "loop.npy", np.concatenate(rows).astype(np.float16))
+
+    return timed(count, loop), np.concatenate(rows)
+
+
+def clip_retrieval(
+    shard: Path, model: Any, transform: Any, output: Path, count: int
+) -> tuple[dict[str, float], Rows]:
+    """The package at its defaults, but without worker processes, which need several shards."""
+    given = ModuleType("all_clip")
+    given.load_clip = lambda **_: (model, transform, None)  # type: ignore[attr-defined]
+    sentences = ModuleType("sentence_transformers")
+    sentences.SentenceTransformer = None  # type: ignore[attr-defined]
+    package = ModuleType("clip_retrieval")  # its own __init__ imports the whole back end
+    inference = ModuleType("clip_retrieval.clip_inference")
+    root = Path(os.environ["CLIP_RETRIEVAL"]) / "clip_retrieval"
+    package.__path__, inference.__path__ = [str(root)], [str(root / "clip_inference")]
+    for module in (given, sentences, package, inference):
+        sys.modules[module.__name__] = module
+    from clip_retrieval.clip_inference import mapper, reader, runner, writer
+
+    class Quiet:
+        """In place of the logger."""
+
+        def start(self) -> None: ...
+
+        def end(self) -> None: ...
+
+        def __call__(self, stats: dict[str, float]) -> None: ...
+
+    image = {"enable_image": True, "enable_text": False, "enable_metadata": False}
+    run = runner.Runner(
+        lambda sampler: reader.WebdatasetReader(sampler, transform, None, [str(shard)], 256, 0, False, True),
+        lambda: mapper.ClipMapper(
+            **image, use_mclip=False, clip_model="", use_jit=False, mclip_model="", clip_cache_path=None
+        ),
+        lambda i: writer.NumpyWriter(i, str(output), False, True, False, 1),
+        lambda _: Quiet(),
+        1,
+    )
+    found = timed(count, lambda: run(0))
+    return found, np.load(next((output / "img_emb").glob("*.npy"))).astype(np.float32)
+
+
+def peak_mib() -> float:
+    """Peak of resident memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Prints one JSON line; rows go to OUTPUT/KIND.rows.npy."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("kind", choices=["made", "bare", "loop", "clip-retrieval"])
+    for name in ("shard", "config", "checkpoint", "output"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--limit-mib", type=int, help="of data, enforced by the kernel")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.limit_mib:
+        resource.setrlimit(resource.RLIMIT_DATA, (args.limit_mib << 20,) * 2)
+    part = recipe.Encoder(
+        model=args.config.stem,
+        config=str(args.config),
+        pretrained=str(args.checkpoint),
+        device="cpu",
+        precision="fp32",
+    )
+    args.output.mkdir(parents=True, exist_ok=True)
+    if args.kind == "bare":
+        found = bare(part)
+    else:
+        run = made if args.kind == "made" else lambda *a: others(args.kind, *a)
+        found, rows = run(args.shard, part, args.output)
+        np.save(args.output / f"{args.kind}.rows.npy", rows)
+    print(json.dumps({**found, "peak_mib": round(peak_mib(), 1)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What `auto` in the recipe's encoder means on this machine, measured once per run and then fixed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from made_core import recipe
+from made_core.embed import encoder
+from made_core.embed.encoder import Encoder
+from made_core.errors import EncoderError
+
+GAIN = 1.2  # bf16 must be this many times as fast as fp32: so that a noisy measurement does not choose it
+COSINE = 0.9999  # smallest between rows in bf16 and in fp32
+RUNS = 3  # of which the fastest counts
+PRODUCT = (256, 768, 3072)  # of matrices, about those of a ViT
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The recipe's encoder without `auto`."""
+
+    part: recipe.Encoder
+    warning: str | None = None
+
+
+def settle(part: recipe.Encoder) -> Settled:
+    """Settles device, precision and batch size of an encoder.
+
+    precision auto on a CPU: bf16 where this processor runs the model at least GAIN times as fast in it and
+    the rows stay within COSINE of fp32's, else fp32. batch_size auto on a GPU: halved until a batch fits in
+    its memory.
+
+    Raises:
+        EncoderError, Transient: as `encoder.resolve` and `encoder.load`.
+    """
+    resolved = encoder.resolve(part)
+    if part.model in recipe.BUILTIN_ENCODERS:
+        return Settled(resolved)
+    if resolved.device == "cuda":
+        return Settled(fitting(resolved) if part.batch_size == "auto" else resolved)
+    speed = product_speed(torch.bfloat16)
+    if part.precision == "auto" and speed >= GAIN and _bf16_is_better(resolved):
+        return Settled(resolved.model_copy(update={"precision": "bf16"}))
+    if part.precision == "bf16" and speed < 1:
+        return Settled(
+            resolved,
+            "encoder.precision is bf16, but products in bf16 run at "
+            f"{speed:.2g} of the speed of fp32 on this processor; precision auto chooses the faster one",
+        )
+    return Settled(resolved)
+
+
+def product_speed(dtype: torch.dtype) -> float:
+    """Speed of a matrix product relative to fp32: in bf16 a tenth without the instructions, about 2 with."""
+    m, inner, n = PRODUCT
+    with torch.inference_mode():
+        left, right = torch.randn(m, inner), torch.randn(inner, n)
+        wide = _seconds(partial(torch.mm, left, right))
+        return wide / _seconds(partial(torch.mm, left.to(dtype), right.to(dtype)))
+
+
+def _bf16_is_better(part: recipe.Encoder) -> bool:
+    fine = encoder.load(part.model_copy(update={"precision": "fp32"}))
+    coarse = encoder.load(part.model_copy(update={"precision": "bf16"}))
+    images = list(_images(fine.encoding.batch_size, fine.encoding.image_size))
+    gain = _seconds(partial(fine.encode, images)) / _seconds(partial(coarse.encode, images))
+    cosines = (fine.encode(images) * coarse.encode(images)).sum(axis=1)
+    return gain >= GAIN and float(cosines.min()) >= COSINE
+
+
+def fitting(part: recipe.Encoder, load: Callable[[recipe.Encoder], Encoder] = encoder.load) -> recipe.Encoder:
+    """`part` with its batch size halved until a batch fits in the device's memory.
+
+    Raises:
+        EncoderError: a single image does not fit.
+    """
+    size = int(part.batch_size)
+    while size:
+        smaller = part.model_copy(update={"batch_size": size})
+        try:
+            loaded = load(smaller)
+            loaded.encode(list(_images(size, loaded.encoding.image_size)))
+            return smaller
+        except torch.OutOfMemoryError:
+            size //= 2
+    raise EncoderError(f"{part.model} does not fit in the memory of the {part.device} device")
+
+
+def _images(n: int, size: int) -> Tensor:
+    """(n, 3, size, size) uint8: soft random images, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    blobs = 255 * torch.rand((n, 3, 7, 7), generator=generator)
+    return torch.nn.functional.interpolate(blobs, size=(size, size), mode="bilinear").to(torch.uint8)
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    """The fastest of RUNS, after one that does not count."""
+    do()
+    spent = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        do()
+        spent.append(time.perf_counter() - started)
+    return min(spent)

@@ -1,0 +1,107 @@
+"""`auto` is settled by what this machine does; explicit settings are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from made_core import recipe
+from made_core.embed import encoder, settle
+from made_core.errors import EncoderError
+from tests.support.factories import tiny_open_clip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Fields of the recipe for the tiny model on the CPU."""
+    config, checkpoint = tiny_open_clip(tmp_path_factory.mktemp("tiny"))
+    return {"model": "tiny", "config": str(config), "pretrained": str(checkpoint), "device": "cpu"}
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, product: float, *seconds: float) -> None:
+    """Sets the speed of a product in bf16 and the seconds of a batch in fp32 and in bf16."""
+    left = iter(seconds)
+    monkeypatch.setattr(settle, "product_speed", lambda _: product)
+    monkeypatch.setattr(settle, "_seconds", lambda _: next(left))
+
+
+@pytest.mark.parametrize(
+    ("product", "seconds", "expected"),
+    [(0.1, (), "fp32"), (1.1, (), "fp32"), (2.0, (1.0, 0.9), "fp32"), (2.0, (1.0, 0.5), "bf16")],
+)
+def test_bf16_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch,
+    tiny: dict[str, Any],
+    product: float,
+    seconds: tuple[float, ...],
+    expected: str,
+) -> None:
+    timed(monkeypatch, product, *seconds)
+    found = settle.settle(recipe.Encoder(**tiny))
+    assert (found.part.precision, found.part.batch_size, found.warning) == (expected, 8, None)
+    assert settle.settle(found.part).part == found.part
+
+
+def test_not_bf16_where_rows_differ(monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any]) -> None:
+    timed(monkeypatch, 2.0, 1.0, 0.5)
+    monkeypatch.setattr(settle, "COSINE", 1.1)
+    assert settle.settle(recipe.Encoder(**tiny)).part.precision == "fp32"
+
+
+def test_explicit_bf16_without_instructions_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any]
+) -> None:
+    timed(monkeypatch, 0.11)
+    found = settle.settle(recipe.Encoder(**tiny, precision="bf16"))
+    assert found.part.precision == "bf16"
+    assert found.warning is not None
+    assert "bf16 run at 0.11 of the speed of fp32" in found.warning
+    timed(monkeypatch, 2.0)
+    assert settle.settle(recipe.Encoder(**tiny, precision="bf16")).warning is None
+
+
+def test_this_processor(tiny: dict[str, Any]) -> None:
+    """Whatever is chosen, it is measured and the same product decides about the warning."""
+    speed = settle.product_speed(torch.bfloat16)
+    assert 0.001 < speed < 100
+    assert 0.1 < settle.product_speed(torch.float32) < 10
+    assert settle.settle(recipe.Encoder(**tiny)).part.precision in ("fp32", "bf16")
+
+
+def test_built_in_encoders_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "product_speed", None)
+    assert settle.settle(recipe.Encoder(device="cpu")).part.batch_size == 32
+
+
+@pytest.mark.parametrize(("room", "expected"), [(1000, 256), (100, 64), (1, 1)])
+def test_the_batch_fits_in_memory(tiny: dict[str, Any], room: int, expected: int) -> None:
+    def load(part: recipe.Encoder) -> encoder.Encoder:
+        def forward(batch: torch.Tensor) -> torch.Tensor:
+            if len(batch) > room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return torch.ones(len(batch), 4)
+
+        loaded = encoder.load(part)
+        return replace(loaded, forward=forward)
+
+    part = encoder.resolve(recipe.Encoder(**tiny, batch_size=256))
+    assert settle.fitting(part, load).batch_size == expected
+
+
+def test_a_model_that_does_not_fit(tiny: dict[str, Any]) -> None:
+    def load(_: recipe.Encoder) -> encoder.Encoder:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(EncoderError, match="tiny does not fit in the memory of the cpu device"):
+        settle.fitting(encoder.resolve(recipe.Encoder(**tiny)), load)
+
+
+def test_the_images_are_the_same_each_time() -> None:
+    first, second = settle._images(3, 32), settle._images(3, 32)
+    assert torch.equal(first, second)
+    assert first.dtype == torch.uint8
+    assert len(np.unique(first.numpy())) > 100
