@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service test-pbs acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-ledger bench-orchestration bench-recall bench-scaling lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-ledger bench-orchestration bench-recall bench-scaling lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -23,6 +23,7 @@ help:
 	@echo "make test-unit      run the unit tests, which start no server: a minute"
 	@echo "make test-pythons   run the unit tests and the demo under each installed Python 3.10, 3.11 and 3.12"
 	@echo "make test-service   run the long tests of the service"
+	@echo "make test-containers  run the Dockerfile and compose.yaml without an engine: root, debootstrap, 30 GB of disk"
 	@echo "make acceptance     curate real images and check the output: REAL=folder"
 	@echo "make chaos          curate while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
 	@echo "make test-pbs       curate on two hosts in network namespaces, and lose one of them: root, REAL=folder"
@@ -72,6 +73,10 @@ test-pythons: setup
 # One of them: make test-service ARGS="-k dies"
 test-service: setup
 	$(BIN)/python -m tests.service $(ARGS)
+
+# Needs root and debootstrap; keeps the Debian system and the packages in build/containers/cache.
+test-containers: setup
+	$(BIN)/python -m tests.containers
 
 # Real images and a real encoder in a local folder: make acceptance REAL=folder
 acceptance: setup

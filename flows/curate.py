@@ -5,19 +5,17 @@ What checks a request imports neither Ray nor torch, so that a mistake ends the 
 
 from __future__ import annotations
 
-from typing import cast
-
 from prefect import flow
 
-from flows import mistakes, request, servers
-from flows.progress import Display
-from made_core.errors import MadeError
+from flows import mistakes, naming, request
+from flows.drive import drive
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 
 
 @flow(
     name="made",
+    flow_run_name=naming.of_curate,
     persist_result=False,
     validate_parameters=False,  # `request.checked` does
     on_crashed=[mistakes.explain],
@@ -33,11 +31,5 @@ def curate(recipe: Recipe, replace: bool = False) -> Summary:
         UserError: the recipe, the sources, the encoder or the output is not valid.
         MadeError: the run failed.
     """
-    try:
-        with Display() as display, servers.database() as url:
-            checked = request.checked(url, recipe, replace, mistakes.deployed())
-            from flows.run import run_request
-
-            return run_request(url, checked, display)
-    except MadeError as error:
-        return cast(Summary, mistakes.failed(error))
+    summary: Summary = drive(lambda url, flow_run: request.checked(url, recipe, replace, flow_run.deployed))
+    return summary

@@ -6,6 +6,8 @@ ends early, its units are still open and are submitted again.
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,8 +57,17 @@ def on_ray() -> Iterator[None]:
     context = FlowRunContext.get()
     if context is None:
         raise RuntimeError("on_ray is for use in a flow")
+    before = signal.getsignal(signal.SIGTERM)
     with runner() as started, context.model_copy(update={"task_runner": started}):
-        yield
+        if threading.current_thread() is threading.main_thread():
+            # Ray took it over: it would print a stack and exit. Prefect's raises TerminationSignal.
+            signal.signal(signal.SIGTERM, before)
+        try:
+            yield
+        except SystemError as error:  # what Ray makes of a handler's exception where it waits
+            if error.__cause__ is None or isinstance(error.__cause__, Exception):
+                raise
+            raise error.__cause__ from None
 
 
 def run_task(task: Task[..., ResultT], *args: object) -> ResultT:
@@ -178,7 +189,8 @@ class Engine:
             asked = time.monotonic()
             ready, wait = self.ledger.units.pending(stage, scope, keys)
             held = {k for batch in flying.values() for k in batch}
-            ready = [k for k in ready if k not in held]
+            waiting = set(ready) - held
+            ready = [k for k in keys if k in waiting]  # so that a batch of shards is a range
             if not ready and wait is None and not flying:
                 return
             size = self._batch_size(stage, len(ready))

@@ -7,17 +7,10 @@ from typing import Any
 
 from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.context import FlowRunContext
 from prefect.exceptions import ParameterBindError, SignatureMismatchError
 from prefect.states import Failed
 
 from made_core.errors import MadeError
-
-
-def deployed() -> bool:
-    """Whether this flow run was requested from a deployment, and not called by a command."""
-    context = FlowRunContext.get()
-    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
 
 def failed(error: MadeError) -> State[Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Collection
 from contextlib import closing
 
+from flows.holder import has_died, holder
 from made_core.embed import models
 from made_core.errors import OutputError, RayAddressError
 from made_core.ingest import roots
@@ -52,7 +52,9 @@ def check_free(url: str, recipe: Recipe) -> None:
         DatabaseError: the database cannot be reached.
     """
     run = _owner(url, recipe)
-    if run is not None and run.held and run.holder != f"{socket.gethostname()}:{os.getpid()}":
+    if run is None or not run.held or run.holder is None or has_died(run.holder):
+        return
+    if run.holder != holder():
         raise OutputError(
             f"{recipe.output} is being written by run {run.id}, held by {run.holder} "
             f"until {run.lease_until:%Y-%m-%d %H:%M:%S %Z} unless renewed; wait for it or name "

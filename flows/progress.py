@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 
+from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -63,6 +64,7 @@ class Display:
             console=self.console,
             disable=not self.console.is_terminal,
         )
+        self._log = get_run_logger()
         self._rows: dict[str, TaskID] = {}
         self._printed = 0.0
 
@@ -76,7 +78,11 @@ class Display:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """Prints a line above the bars."""
+        """Prints a line above the bars, and logs it in Prefect."""
+        self._print(text)
+        self._log.info("%s", text)
+
+    def _print(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, markup=False)
 
     def update(self, stage: str, tally: Tally, expect: int | None, done: bool = False) -> None:
@@ -98,9 +104,12 @@ class Display:
             self._rows[stage], completed=progress, total=total, units=units, samples=tally.samples
         )
         now = time.monotonic()
+        line = f"{stage}: {units}, {tally.samples:,} samples"
         if not self.console.is_terminal and (done or now - self._printed > QUIET_SECONDS):
             self._printed = now
-            self.say(f"{stage}: {units}, {tally.samples:,} samples")
+            self._print(line)
+        if done:
+            self._log.info("%s", line)
 
 
 def ended(tally: Tally) -> int:

@@ -7,8 +7,10 @@ from contextlib import closing
 
 from prefect import flow
 
-from flows import generation, mistakes, servers
-from flows.curate import curate
+from flows import generation, hold, mistakes, naming, request, targets
+from flows.drive import drive
+from flows.flow_run import FlowRun
+from flows.request import Request
 from flows.status import known, state_of
 from made_core.errors import OutdatedRun, UserError
 from made_core.ingest import discovery
@@ -23,28 +25,37 @@ from made_core.stages import BY_NAME, EMBED, STAGES
 from made_core.types import FileRef, RunState, Shard, UnitState
 
 
-@flow(name="made", persist_result=False, on_crashed=[mistakes.explain])
-def retry(run_id: str, names: Sequence[str] = ()) -> Summary:
+@flow(name="made", flow_run_name=naming.of_retry, persist_result=False, on_crashed=[mistakes.explain])
+def retry(run: str, names: Sequence[str] = ()) -> Summary:
     """Retries the failed shards of a run and returns its summary.
 
     A shard whose file has changed is a new shard and is always embedded; the failure of the old one stays
-    in the ledger as history.
+    in the ledger as history. A run that failed, was cancelled or died goes on.
 
     Args:
-        run_id: the run; no process may be running it.
-        names: ids of the failed shards to retry; empty: all failed shards.
+        run: The run: its id in the ledger, its output, or the id or address of a flow run of it.
+        names: Ids of the failed shards to retry; empty: all failed shards.
 
     Raises:
         UserError: no such run, a live or replaced run, or a shard that did not fail.
         MadeError: the run failed.
     """
-    with servers.database() as url, closing(Ledger.open(url)) as ledger:
-        run = known(ledger, run_id)
-        recipe = wanted(ledger, run, names)
-        if recipe is None:
-            return parsed(run.summary or {}, run.id)
-        _reopen(ledger, run, names)
-    return curate(recipe)
+
+    def check(url: str, flow_run: FlowRun) -> Request | Summary:
+        with closing(Ledger.open(url)) as ledger:
+            found = targets.find(ledger, run)
+            flow_run.rename(naming.retry_of(found.output))
+            if hold.freed(ledger, found.output, flow_run):
+                found = known(ledger, found.id)
+            recipe = wanted(ledger, found, names)
+            if recipe is None:
+                return parsed(found.summary or {}, found.id)
+            checked = request.checked(url, recipe, False, flow_run.deployed)
+            _reopen(ledger, found, names)
+            return checked
+
+    summary: Summary = drive(check)
+    return summary
 
 
 def wanted(ledger: Ledger, run: Run, names: Sequence[str]) -> Recipe | None:

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
-from uuid import uuid4
 
 from flows import generation, steps, summarise
+from flows.artifacts import put_result, shown_progress
 from flows.engine import Engine, on_ray, run_task
+from flows.flow_run import FlowRun
+from flows.hold import Held, held
+from flows.outcome import Outcome
 from flows.progress import Display
 from flows.request import Request
-from made_core.errors import LeaseLost, MadeError
+from flows.watch import Watch
 from made_core.io import files
 from made_core.ledger import cleanup
-from made_core.ledger.ledger import Ledger
 from made_core.output import summary as summaries
-from made_core.output.claim import claim_output
-from made_core.output.summary import Summary
 from made_core.recipe import Recipe
+from made_core.report.report import Group
 from made_core.retries import retrying
 from made_core.settings import settings
 from made_core.stages import STAGES
-from made_core.types import RunState
 from tasks.prepare import prepare
 from tasks.publish import Publication, publish
 from tasks.run_units import RunContext
@@ -35,11 +29,13 @@ from tasks.run_units import RunContext
 logger = logging.getLogger("prefect.made")
 
 
-def run_request(url: str, request: Request, display: Display) -> Summary:
+def run_request(url: str, request: Request, display: Display, flow_run: FlowRun, watch: Watch) -> Outcome:
     """Runs a request that was checked, inside a flow; tasks run on Ray, which starts here.
 
     Args:
         url: of the ledger.
+        flow_run: whose page in Prefect shows the run.
+        watch: knows whether the run was cancelled.
 
     Raises:
         UserError: the encoder cannot be used, or another process took the output meanwhile.
@@ -47,7 +43,12 @@ def run_request(url: str, request: Request, display: Display) -> Summary:
     """
     started = time.time()
     recipe, found, earlier = request.recipe, request.found, request.earlier
-    with _held(url, request) as (ledger, run), on_ray():
+    with (
+        held(url, recipe, request.replace, flow_run, watch) as ours,
+        shown_progress(flow_run, ours.ledger, ours.run, recipe.output),
+        on_ray(),
+    ):
+        ledger, run = ours.ledger, ours.run
         display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
         ledger.runs.put_shards(run, found.shards)
         display.say(f"loading the encoder {recipe.encoder.model}{_source(recipe)}")
@@ -56,7 +57,7 @@ def run_request(url: str, request: Request, display: Display) -> Summary:
         recipe = prepared.recipe
         if prepared.warning:
             display.say(f"warning: {prepared.warning}")
-        context = RunContext(run, url, recipe, prepared.encoding, settings().log_folder)
+        context = RunContext(run, url, recipe, prepared.encoding, settings().log_folder, len(found.shards))
         if earlier:
             generation.check(earlier, context.encoding, context.bound)
         engine = Engine(ledger, context, display)
@@ -73,6 +74,7 @@ def run_request(url: str, request: Request, display: Display) -> Summary:
         result = summarise.summarise(
             engine, started, found, rows, embedded, clustered, pairs, decided, written, audited
         )
+        groups: list[Group] = []
         published = summaries.read(recipe.output)
         if published is not None and published.same_output(result):
             display.say("the output is up to date")
@@ -83,14 +85,16 @@ def run_request(url: str, request: Request, display: Display) -> Summary:
                 rows, pairs.found.histogram, result,
             )  # fmt: skip
 
-            def publish_ours() -> None:
-                _still_ours(ledger, run, recipe)
-                run_task(publish, context, given)
+            def publish_ours() -> list[Group]:
+                ours.still_ours()
+                return run_task(publish, context, given)
 
-            with_retries(publish_ours)
-        _clean_up(engine)
-        _end(ledger, run, result.state, result, None)
-        return result
+            groups = with_retries(publish_ours)
+        _clean_up(engine, ours)
+        ours.end(result.state, result, None)
+    outcome = Outcome(result, embedded.failed, found.refused)
+    put_result(flow_run, result, outcome.failed, outcome.refused, groups)
+    return outcome
 
 
 def _forget_outdated(engine: Engine) -> None:
@@ -101,53 +105,6 @@ def _forget_outdated(engine: Engine) -> None:
         progress.forget_outdated(run)
 
 
-@contextmanager
-def _held(url: str, request: Request) -> Iterator[tuple[Ledger, str]]:
-    """The ledger and the run's id. This process holds the run's lease inside the context."""
-    ledger, recipe, replace = Ledger.open(url), request.recipe, request.replace
-    seconds = recipe.work.lease_seconds
-    stop = threading.Event()
-    new = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
-    run = ledger.runs.begin(
-        new, recipe.recipe_digest, recipe.model_dump(mode="json"), recipe.output, recipe.store_url,
-        _holder(), seconds, replace,
-    )  # fmt: skip
-
-    def renew() -> None:
-        while not stop.wait(seconds / 3):
-            try:
-                _still_ours(ledger, run, recipe)
-            except LeaseLost as error:  # the flow also raises it before it publishes or ends
-                logger.error("%s", error)
-                return
-            except Exception:
-                logger.warning("run %s: lease not renewed, retrying", run, exc_info=True)
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        retrying(recipe.work.attempts)(claim_output, recipe, run, replace, settings().log_folder)
-        yield ledger, run
-    except BaseException as error:
-        logger.info("run %s failed", run, exc_info=True)
-        text = str(error) if isinstance(error, MadeError) else repr(error)
-        if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
-            text = "interrupted: re-run to resume"
-        with suppress(LeaseLost):  # another process holds the run and records how it ends
-            _end(ledger, run, RunState.FAILED, None, text)
-        raise
-    finally:
-        stop.set()
-        thread.join()
-        ledger.close()
-
-
-def _still_ours(ledger: Ledger, run: str, recipe: Recipe) -> None:
-    """Renews the run's lease. Raises LeaseLost if another process took it, for example after a suspend."""
-    if not ledger.runs.renew(run, _holder(), recipe.work.lease_seconds):
-        raise LeaseLost(f"run {run} and its output {recipe.output} are no longer held by {_holder()}")
-
-
 def _source(recipe: Recipe) -> str:
     """A note on the encoder's weights if they may have to be downloaded, else empty."""
     weights = recipe.encoder.pretrained
@@ -156,7 +113,7 @@ def _source(recipe: Recipe) -> str:
     return f", weights {weights!r}: downloaded if the worker does not have them"
 
 
-def _clean_up(engine: Engine) -> None:
+def _clean_up(engine: Engine, ours: Held) -> None:
     """Removes files of dead attempts. A failed cleanup is reported and does not fail the run."""
     ledger, context, removed = engine.ledger, engine.context, cleanup.Removed()
     try:
@@ -164,21 +121,10 @@ def _clean_up(engine: Engine) -> None:
         for stage in STAGES:
             if stage.name in scopes:
                 removed += cleanup.clean_stage(ledger, context.recipe.store_url, stage, scopes[stage.name])
-        if ledger.runs.renew(
-            context.run, _holder(), context.recipe.work.lease_seconds
-        ):  # we still own the output
-            removed += cleanup.clean_output(context.recipe.output)
+        ours.still_ours()  # the output too
+        removed += cleanup.clean_output(context.recipe.output)
     except Exception as error:
         logger.warning("run %s: cleanup of dead attempts failed", context.run, exc_info=True)
         engine.display.say(f"cleanup of dead attempts failed: {error}")
     if removed.files:
         engine.display.say(f"removed {removed.files:,} files ({removed.bytes:,} bytes) of dead attempts")
-
-
-def _end(ledger: Ledger, run: str, state: RunState, result: Summary | None, error: str | None) -> None:
-    document = None if result is None else result.document()
-    ledger.runs.end(run, _holder(), state, document, error)
-
-
-def _holder() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"

@@ -51,6 +51,10 @@ class OutputError(UserError):
     """The output or the store cannot be written, or the output belongs to another run."""
 
 
+class OutputHeld(OutputError):
+    """Another process is writing the output."""
+
+
 class PathError(UserError):
     """A path or URL cannot be used: no permission, unknown protocol, missing library or credentials."""
 

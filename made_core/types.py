@@ -22,6 +22,7 @@ class RunState(str, Enum):
     COMPLETED = "completed"  # every shard is accounted for
     COMPLETED_WITH_FAILURES = "completed_with_failures"  # some shards failed
     FAILED = "failed"  # stopped by an error
+    CANCELLED = "cancelled"  # stopped on request; running it again resumes it
 
 
 @dataclass(frozen=True)

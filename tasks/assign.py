@@ -15,10 +15,10 @@ from made_core.io import paths
 from made_core.io.arrays import StoredArray, read_array
 from made_core.stages import ASSIGN, AssignOutput, FitOutput, IdentifyOutput
 from made_core.types import FileRef, Unit
-from tasks.run_units import Progress, RunContext, run_units
+from tasks.run_units import Progress, RunContext, named, run_units
 
 
-@task(name="assign", cache_policy=NO_CACHE, persist_result=False)
+@task(name="assign", task_run_name=named("assign"), cache_policy=NO_CACHE, persist_result=False)
 def assign(
     context: RunContext,
     scope: str,

@@ -15,10 +15,10 @@ from made_core.io import paths
 from made_core.io.arrays import StoredArray, put_array, read_array
 from made_core.stages import AUDIT, AssignOutput, AuditOutput, DrawOutput, IdentifyOutput
 from made_core.types import FileRef, Unit
-from tasks.run_units import Progress, RunContext, run_units
+from tasks.run_units import Progress, RunContext, named, run_units
 
 
-@task(name="audit", cache_policy=NO_CACHE, persist_result=False)
+@task(name="audit", task_run_name=named("audit"), cache_policy=NO_CACHE, persist_result=False)
 def audit(
     context: RunContext,
     scope: str,

@@ -18,7 +18,7 @@ from made_core.types import FileRef, Unit
 from tasks.run_units import Progress, RunContext, run_units
 
 
-@task(name="draw", cache_policy=NO_CACHE, persist_result=False)
+@task(name="draw", task_run_name="draw", cache_policy=NO_CACHE, persist_result=False)
 def draw(
     context: RunContext,
     scope: str,

@@ -16,10 +16,10 @@ from made_core.errors import CorruptShard, EncoderError
 from made_core.io import files, paths
 from made_core.stages import EMBED, EmbedOutput
 from made_core.types import Shard, Unit
-from tasks.run_units import Progress, RunContext, run_units
+from tasks.run_units import Progress, RunContext, named, run_units
 
 
-@task(name="embed", cache_policy=NO_CACHE, persist_result=False)
+@task(name="embed", task_run_name=named("embed"), cache_policy=NO_CACHE, persist_result=False)
 def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
     """Embeds the shards. A unit's key is the shard's fingerprint, so equal shards are embedded once."""
     recipe = context.recipe
@@ -41,4 +41,4 @@ def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
                 raise CorruptShard(f"{shard.url} is missing: {error}") from None
             return embedded.put(url, computed)
 
-    run_units(context, EMBED, scope, list(by_key), one)
+    run_units(context, EMBED, scope, {key: shard.id for key, shard in by_key.items()}, one)

@@ -17,7 +17,7 @@ from made_core.types import FileRef, Unit
 from tasks.run_units import Progress, RunContext, run_units
 
 
-@task(name="fit", cache_policy=NO_CACHE, persist_result=False)
+@task(name="fit", task_run_name="fit", cache_policy=NO_CACHE, persist_result=False)
 def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: IdentifyOutput) -> None:
     """Fits k-means on the images with the lowest uid hashes."""
     part = context.recipe.clusters

@@ -13,7 +13,7 @@ from made_core.types import FileRef, Unit
 from tasks.run_units import Progress, RunContext, run_units
 
 
-@task(name="identify", cache_policy=NO_CACHE, persist_result=False)
+@task(name="identify", task_run_name="identify", cache_policy=NO_CACHE, persist_result=False)
 def identify(context: RunContext, scope: str, corpus_ref: FileRef, earlier: IdentifyOutput | None) -> None:
     """Identifies the samples of the corpus; `earlier`: the identities of the corpus that it extends."""
 

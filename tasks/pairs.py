@@ -14,10 +14,10 @@ from made_core.dedup import near_pairs
 from made_core.io import files, paths
 from made_core.stages import PAIRS, AssignOutput, PairsOutput
 from made_core.types import Unit
-from tasks.run_units import Progress, RunContext, run_units
+from tasks.run_units import Progress, RunContext, named, run_units
 
 
-@task(name="pairs", cache_policy=NO_CACHE, persist_result=False)
+@task(name="pairs", task_run_name=named("pairs"), cache_policy=NO_CACHE, persist_result=False)
 def pairs(
     context: RunContext, scope: str, batches: Sequence[AssignOutput], begin: int, keys: Sequence[str]
 ) -> None:

@@ -23,7 +23,7 @@ class Prepared:
     warning: str | None  # about the encoder's settings on this worker
 
 
-@task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
+@task(name="prepare", task_run_name="prepare", cache_policy=NO_CACHE, persist_result=False)
 def prepare(recipe: Recipe) -> Prepared:
     """Resolves the encoder of a recipe.
 

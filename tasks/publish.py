@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -20,11 +20,13 @@ from made_core.output.keep_lists import kept_table, write_keep_npy
 from made_core.output.plan import Plan
 from made_core.output.summary import Summary
 from made_core.report import charts, examples, report
+from made_core.report.report import Group
 from made_core.stages import IdentifyOutput, ResolveOutput, UnitOutput
 from made_core.types import FileRef
 from tasks.run_units import RunContext, open_log
 
 GROUPS, MEMBERS = 24, 9  # of example images in the report
+SHOWN_GROUPS, SHOWN_MEMBERS = 6, 4  # in Prefect, which stores them in its database
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class Publication:
     summary: Summary
 
 
-@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
-def publish(context: RunContext, given: Publication) -> None:
-    """Publishes the output. Idempotent."""
+@task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
+def publish(context: RunContext, given: Publication) -> list[Group]:
+    """Publishes the output and returns some of the report's groups of duplicates. Idempotent."""
     open_log(context.log_folder)
     output, summary = context.recipe.output, given.summary
     place = partial(files.join, output)
@@ -59,13 +61,15 @@ def publish(context: RunContext, given: Publication) -> None:
     plan = Plan(len(kept), context.recipe.writing.samples_per_shard)
     cuts = {f"{plan.name(n)}.tar": int(np.diff(plan.slice(n))[0]) for n in range(plan.shards)}
     files.put_bytes(place("shards", "sizes.json"), json.dumps(cuts, indent=4).encode())
+    groups = examples.largest_groups(corpus, decided, GROUPS, MEMBERS)
     edges = np.linspace(context.bound, 1, len(given.histogram) + 1)
     page = report.render(
         summary,
         charts.Histogram(tuple(edges.tolist()), given.histogram, 1 - context.encoding.eps),
-        examples.largest_groups(corpus, decided, GROUPS, MEMBERS),
+        groups,
         examples.unreadable(corpus, decided),
         [(row.shard, row.error) for row in given.accounts if row.error],
     )
     files.put_bytes(place("report.html"), page.encode())
     files.put_bytes(place(paths.SUMMARY), summary.json_text().encode())
+    return [replace(group, removed=group.removed[:SHOWN_MEMBERS]) for group in groups[:SHOWN_GROUPS]]

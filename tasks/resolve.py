@@ -18,7 +18,7 @@ from made_core.types import FileRef, Unit
 from tasks.run_units import Progress, RunContext, run_units
 
 
-@task(name="resolve", cache_policy=NO_CACHE, persist_result=False)
+@task(name="resolve", task_run_name="resolve", cache_policy=NO_CACHE, persist_result=False)
 def resolve(context: RunContext, scope: str, corpus_ref: FileRef, files: ResolveFiles) -> None:
     """Decides over the whole corpus."""
 

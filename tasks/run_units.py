@@ -8,10 +8,11 @@ import resource
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from prefect.logging import get_run_logger
 from prefect.logging.handlers import APILogHandler
@@ -26,6 +27,7 @@ from made_core.stages import OutputT, Stage
 from made_core.types import Encoding, Unit, UnitState
 
 log = logging.getLogger(__name__)
+MANY = 100  # shards
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,29 @@ class RunContext:
     recipe: Recipe  # absolute sources, output and store; resolved encoder
     encoding: Encoding
     log_folder: str | None = None
+    shards: int = 0  # of the run: of many, the lines of single units are logged at DEBUG
 
     @property
     def bound(self) -> float:
         """Stored pairs have a similarity above this: 1 - eps_max."""
         eps_max = self.recipe.dedup.eps_max
         return 1 - (max(2 * self.encoding.default_eps, self.encoding.eps) if eps_max is None else eps_max)
+
+
+def named(stage: str) -> Callable[..., str]:
+    """The name of a task run: the stage, and the first and last of its shards or units."""
+
+    def name(parameters: dict[str, Any]) -> str:
+        if "shards" in parameters:
+            first, last = parameters["shards"][0].id, parameters["shards"][-1].id
+        else:  # a key may be a range itself
+            keys = parameters["keys"]
+            if len(keys) == 1:
+                return f"{stage} {keys[0]}"
+            first, last = keys[0].partition("-")[0], keys[-1].rpartition("-")[2]
+        return f"{stage} {first}" if first == last else f"{stage} {first}-{last}"
+
+    return name
 
 
 Progress = Callable[[int], None]  # samples done so far; raises LeaseLost if another process has the unit
@@ -52,13 +71,18 @@ def run_units(
     context: RunContext,
     stage: Stage[OutputT],
     scope: str,
-    keys: Sequence[str],
+    keys: Sequence[str] | Mapping[str, str],
     do: Callable[[Unit, Progress], OutputT],
 ) -> None:
     """Runs the units among `keys` that can be claimed, one at a time.
 
     An error fails the unit, not the task: the ledger records it and decides on a retry.
+
+    Args:
+        keys: of the units; a mapping gives each the name that logs have.
     """
+    names = keys if isinstance(keys, Mapping) else {key: key for key in keys}
+    level = logging.DEBUG if context.shards > MANY else logging.INFO
     open_log(context.log_folder)
     _clean_scratch()
     _open_files()
@@ -67,20 +91,20 @@ def run_units(
     seconds = context.recipe.work.lease_seconds
     host = f"{settings().host}:{os.getpid()}"
     try:
-        while units := ledger.units.claim(stage, scope, keys, 1, seconds, host):
-            unit = units[0]
-            logger.info("%s %s: attempt %d", stage.name, unit.key, unit.attempt)
+        while units := ledger.units.claim(stage, scope, list(names), 1, seconds, host, context.run):
+            unit, name = units[0], names[units[0].key]
+            logger.log(level, "%s %s: attempt %d", stage.name, name, unit.attempt)
             try:
                 with Lease(ledger, unit, seconds) as lease:
                     output = do(unit, lease.progress)
                 ledger.units.finish(unit, output)
-                logger.info("%s %s: done, %d samples", stage.name, unit.key, output.samples)
+                logger.log(level, "%s %s: done, %d samples", stage.name, name, output.samples)
             except LeaseLost as error:
-                logger.warning("%s %s: %s", stage.name, unit.key, error)
+                logger.warning("%s %s: %s", stage.name, name, error.head)
             except Exception as error:
                 state = ledger.units.fail(unit, error, backoff(unit.attempt))
                 ends = "failed" if state is UnitState.FAILED else "failed, will be retried"
-                logger.error("%s %s: %s: %s", stage.name, unit.key, ends, error)
+                logger.error("%s %s: %s: %s", stage.name, name, ends, error)
                 logger.debug("%s", traceback.format_exc())
     finally:
         ledger.close()

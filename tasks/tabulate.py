@@ -16,10 +16,10 @@ from made_core.output.accounts import account
 from made_core.output.plan import Plan
 from made_core.stages import TABULATE, IdentifyOutput, ResolveOutput, TabulateOutput
 from made_core.types import Account, FileRef, Unit
-from tasks.run_units import Progress, RunContext, run_units
+from tasks.run_units import Progress, RunContext, named, run_units
 
 
-@task(name="tabulate", cache_policy=NO_CACHE, persist_result=False)
+@task(name="tabulate", task_run_name=named("tabulate"), cache_policy=NO_CACHE, persist_result=False)
 def tabulate(
     context: RunContext,
     scope: str,

@@ -14,10 +14,10 @@ from made_core.output.plan import Plan
 from made_core.output.write import write_shard
 from made_core.stages import WRITE, ResolveOutput, WriteOutput
 from made_core.types import FileRef, Unit
-from tasks.run_units import Progress, RunContext, run_units
+from tasks.run_units import Progress, RunContext, named, run_units
 
 
-@task(name="write", cache_policy=NO_CACHE, persist_result=False)
+@task(name="write", task_run_name=named("write"), cache_policy=NO_CACHE, persist_result=False)
 def write(
     context: RunContext, scope: str, corpus_ref: FileRef, resolved: ResolveOutput, keys: Sequence[str]
 ) -> None:

@@ -92,7 +92,11 @@ def curate(
 
 @app.command()
 def retry(
-    run: Annotated[str, typer.Argument(help="Run id: see made status.")],
+    run: Annotated[
+        str,
+        typer.Argument(help="The run: its id (see made status), its output, or the id or address of a "
+                       "flow run of it in Prefect."),
+    ],
     shard: Annotated[
         list[str] | None,
         typer.Option("--shard", help="A failed shard to retry. Default: all failed shards. "
@@ -104,7 +108,8 @@ def retry(
     """Retry the failed shards of a run after the cause is fixed.
 
     Embeds the failed shards again with the run's own recipe and recomputes what depends on them.
-    A shard whose file changed counts as a new shard and is always embedded.
+    A shard whose file changed counts as a new shard and is always embedded. A run that failed, was
+    cancelled or died goes on.
     Exit codes: as for curate; also 0 if there is nothing to retry.
     """
     terminal.prepare(ray_address, log_folder)
@@ -112,14 +117,18 @@ def retry(
 
     preflight.check_ray()
     from flows import retry as again
+    from flows.holder import free_if_died
     from flows.servers import database
-    from flows.status import known
+    from flows.targets import find
     from made_core.ledger.ledger import Ledger
 
     with database() as url, closing(Ledger.open(url)) as ledger:
-        recipe = again.wanted(ledger, known(ledger, run), shard or [])
+        found = find(ledger, run)
+        free_if_died(ledger, found)
+        found = find(ledger, found.id)
+        recipe = again.wanted(ledger, found, shard or [])
         if recipe is None:
-            print(f"run {run} is completed: nothing to retry")
+            print(f"run {found.id} is completed: nothing to retry")
             return
         preflight.check(recipe, (), log_folder)
-    terminal.run(lambda: again.retry(run, shard or []))
+    terminal.run(lambda: again.retry(found.id, shard or []))

@@ -31,6 +31,8 @@ def prepare(ray_address: str | None, log_folder: str | None = None) -> None:
 
 def run(flow: Callable[[], Summary]) -> None:
     """Runs a flow and prints its summary. Exits with `WITH_FAILURES` if shards failed."""
+    from prefect.exceptions import CancelledRun
+
     from flows import deadline, progress, servers
     from made_core.settings import settings
     from tasks.run_units import open_log
@@ -38,7 +40,10 @@ def run(flow: Callable[[], Summary]) -> None:
     open_log(settings().log_folder, "run")
     print("made: starting Prefect and Ray (about 30 seconds)", file=sys.stderr)
     with servers.prefect(), progress.shown(), deadline.guarded():
-        summary = flow()
+        try:
+            summary = flow()
+        except CancelledRun:
+            raise KeyboardInterrupt from None
     table(summary)
     if summary.shards.failed:
         raise typer.Exit(WITH_FAILURES)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from made_core.errors import LeaseLost, OutputError
+from made_core.errors import LeaseLost, OutputError, OutputHeld
 from made_core.ledger.database import Database, Values, clean
 from made_core.ledger.records import Run
 from made_core.ledger.statements import runs as sql
@@ -37,8 +37,8 @@ class Runs:
             The id of the run: `run_id`, or that of the resumed run.
 
         Raises:
-            OutputError: another process drives the run that owns it, or that run has another recipe and
-                `replace` is false.
+            OutputHeld: another process drives the run that owns it.
+            OutputError: that run has another recipe and `replace` is false.
         """
         values = {
             "run_id": run_id, "recipe_digest": recipe_digest, "recipe": json.dumps(recipe),
@@ -49,8 +49,8 @@ class Runs:
             row = self._one(sql.BEGIN, values)
             if row.id is not None:
                 return str(row.id)
-            if row.held:
-                raise OutputError(
+            if row.held and (row.same or replace):
+                raise OutputHeld(
                     f"{output} is being written by run {row.owner}, held by {row.holder} "
                     f"until {row.lease_until:%Y-%m-%d %H:%M:%S %Z} unless renewed; wait for it or name "
                     "another output"
@@ -66,6 +66,10 @@ class Runs:
         """Hold the run for `lease_seconds` from now; False if `holder` no longer holds it."""
         values = {"run_id": run_id, "holder": holder, "lease": lease_seconds}
         return bool(self._all(sql.RENEW, values))
+
+    def free(self, run_id: str, holder: str) -> bool:
+        """End the lease of a `holder` that has died; False if it does not hold the run."""
+        return bool(self._all(sql.FREE, {"run_id": run_id, "holder": holder}))
 
     def end(
         self,

@@ -40,14 +40,16 @@ class Units:
         limit: int,
         lease_seconds: float,
         host: str,
+        run: str | None = None,
     ) -> list[Unit]:
         """Take up to `limit` of the units `keys` that are open and due, or whose lease expired.
 
-        A unit whose lease expired in its last attempt fails and is not taken.
+        A unit whose lease expired in its last attempt fails and is not taken. None are taken for a `run`
+        that has ended.
         """
         token = uuid.uuid4().hex
         values = _values(stage, scope, keys)
-        values |= {"limit": limit, "lease": lease_seconds, "host": host, "token": token}
+        values |= {"limit": limit, "lease": lease_seconds, "host": host, "token": token, "run": run}
         rows = self._all(sql.CLAIM, values)
         return [Unit(row.id, stage.name, scope, row.key, row.attempts, token) for row in rows]
 
@@ -97,6 +99,13 @@ class Units:
             log.warning("%s %s: another worker now holds it; this attempt's error is ignored (%s)",
                         unit.stage, unit.key, values["error"])  # fmt: skip
         return UnitState(row.state)
+
+    def release(self, run: str) -> int:
+        """Give back the units that workers of `run` hold, because they were stopped; returns how many.
+
+        A worker that is still alive loses its unit.
+        """
+        return len(self._all(sql.RELEASE, {"run": run}))
 
     def reopen(self, stage: Stage[Any], scope: str, keys: Sequence[str]) -> int:
         """Reopen those of the units that failed, with all attempts; returns how many."""

@@ -86,7 +86,7 @@ def render(
         "report.html.j2",
         summary=summary,
         failures=summary.state is RunState.COMPLETED_WITH_FAILURES,
-        outcomes=_outcomes(summary.samples),
+        outcomes=outcomes(summary.samples),
         chart=chart(histogram),
         threshold=histogram.threshold,
         groups=groups,
@@ -109,7 +109,7 @@ class Outcome:
     start: int  # samples in the rows above: where its part of the bar starts
 
 
-def _outcomes(samples: SampleCounts) -> list[Outcome]:
+def outcomes(samples: SampleCounts) -> list[Outcome]:
     """The outcomes of the samples: kept first, then the reasons by count, then unreadable."""
     dropped = sorted(samples.dropped.items(), key=lambda item: -item[1])
     counts = [("kept", samples.kept), *dropped, (UNREADABLE.name, samples.unreadable)]

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import ray
+from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.progress import shown
+from flows.service import register
 from made_core.ledger import postgres
 from made_core.recipe_file import validate
 from made_core.sample.write import write_sample
@@ -45,6 +47,20 @@ def elsewhere(servers: str) -> dict[str, str]:
         "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
         "PREFECT_API_URL": str(get_current_settings().api.url),
     }
+
+
+@pytest.fixture(scope="session")
+def deployments(servers: str) -> dict[str, str]:
+    """The environment of a process that uses the session's servers, where the deployments are registered."""
+    environ = {
+        **os.environ,
+        "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "PREFECT_API_URL": str(get_current_settings().api.url),
+    }
+    with get_client(sync_client=True) as client:
+        register.register_pool(client, runs=4)
+        register.register_deployments(client)
+    return environ
 
 
 @pytest.fixture

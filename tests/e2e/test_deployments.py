@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -12,37 +10,24 @@ from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
 from made_core.types import RunState
 from tests.support import checks
-
-PREFECT = Path(sys.executable).with_name("prefect")
-
-
-def prefect(environ: dict[str, str], *args: str) -> str:
-    """Prefect's command line with the tests' server, database and Ray."""
-    done = subprocess.run(
-        [str(PREFECT), "--no-prompt", *args], cwd=checks.ROOT, capture_output=True, text=True, timeout=300,
-        env=environ,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
+from tests.support.deployed import prefect
 
 
-def test_curate_and_retry(servers: str, elsewhere: dict[str, str], tmp_path: Path) -> None:
+def test_curate_and_retry(servers: str, deployments: dict[str, str], tmp_path: Path) -> None:
     """A run with a broken shard, then its retry after the shard is fixed."""
     write_sample(tmp_path, samples=60, shards=2, seed=8)
     tar, output = tmp_path / "shards" / "00001.tar", tmp_path / "out"
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])
-    prefect(elsewhere, "work-pool", "create", "made", "--type", "process")
-    prefect(elsewhere, "deploy", "--all")
     recipe = {"sources": [str(tmp_path / "shards")], "output": str(output), "audit": {"queries": 0}}
-    prefect(elsewhere, "deployment", "run", "made/curate", "--param", f"recipe={json.dumps(recipe)}")
-    prefect(elsewhere, "worker", "start", "--pool", "made", "--run-once")
+    prefect(deployments, "deployment", "run", "made/curate", "--param", f"recipe={json.dumps(recipe)}")
+    prefect(deployments, "worker", "start", "--pool", "made", "--run-once")
     first = checks.summary(output)
     assert first["state"] == RunState.COMPLETED_WITH_FAILURES.value
 
     tar.write_bytes(whole)
-    prefect(elsewhere, "deployment", "run", "made/retry", "--param", f"run_id={first['run']}")
-    prefect(elsewhere, "worker", "start", "--pool", "made", "--run-once")
+    prefect(deployments, "deployment", "run", "made/retry", "--param", f"run={output}")
+    prefect(deployments, "worker", "start", "--pool", "made", "--run-once")
     second = checks.summary(output)
     assert (second["run"], second["state"]) == (first["run"], RunState.COMPLETED.value)
     checks.accounts_balance(output, {t.stem: t for t in (tmp_path / "shards").glob("*.tar")})

@@ -192,7 +192,8 @@ def test_only_the_named_shard_is_retried(
 def test_runs_that_cannot_be_retried(servers: str, curate: Curate, restored: Path, tmp_path: Path) -> None:
     summary = curate(restored, output=tmp_path / "out")
     with pytest.raises(
-        UserError, match=r"no run nonsense in the ledger; the latest are: .*" + summary["run"]
+        UserError,
+        match=r"no run nonsense in the ledger, by id, output or flow run.*: .*" + summary["run"],
     ):
         retry("nonsense")
     with pytest.raises(UserError, match=r"shard 00000 did not fail .*; failed \(0\): none"):

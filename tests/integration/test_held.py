@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from flows import run as runs
-from flows.request import Request
-from made_core.errors import LeaseLost
-from made_core.ingest.discovery import Discovery
+from flows import hold
+from flows.flow_run import FlowRun
+from flows.holder import holder
+from flows.watch import Watch
+from made_core.errors import LeaseLost, OutputHeld
 from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
+from made_core.stages import EMBED
 from made_core.types import RunState
 
 
@@ -22,15 +27,28 @@ def recipe_of(folder: Path, seconds: float) -> Recipe:
     return Recipe(sources=("in",), output=str(folder / "out"), work={"lease_seconds": seconds})
 
 
-def request(recipe: Recipe) -> Request:
-    return Request(recipe, replace=False, found=Discovery((), ()), earlier=None)
+class Unseen(FlowRun):
+    """A flow run without a Prefect server."""
+
+    def state(self) -> None: ...
+
+    def running(self, message: str, name: str = "Running") -> None: ...
+
+    def belongs_to(self, run: str) -> None: ...
+
+
+@contextmanager
+def held(url: str, recipe: Recipe, deployed: bool = False) -> Iterator[hold.Held]:
+    flow_run = Unseen(uuid4(), deployed)
+    with hold.held(url, recipe, False, flow_run, Watch(flow_run)) as ours:
+        yield ours
 
 
 def test_renewals_go_on_after_an_error(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with runs._held(empty_url, request(recipe_of(tmp_path, 1))) as (ledger, run):
-        renew, calls = ledger.runs.renew, []
+    with held(empty_url, recipe_of(tmp_path, 1)) as ours:
+        renew, calls = ours.ledger.runs.renew, []
 
         def flaky(*args: Any) -> bool:
             calls.append(args)
@@ -38,12 +56,12 @@ def test_renewals_go_on_after_an_error(
                 raise RuntimeError("the database is away")
             return renew(*args)
 
-        monkeypatch.setattr(ledger.runs, "renew", flaky)
+        monkeypatch.setattr(ours.ledger.runs, "renew", flaky)
         deadline = time.monotonic() + 30
         while len(calls) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert len(calls) >= 4
-        ledger.runs.end(run, runs._holder(), RunState.COMPLETED, {}, None)
+        ours.ledger.runs.end(ours.run, holder(), RunState.COMPLETED, {}, None)
 
 
 def test_an_output_taken_over_meanwhile(ledger: Ledger, empty_url: str, tmp_path: Path) -> None:
@@ -51,11 +69,11 @@ def test_an_output_taken_over_meanwhile(ledger: Ledger, empty_url: str, tmp_path
     recipe = recipe_of(tmp_path, 60)
     with (
         pytest.raises(LeaseLost, match=rf"run .* and its output {recipe.output} are no longer held by "),
-        runs._held(empty_url, request(recipe)) as (mine, run),
+        held(empty_url, recipe) as ours,
     ):
-        runs._still_ours(mine, run, recipe)
+        ours.still_ours()
         take_over(empty_url, ledger, recipe)
-        runs._still_ours(mine, run, recipe)
+        ours.still_ours()
     found = ledger.runs.of_output(recipe.output)
     assert found is not None and found.id == "other" and found.state is RunState.RUNNING
 
@@ -67,3 +85,42 @@ def take_over(url: str, ledger: Ledger, recipe: Recipe) -> None:
         connection.execute(text("UPDATE run SET lease_until = now() - interval '1 second'"))
     engine.dispose()
     ledger.runs.begin("other", "another", {}, recipe.output, recipe.store_url, "else", 60, True)
+
+
+def test_a_second_process_waits_if_a_deployment_asks(
+    ledger: Ledger, empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command is refused at once; a deployment's run waits, says for what, and goes on."""
+    recipe, said, waits = recipe_of(tmp_path, 60), [], []
+    digest = recipe.recipe_digest
+    ledger.runs.begin("first", digest, {}, recipe.output, recipe.store_url, "elsewhere:1", 60, False)
+    with pytest.raises(OutputHeld, match="is being written by run first"), held(empty_url, recipe):
+        pass
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            ledger.runs.end("first", "elsewhere:1", RunState.FAILED, None, "it failed")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    monkeypatch.setattr(Unseen, "running", lambda _, message, name="Running": said.append((name, message)))
+    with held(empty_url, recipe, deployed=True) as ours:
+        assert ours.run == "first" and len(waits) == 3
+        ours.end(RunState.COMPLETED, None, None)
+    (waiting, text), (running, run) = said
+    assert (waiting, running, run) == ("WaitingForOutput", "Running", "run first")
+    assert f"{recipe.output} is being written by run first, held by elsewhere:1" in text
+
+
+def test_an_interrupted_run_is_cancelled_and_gives_its_units_back(
+    ledger: Ledger, empty_url: str, tmp_path: Path
+) -> None:
+    recipe = recipe_of(tmp_path, 60)
+    with pytest.raises(KeyboardInterrupt), held(empty_url, recipe) as ours:
+        ledger.units.put(ours.run, EMBED, "scope", ["a"], 3)
+        assert ledger.units.claim(EMBED, "scope", ["a"], 1, 60, "host:1", ours.run)
+        raise KeyboardInterrupt
+    found = ledger.runs.of_output(recipe.output)
+    assert found is not None and (found.state, found.held) == (RunState.CANCELLED, False)
+    assert found.error == "interrupted: re-run to resume"
+    assert [e.kind for e in ledger.units.events(EMBED, "scope", "a")] == ["claimed", "released"]

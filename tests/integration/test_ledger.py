@@ -88,7 +88,7 @@ def test_concurrent_starts_create_the_tables_once(empty_url: str) -> None:
 
 def test_a_database_of_another_version_is_refused(ledger: Ledger, empty_url: str) -> None:
     sql(empty_url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    with pytest.raises(DatabaseError, match=r"another version of made.*9999.*0003"):
+    with pytest.raises(DatabaseError, match=r"another version of made.*9999.*0004"):
         Ledger.open(empty_url)
 
 

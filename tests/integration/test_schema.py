@@ -19,7 +19,7 @@ TABLES = ("event", "run", "shard", "stage", "unit")
 BEFORE = (Path(__file__).parent / "data" / "ledger_0002.sql").read_text(encoding="utf-8")
 SHARED = "e" * 16  # the scope of the old embed units
 KEYS = [digit * 32 for digit in "0123"]
-KINDS = {"claimed", "lost", "done", "retry", "failed", "reopened"}  # of events
+KINDS = {"claimed", "lost", "done", "retry", "failed", "reopened", "released"}  # of events
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import models as command
+from flows.cli.models import models as command
 from made_core.embed import model_facts, models, stored_sizes
 from made_core.embed.stored_sizes import StoredSizes
 from made_core.errors import EncoderError
@@ -95,7 +95,7 @@ def test_the_command(tmp_path: Path) -> None:
         tmp_path, "0", [(f"{i}", {"jpg": encoded_image(0, (300 if i else 80, 256))}) for i in range(10)]
     )
     found = CliRunner().invoke(
-        command.app, ["models", "--name", "ViT-B-32", "--for", str(tmp_path)], env={"COLUMNS": "180"}
+        command, ["--name", "ViT-B-32", "--for", str(tmp_path)], env={"COLUMNS": "180"}
     )
     assert found.exit_code == 0, found.output
     row = next(line for line in found.output.splitlines() if "ViT-B-32" in line)

@@ -98,7 +98,7 @@ def test_the_parameters_of_the_flow() -> None:
     from flows.retry import retry
 
     assert list(parameter_schema(curate).properties) == ["recipe", "replace"]
-    assert list(parameter_schema(retry).properties) == ["run_id", "names"]
+    assert list(parameter_schema(retry).properties) == ["run", "names"]
     for flow in (curate, retry):
         assert all(p["description"].endswith(".") for p in parameter_schema(flow).properties.values())
 

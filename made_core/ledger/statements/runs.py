@@ -33,13 +33,19 @@ BEGIN = f"""
         ON CONFLICT (output) WHERE NOT replaced DO NOTHING RETURNING id
     )
     SELECT coalesce((SELECT id FROM resumed), (SELECT id FROM begun)) AS id,
-        live.id AS owner, live.held, live.holder, live.lease_until, live.created_at
+        live.id AS owner, live.held, live.same, live.holder, live.lease_until, live.created_at
     FROM (SELECT) AS one LEFT JOIN live ON true
 """
 
 # Extend the lease of a run; no row if the holder no longer has it.
 RENEW = f"""
     UPDATE run SET lease_until = {LEASE}, updated_at = now()
+    WHERE id = :run_id AND holder = :holder RETURNING id
+"""
+
+# End the lease of a holder that has died; no row if it is not the holder.
+FREE = """
+    UPDATE run SET lease_until = now(), updated_at = now()
     WHERE id = :run_id AND holder = :holder RETURNING id
 """
 

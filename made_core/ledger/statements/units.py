@@ -21,7 +21,7 @@ PUT = f"""
 """
 
 # Lease up to `limit` units that are open and due, or whose lease expired; those whose lease expired in their
-# last attempt fail.
+# last attempt fail. None if the run has ended: its workers may outlive it by seconds.
 CLAIM = f"""
     WITH held AS MATERIALIZED (  -- leased by this very call, whose answer was lost
         SELECT id, key, attempts FROM unit
@@ -30,6 +30,7 @@ CLAIM = f"""
         SELECT id, state, host, attempts, attempts >= max_attempts AS last FROM unit
         WHERE {THESE} AND state IN ('open', 'running') AND {READY_AT} <= now()
             AND NOT EXISTS (SELECT FROM held)
+            AND NOT EXISTS (SELECT FROM run WHERE id = :run AND state <> 'running')
         ORDER BY key LIMIT :limit FOR UPDATE SKIP LOCKED
     ), failed AS (
         UPDATE unit SET state = 'failed', error = '{LOST}', traceback = NULL,
@@ -38,7 +39,7 @@ CLAIM = f"""
         RETURNING unit.id, unit.host, unit.attempts
     ), claimed AS (
         UPDATE unit SET state = 'running', attempts = unit.attempts + 1, token = :token,
-            lease_until = {LEASE}, host = :host, started_at = now(), progress = 0
+            lease_until = {LEASE}, host = :host, run_id = :run, started_at = now(), progress = 0
         FROM due WHERE unit.id = due.id AND NOT last
         RETURNING unit.id, unit.key, unit.host, unit.attempts
     ), logged AS (
@@ -95,6 +96,20 @@ FAIL = """
     )
     SELECT coalesce(ended.state, unit.state) AS state, ended.id IS NULL AS lost
     FROM unit LEFT JOIN ended ON true WHERE unit.id = :id
+"""
+
+# Give back the units that workers of the run hold: the attempt does not count; one row per unit.
+RELEASE = """
+    WITH due AS MATERIALIZED (
+        SELECT id, host, attempts FROM unit WHERE run_id = :run AND state = 'running'
+        ORDER BY id FOR UPDATE
+    ), opened AS (
+        UPDATE unit SET state = 'open', attempts = unit.attempts - 1, not_before = now(),
+            token = NULL, lease_until = NULL, progress = 0
+        FROM due WHERE unit.id = due.id
+    )
+    INSERT INTO event (unit_id, host, attempt, kind)
+    SELECT id, host, attempts, 'released' FROM due RETURNING id
 """
 
 # Reopen the units in the given state, with all attempts; one row per unit.

@@ -1,0 +1,125 @@
+"""The run of the ledger that this process holds: how it gets it, keeps it, and gives it back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from uuid import uuid4
+
+from flows.flow_run import WAITING, FlowRun
+from flows.holder import free_if_died, holder
+from flows.periodic import every
+from flows.watch import Watch
+from made_core.errors import LeaseLost, MadeError, OutputHeld
+from made_core.ledger.ledger import Ledger
+from made_core.output.claim import claim_output
+from made_core.output.summary import Summary
+from made_core.recipe import Recipe
+from made_core.retries import retrying
+from made_core.settings import settings
+from made_core.types import RunState
+
+logger = logging.getLogger("prefect.made")
+WAIT = 2.0  # seconds between two tries to get an output
+INTERRUPTED = "interrupted: re-run to resume"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A run that this process holds."""
+
+    ledger: Ledger
+    run: str
+    recipe: Recipe
+
+    def still_ours(self) -> None:
+        """Renews the lease. Raises LeaseLost if another process took the run, for example after a suspend."""
+        if not self.ledger.runs.renew(self.run, holder(), self.recipe.work.lease_seconds):
+            raise LeaseLost(
+                f"run {self.run} and its output {self.recipe.output} are no longer held by {holder()}"
+            )
+
+    def end(self, state: RunState, result: Summary | None, error: str | None) -> None:
+        """Records how the run ended, and gives it and its units back. Raises LeaseLost."""
+        document = None if result is None else result.document()
+        self.ledger.runs.end(self.run, holder(), state, document, error)
+        self.ledger.units.release(self.run)
+
+
+@contextmanager
+def held(url: str, recipe: Recipe, replace: bool, flow_run: FlowRun, watch: Watch) -> Iterator[Held]:
+    """Begins or resumes the run of a recipe, and holds it inside the context.
+
+    If another process is writing the output, a deployment's flow run waits until that has ended.
+
+    Raises:
+        OutputHeld: another process is writing the output, and this flow run is not a deployment's.
+        OutputError: the output belongs to a run of another recipe.
+    """
+    ledger = Ledger.open(url)
+    try:
+        ours = Held(ledger, _begun(ledger, recipe, replace, flow_run), recipe)
+        with every(recipe.work.lease_seconds / 3, ours.still_ours):
+            try:
+                retrying(recipe.work.attempts)(claim_output, recipe, ours.run, replace, settings().log_folder)
+                flow_run.belongs_to(ours.run)
+                yield ours
+            except BaseException as error:
+                state, text = _stopped(error, watch)
+                logger.debug("run %s: %s", ours.run, text, exc_info=True)
+                with suppress(LeaseLost):  # another process holds the run and records how it ends
+                    ours.end(state, None, text)
+                raise
+    finally:
+        ledger.close()
+
+
+def _begun(ledger: Ledger, recipe: Recipe, replace: bool, flow_run: FlowRun) -> str:
+    new = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+    while True:
+        try:
+            run = ledger.runs.begin(
+                new, recipe.recipe_digest, recipe.model_dump(mode="json"), recipe.output, recipe.store_url,
+                holder(), recipe.work.lease_seconds, replace,
+            )  # fmt: skip
+        except OutputHeld:
+            if not freed(ledger, recipe.output, flow_run):
+                raise
+        else:
+            flow_run.running(f"run {run}")
+            return run
+
+
+def freed(ledger: Ledger, output: str, flow_run: FlowRun) -> bool:
+    """Waits until no process writes an output, if a deployment asks for it; else whether none does."""
+    waiting = False
+    while (owner := ledger.runs.of_output(output)) is not None and owner.held:
+        if owner.holder == holder() or free_if_died(ledger, owner):
+            return True
+        if not flow_run.deployed:
+            return False
+        if not waiting:
+            waiting = True
+            text = f"{output} is being written by run {owner.id}, held by {owner.holder}: waiting for its end"
+            logger.info("%s", text)
+            flow_run.running(text, WAITING)
+        time.sleep(WAIT)
+    return True
+
+
+def _stopped(error: BaseException, watch: Watch) -> tuple[RunState, str]:
+    """State and error of a run that an exception ends."""
+    if isinstance(error, MadeError):
+        return RunState.FAILED, str(error)
+    if isinstance(error, Exception):
+        return RunState.FAILED, repr(error)
+    asked = watch.look()
+    if asked is not None:
+        return RunState.CANCELLED, f"{asked.name} in Prefect: re-run or retry to resume".lower()
+    if isinstance(error, KeyboardInterrupt):
+        return RunState.CANCELLED, INTERRUPTED
+    return RunState.FAILED, INTERRUPTED

@@ -1,0 +1,46 @@
+"""How a run ends: its summary and the shards that are missing from it; as a state of its flow run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from posixpath import basename
+from typing import Any
+
+from prefect.states import Completed
+
+from made_core.output.summary import Summary
+
+WITH_FAILURES = "CompletedWithFailures"  # name of the state
+NAMED = 10  # shards in a state's message
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a run."""
+
+    summary: Summary
+    failed: Mapping[str, str] = field(default_factory=dict)  # shard -> error
+    refused: Sequence[str] = ()  # URLs of tars that were not read: their upstream job has not finished them
+
+    @property
+    def sentence(self) -> str:
+        """Samples in and kept, and the shards that are missing."""
+        samples = self.summary.samples
+        parts = [f"{samples.in_:,} in, {samples.kept:,} kept"]
+        if self.failed:
+            parts.append(f"failed shards: {_some(sorted(self.failed))}")
+        if self.refused:
+            names = [basename(url).removesuffix(".tar") for url in self.refused]
+            parts.append(f"unfinished shards, not read: {_some(sorted(names))}")
+        return f"{'; '.join(parts)} (run {self.summary.run})"
+
+    def state(self) -> Any:
+        """The end of a flow, which Prefect shows; a caller of the flow gets the summary."""
+        name = WITH_FAILURES if self.failed or self.refused else "Completed"
+        return Completed(name=name, message=self.sentence, data=self.summary)
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest:,} more" if rest > 0 else "")

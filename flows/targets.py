@@ -1,0 +1,51 @@
+"""Which run a person means: by its id in the ledger, its output, or a flow run of Prefect."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+import httpx
+
+from flows.flow_run import run_of
+from flows.status import known
+from made_core.errors import UserError
+from made_core.io import files
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.records import Run
+
+SHOWN = 5  # runs in a message
+# The id of a flow run, or the address of its page.
+FLOW_RUN = re.compile(r"(?:https?://\S*/flow-run/)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\?\S*)?")
+
+
+def find(ledger: Ledger, named: str) -> Run:
+    """The run that `named` names.
+
+    Raises:
+        UserError: there is none; the message lists the latest runs.
+    """
+    named = named.strip()
+    if run := ledger.runs.get(named):
+        return run
+    if flow_run := FLOW_RUN.fullmatch(named):
+        return _of_flow_run(ledger, UUID(flow_run[1]))
+    if run := ledger.runs.of_output(files.absolute(named)):
+        return run
+    latest = ", ".join(f"{run.id} ({run.output})" for run in ledger.runs.all()[:SHOWN]) or "none"
+    raise UserError(f"no run {named} in the ledger, by id, output or flow run; the latest are: {latest}")
+
+
+def _of_flow_run(ledger: Ledger, flow_run: UUID) -> Run:
+    try:
+        run = run_of(flow_run)
+    except httpx.HTTPError as error:
+        raise UserError(
+            f"flow run {flow_run}: Prefect's server does not answer ({error}); name a run's id or its output"
+        ) from None
+    if run is None:
+        raise UserError(
+            f"flow run {flow_run} is not known to Prefect, or ended before its run began in the ledger; "
+            "name a run's id (see made status) or its output"
+        )
+    return known(ledger, run)
