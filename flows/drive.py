@@ -37,6 +37,6 @@ def drive(check: Callable[[str, FlowRun], Request | Summary]) -> Any:
     except MadeError as error:
         return mistakes.failed(error)
     except (TerminationSignal, SystemExit):  # Ray exits where the signal comes while it starts
-        if watch.stopped is None and watch.look() is None:
+        if watch.asked() is None:
             raise
         return watch.end()

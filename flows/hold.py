@@ -117,7 +117,7 @@ def _stopped(error: BaseException, watch: Watch) -> tuple[RunState, str]:
         return RunState.FAILED, str(error)
     if isinstance(error, Exception):
         return RunState.FAILED, repr(error)
-    asked = watch.look()
+    asked = watch.asked()
     if asked is not None:
         return RunState.CANCELLED, f"{asked.name} in Prefect: re-run or retry to resume".lower()
     if isinstance(error, KeyboardInterrupt):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ from flows.periodic import every
 
 logger = logging.getLogger("prefect.made")
 SECONDS = 3.0  # between two looks
+AGAIN = 15.0  # seconds until the signal is sent again: one that comes while Ray starts can be lost
 
 
 class Watch:
@@ -28,7 +30,8 @@ class Watch:
     def __init__(self, flow_run: FlowRun) -> None:
         self._flow_run = flow_run
         self._seen = 0  # how often in a row: the first time, a live worker has a moment to act
-        self._sent = False
+        self._again = 0.0  # when the next signal may be sent
+        self._ending = False
         self.stopped: State | None = None  # Cancelling, Cancelled or Suspended
 
     @contextmanager
@@ -39,6 +42,11 @@ class Watch:
             return
         with every(SECONDS, self._look):
             yield
+
+    def asked(self) -> State | None:
+        """The state that stops this run; None: nobody asked. The process ends: no more signals are sent."""
+        self._ending = True
+        return self.look() or self.stopped
 
     def look(self) -> State | None:
         """Asks Prefect; the state that stops this run, None: it goes on."""
@@ -54,8 +62,10 @@ class Watch:
 
     def _look(self) -> None:
         self._seen = self._seen + 1 if self.look() else 0
-        if self._seen > 1 and not self._sent and callable(signal.getsignal(signal.SIGTERM)):
-            self._sent = True  # once: the main thread then cleans up
+        if self._ending or self._seen < 2 or time.monotonic() < self._again:
+            return
+        if callable(signal.getsignal(signal.SIGTERM)):
+            self._again = time.monotonic() + AGAIN
             logger.warning("the run is %s in Prefect: stopping", self.stopped and self.stopped.name)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 

@@ -7,12 +7,16 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 
+from made_core.io import paths
+from made_core.output.claim import RunMark
+from made_core.recipe_file import validate
 from made_core.sample.write import write_sample
 from tests.support import doors
 from tests.support.doors import Door
@@ -49,7 +53,7 @@ def end(run: str, kind: StateType) -> None:
 
 
 def test_one_job_one_run(door: Door, tmp_path: Path) -> None:
-    """Posted twice: one run. With a shard more: another run.
+    """Posted twice: one run. With a shard more, or where the output is gone: another run.
 
     `make test-img2dataset` lets a worker run them.
     """
@@ -63,10 +67,54 @@ def test_one_job_one_run(door: Door, tmp_path: Path) -> None:
     first = url.rpartition("/")[2]
     assert started.startswith("started: run ") and "/runs/flow-run/" in url
     assert trigger(door, *args)[0].startswith("already there: run ")
+    complete(first, output)
+    assert trigger(door, *args, "--wait") == [
+        started.replace("started", "already there").replace("Scheduled", "Completed"), url, "Completed",
+        f"output: {output}",
+    ]  # fmt: skip
     for path in spare.iterdir():
         shutil.move(path, shards / path.name)
     started, url = trigger(door, *args)
     assert started.startswith("started: run ") and first not in url
+    complete(url.rpartition("/")[2], output)
+    shutil.rmtree(output)
+    assert trigger(door, *args)[0].startswith("started: run ")
+
+
+def complete(run: str, output: Path) -> None:
+    """Ends a run as its worker would, with an output as far as the front door looks at it."""
+    output.mkdir(exist_ok=True)
+    mark = RunMark(run=run, recipe_digest=recipe_digest_of(run))
+    (output / "run.json").write_text(mark.model_dump_json())
+    (output / "summary.json").touch()
+    end(run, StateType.COMPLETED)
+
+
+def recipe_digest_of(run: str) -> str:
+    """Of the recipe that a run was started with."""
+    with get_client(sync_client=True) as client:
+        recipe = client.read_flow_run(UUID(run)).parameters["recipe"]
+    return paths.located(validate(recipe, None)).recipe_digest
+
+
+def test_waiting_ends_as_the_run_does(door: Door, tmp_path: Path) -> None:
+    """The exit codes of `made curate`."""
+    write_sample(tmp_path, samples=20, shards=1, seed=8)
+    for kind, name, code in [
+        (StateType.FAILED, "Failed", 1),
+        (StateType.CANCELLED, "Cancelled", 1),
+        (StateType.COMPLETED, "CompletedWithFailures", 3),
+    ]:
+        output = tmp_path / name
+        args = [MADE, "trigger", str(tmp_path / "shards"), "--output", str(output), "--wait"]
+        waiting = subprocess.Popen(args, env=door.environ, stdout=subprocess.PIPE, text=True)
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline().startswith("started: run ")
+        run = waiting.stdout.readline().strip().rpartition("/")[2]
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(run), State(type=kind, name=name, message="the end"), force=True)
+        said = waiting.stdout.read().splitlines()
+        assert (waiting.wait(60), said[-1]) == (code, f"{name}: the end")
 
 
 @pytest.mark.parametrize("kind", [StateType.FAILED, StateType.CRASHED, StateType.CANCELLED])
