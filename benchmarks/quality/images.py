@@ -59,7 +59,7 @@ def read(real: Path) -> list[Labelled]:
             uid = json.loads(sample["json"])["uid"]
             data = next((sample[s] for s in IMAGE_SUFFIXES if s in sample), b"")
             try:
-                image = decode(data, 10**8)
+                image = Image.fromarray(decode(data, 10**8))
             except BadImage:
                 continue
             found[uid] = Labelled(image, SAME.get(groups[uid], groups[uid]))

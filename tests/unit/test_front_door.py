@@ -132,7 +132,7 @@ def test_the_key_depends_on_shards_recipe_and_output(shards: str, tmp_path: Path
         given = {"sources": [shards], "output": str(tmp_path / "out"), **fields}
         return requests.checked(Recipe.model_validate(given)).key
 
-    assert key() == key() == key(dedup={"keep": "hard"})  # the default
+    assert key() == key() == key(dedup={"keep": "auto"})  # the default
     others = {
         key(dedup={"keep": "easy"}),
         key(output=str(tmp_path / "b")),

@@ -34,6 +34,8 @@ KINDS: dict[object, st.SearchStrategy[Any]] = {
     int: st.integers(0),
     float: st.floats(allow_nan=False, allow_infinity=False),
     bool: st.booleans(),
+    int | None: st.none() | st.integers(0),
+    float | None: st.none() | st.floats(allow_nan=False, allow_infinity=False),
 }
 
 
