@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 POLL_SECONDS = 0.1
 KILL_SECONDS = 10.0  # for the kernel to end a process after SIGKILL
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's processes
+ENGINE = b"prefect.engine"  # in the command of a flow run's first process
 MARK = "MADE_SERVICE"  # in the environment of every process of a service: the service's id
 
 
@@ -94,14 +95,20 @@ def marked(mark: str) -> Iterator[tuple[Identity, dict[str, str]]]:
 
 
 def runs(mark: str) -> dict[str, Identity]:
-    """The processes of flow runs of the service `mark`, by the id of the flow run."""
-    found: dict[str, Identity] = {}
-    for process, variables in marked(mark):
-        run = variables.get(FLOW_RUN)
-        # Ray's processes inherit the id too, and are younger than the flow's.
-        if run and (run not in found or process.started < found[run].started):
-            found[run] = process
-    return found
+    """The processes of flow runs of the service `mark`, by the id of the flow run.
+
+    Without Ray's processes, which inherit the id and outlive a killed flow for a while.
+    """
+    return {
+        variables[FLOW_RUN]: process
+        for process, variables in marked(mark)
+        if FLOW_RUN in variables and ENGINE in _command(process.pid)
+    }
+
+
+def left_by(mark: str, runs: Collection[str]) -> list[Identity]:
+    """The processes that belong to some flow runs of the service `mark`."""
+    return [process for process, variables in marked(mark) if variables.get(FLOW_RUN) in runs]
 
 
 @cache
@@ -118,6 +125,13 @@ def _started(pid: int) -> int | None:
         return None
     fields = stat.rpartition(")")[2].split()  # after the name, which may hold anything
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _reap(pid: int) -> None:

@@ -19,17 +19,18 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Crashed, Scheduled
 
 from flows.service import processes
 from flows.service.register import POOL
 
+LEFT_SECONDS = 15.0  # for Ray's processes of a flow that was killed
 LOST = "Its process ended with the worker. Start it again, or use Retry, to resume."
 
 
-def close_lost(client: SyncPrefectClient, name: str, living: Collection[str]) -> list[str]:
-    """Gives flow runs that have no process an end. Returns their names.
+def close_lost(client: SyncPrefectClient, name: str, living: Collection[str]) -> list[FlowRun]:
+    """Gives flow runs that have no process an end. Returns them.
 
     Nothing happens while workers of other names are online: their runs have processes elsewhere.
 
@@ -57,16 +58,19 @@ def close_lost(client: SyncPrefectClient, name: str, living: Collection[str]) ->
         else:
             state = Crashed(message=LOST)
         client.set_flow_run_state(run.id, state, force=True)
-        closed.append(run.name)
+        closed.append(run)
     return closed
 
 
 def main() -> None:
     """Closes lost runs, then becomes Prefect's worker."""
     name, runs = sys.argv[1:]
+    mark = os.environ[processes.MARK]
     with get_client(sync_client=True) as client:
-        for run in close_lost(client, name, processes.runs(os.environ[processes.MARK])):
-            print(f"flow run {run}: its process had ended with an earlier worker", flush=True)
+        closed = close_lost(client, name, processes.runs(mark))
+    for run in closed:
+        print(f"flow run {run.name}: its process had ended with an earlier worker", flush=True)
+    processes.end_all(processes.left_by(mark, {str(run.id) for run in closed}), LEFT_SECONDS)
     os.execv(
         sys.executable,
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", name,
