@@ -17,7 +17,7 @@ from made_core.dedup.crowded import CrowdedCluster
 from made_core.dedup.near_pairs import Pairs
 from made_core.io.arrays import read_array
 from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE, PLACEHOLDER, REPEATED_UID, Codes
-from made_core.recipe import Dedup
+from made_core.recipe_dedup import Dedup
 from made_core.stages import ResolveOutput
 
 NO_SAMPLE = -1  # in place of a gid

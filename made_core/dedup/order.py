@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from made_core.corpus.identity import Uids, hashes
-from made_core.recipe import Dedup
+from made_core.recipe_dedup import Dedup
 
 Values = npt.NDArray[Any]  # (n,) numbers; the lowest comes first
 # Names of CLIP scores in a sample's json: DataComp's, then LAION's. The first one present is used.

@@ -28,7 +28,7 @@ def test_a_damaged_file_is_named_and_recomputed(servers: str, curate: Curate, tm
     rows.write_bytes(data)
     # Another eps_max gives the same decisions but needs the pairs again.
     with pytest.raises(Permanent, match=rf"{re.escape(str(rows))} has crc32 \w+ in block 0 .* remove it"):
-        curate(source, output=twin, store=str(store), dedup={"eps_max": 0.25})
+        curate(source, output=twin, store=str(store), dedup={"eps_max": 0.2})
     assert not (twin / "summary.json").exists()
     ledger = Ledger.open(servers)
     run = ledger.runs.of_output(str(twin))

@@ -19,7 +19,8 @@ from made_core.dedup.metadata_scan import scan
 from made_core.filters import min_side, min_words
 from made_core.output import accounts, decision_tables
 from made_core.reasons import BUILTIN, KEPT, NEAR_DUPLICATE, PLACEHOLDER, UNREADABLE, Reason
-from made_core.recipe import Dedup, Filters, Recipe
+from made_core.recipe import Filters, Recipe
+from made_core.recipe_dedup import Dedup
 from tests.support import oracle
 from tests.support.corpora import (
     Core,

@@ -17,7 +17,8 @@ from made_core.dedup import decide, order
 from made_core.dedup.decide import NO_SAMPLE, Decisions
 from made_core.dedup.metadata_scan import scan
 from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE
-from made_core.recipe import Dedup, Filters, Recipe
+from made_core.recipe import Filters, Recipe
+from made_core.recipe_dedup import Dedup
 from tests.support import oracle
 from tests.support.corpora import Core, Samples, clumped, copies, equal, one_uid, prepare, store, ties
 

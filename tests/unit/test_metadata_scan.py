@@ -19,7 +19,8 @@ from made_core.embed import metadata
 from made_core.errors import RecipeError
 from made_core.filters import min_chars
 from made_core.reasons import EXACT_COPY, PLACEHOLDER, UNREADABLE
-from made_core.recipe import Dedup, Filters, Recipe
+from made_core.recipe import Filters, Recipe
+from made_core.recipe_dedup import Dedup
 from made_core.types import Shard
 from tests.support.factories import put_embedded
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from made_core.dedup import order
-from made_core.recipe import Dedup
+from made_core.recipe_dedup import Dedup
 
 NAN = float("nan")
 

@@ -11,6 +11,7 @@ import yaml
 from made_core import recipe
 from made_core.errors import RecipeError, UserError
 from made_core.recipe import Recipe
+from made_core.recipe_dedup import Dedup
 from made_core.recipe_file import load
 
 GIVEN: dict[str, Any] = {"sources": ["in"], "output": "out"}
@@ -168,7 +169,7 @@ def test_round_trip_through_yaml(tmp_path: Path) -> None:
         sources=("a", "b/{00..03}.tar"),
         output="s3://bucket/ü",
         encoder=recipe.Encoder(model="ViT-B-32", pretrained="openai", batch_size=7),
-        dedup=recipe.Dedup(eps=0.07, keep="column", keep_column="score"),
+        dedup=Dedup(eps=0.07, keep="column", keep_column="score"),
     )
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(first.model_dump(mode="json")), encoding="utf-8")
