@@ -59,11 +59,14 @@ made_way() {
 
 # made_reach NODE COMMAND...: no word of the command may have blanks.
 made_reach() {
-    local node=$1
+    local node=$1 line
     shift
     case $(made_way) in
         pbs_tmrsh) pbs_tmrsh "$node" "$@" ;;
-        pbsdsh) pbsdsh -h "$node" -- "$@" ;;
+        pbsdsh) # older ones have no -h HOST, but all have -n with the line of the node file
+            line=$(awk -v node="$node" '$1 == node { print NR - 1; exit }' "$PBS_NODEFILE")
+            pbsdsh -n "$line" -- "$@"
+            ;;
         srun) srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" "$@" ;;
         ssh) ssh -o BatchMode=yes -o ServerAliveInterval=15 "$node" "$@" ;;
         *)

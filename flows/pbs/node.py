@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from flows.pbs.cluster import ClusterFolder, Head
 from flows.pbs.control import Desk, Line
 from flows.pbs.janitor import MARK, Janitor
 from flows.pbs.ports import Block
+from flows.pbs.stops import Stops
 from made_core.errors import MadeError, UserError
 
 SOCKET_PATH_BYTES = 107  # Linux: sun_path without its terminating NUL
@@ -118,26 +118,6 @@ def _worker(given: Namespace) -> int:
             if line is not None:
                 line.close()  # after the janitor has done its work
     return code
-
-
-class Stops:
-    """Whether this process shall stop: a signal came, or its owner has ended."""
-
-    def __init__(self, owner: int | None) -> None:
-        self._owner, self._asked = owner, False
-        self._born = None if owner is None else _start_time(owner)
-
-    def __enter__(self) -> Stops:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: setattr(self, "_asked", True))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def due(self) -> bool:
-        """Whether to stop now."""
-        return self._asked or (self._owner is not None and _start_time(self._owner) != self._born)
 
 
 class Local:
@@ -234,15 +214,6 @@ def _temporary_folder(environment: Mapping[str, str]) -> Path:
         most = SOCKET_PATH_BYTES - len(SESSION) - len("/made-12345678")
         raise UserError(f"{TMP}={base} is too long for Ray's sockets: at most {most} characters")
     return folder
-
-
-def _start_time(pid: int) -> str | None:
-    """When a process started, None if it has ended: tells it from a later one with its id."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
 
 
 if __name__ == "__main__":
