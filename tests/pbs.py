@@ -147,7 +147,7 @@ class Trial:
                 print(f"part {name}, {time.strftime('%H:%M:%S')}", file=sys.stderr)
                 try:
                     part(self)
-                except (RuntimeError, TimeoutError) as error:
+                except (RuntimeError, TimeoutError, AssertionError) as error:
                     self.problems.append(f"{name}: {error}")
                     self.clear()
         self._judge()

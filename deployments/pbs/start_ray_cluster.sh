@@ -9,6 +9,10 @@
 # It is sourced. Nodes: $MADE_HOSTFILE, $PBS_NODEFILE, the nodes of a Slurm job, or this host. docs/pbs.md
 # describes the variables that change how nodes are reached and what of them is used.
 
+if [ -z "${BASH_VERSION:-}" ]; then
+    echo "made: source start_ray_cluster.sh in bash" >&2
+    return 2
+fi
 made_scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # The Python that has made: $MADE_PYTHON, the checkout's environment, or the one of PATH. In the background call it

@@ -61,7 +61,7 @@ def _lines(configuration: PbsJob, place: Path, flow_run_id: UUID) -> Iterator[st
         "made_executor=$!",
         # When PBS ended the job, for `cause`. By bash alone: often there are only milliseconds.
         "made_note() { printf '%(%s)T %s' -1 $made_until > \"$made_place/$PBS_JOBID.terminated\"; }",
-        "trap 'made_note; kill -TERM $made_executor' TERM",
+        "trap 'made_note; kill -TERM $made_executor 2>/dev/null' TERM",
         "wait $made_executor; made_code=$?",
         # The trap ends `wait`.
         "while kill -0 $made_executor 2>/dev/null; do wait $made_executor; made_code=$?; done",

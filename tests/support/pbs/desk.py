@@ -134,17 +134,16 @@ def until(true: Callable[[], object], printed: Path | None = None, seconds: floa
 
 
 def samples_by_host(url: str, run: str, stage: str) -> Counter[str]:
-    """Samples of a stage by the host that did them."""
+    """Samples of a stage's units that are done, by the host that did them."""
     ledger, found = Ledger.open(url), Counter[str]()
     try:
         for status in ledger.progress.of(run):
             if status.stage == stage:
                 for key, result in ledger.units.results(BY_NAME[stage], status.scope, None).items():
-                    done = [
-                        e for e in ledger.units.events(BY_NAME[stage], status.scope, key) if e.kind == "done"
-                    ]
-                    assert result.output is not None
-                    found[str(done[-1].host).partition(":")[0]] += result.output.samples
+                    if result.output is not None:
+                        events = ledger.units.events(BY_NAME[stage], status.scope, key)
+                        [*_, last] = (event for event in events if event.kind == "done")
+                        found[str(last.host).partition(":")[0]] += result.output.samples
     finally:
         ledger.close()
     return found
