@@ -123,7 +123,7 @@ class Trial:
         self.bare = Desk(self.site, self.folder / "without", {"MADE_RAY_DASHBOARD": "0"})
         self.arguments: list[object] = ["--set", "work.shards_per_task=1", "--set", "work.lease_seconds=10"]
         if self.real is None:
-            write_sample(self.folder / "sample", samples=1200, shards=12, seed=3)
+            write_sample(self.folder / "sample", samples=480, shards=12, seed=3)
             self.arguments += ["--source", self.folder / "sample" / "shards", "--set", "clusters.k=8"]
         else:
             encoder = self.real.resolve() / "encoder"

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -204,7 +204,8 @@ def main() -> int:
     parser.add_argument("--owner", type=int, help="process of the job, such as that of its script")
     given = parser.parse_args()
     # PBS kills a deleted job's sessions, often at once: in one of their own the servers end in order.
-    os.setsid()
+    with suppress(PermissionError):  # a job of an interactive shell leads a group already
+        os.setsid()
     mark = os.environ[MARK] = str(given.environment.with_suffix(""))
     janitor = Janitor(mark, None, lambda: given.environment.unlink(missing_ok=True))
     try:
