@@ -6,11 +6,12 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.containers.build import Builder
 from tests.support.containers.dockerfile import Stage
 from tests.support.containers.root import Layer, Mount, Root
 
 LARGEST = 8  # packages that are named
+# Runs a command in a network namespace that has only loopback.
+OFFLINE = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
 
 
 def commands(folder: Path, layers: tuple[Layer, ...], stage: Stage) -> None:
@@ -32,16 +33,15 @@ def commands(folder: Path, layers: tuple[Layer, ...], stage: Stage) -> None:
         ["--help"],
         ["sample", "/data/sample"],
         ["curate", "--source", "/data/sample/shards", "--output", "/data/output"],
-        ["why", "--help"],
+        ["status"],
     ):
-        inside = 'ip link set lo up; exec "$@"'
-        argv = ["unshare", "--net", "sh", "-c", inside, "sh", *root.argv([*stage.entrypoint, *words])]
+        argv = [*OFFLINE, *root.argv([*stage.entrypoint, *words])]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
     assert (data / "output" / "summary.json").exists(), "made curate left no summary.json"
     assert (data / "output" / "summary.json").stat().st_uid == user
 
 
-def packages(builder: Builder, layers: tuple[Layer, ...], stage: Stage) -> dict[str, int]:
+def packages(layers: tuple[Layer, ...]) -> dict[str, int]:
     """Bytes of the largest folders of packages in the image."""
     found: dict[str, int] = {}
     for layer in layers:
