@@ -7,6 +7,7 @@ starts a Ray of its own.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from flows.service.supervisor import LEFT_SECONDS, end_runs
 from made_core.errors import UserError
 from made_core.settings import settings
 
+log = logging.getLogger("made.ray_worker")
+
 TICK_SECONDS = 0.3
 
 
@@ -26,6 +29,7 @@ def main() -> int:
 
     Returns 0 after SIGTERM, 1 otherwise. Raises UserError if MADE_RAY_ADDRESS is not set.
     """
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stdout)
     name, runs = sys.argv[1:]
     address = settings().ray_address
     if address is None:
@@ -41,7 +45,7 @@ def main() -> int:
         pass
     for title, process in (("Ray's node", node), ("the worker", worker)):
         if not stop.is_set() and process.poll() is not None:
-            print(f"{title} ended with exit code {process.returncode}: ending the other", flush=True)
+            log.warning("%s ended with exit code %d: ending the other", title, process.returncode)
     end_runs(os.environ[processes.MARK], processes.identify(worker.pid))
     for process in (worker, node):
         if (found := processes.identify(process.pid)) is not None:

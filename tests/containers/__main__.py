@@ -1,8 +1,8 @@
 """The image and the composed service without an engine: `python -m tests.containers`. Needs root.
 
 Runs the Dockerfile's own steps in a system by debootstrap, and made's commands in the result, offline and as
-the image's user; then compose.yaml's services as processes, which curate a sample; then the steps and commands
-of made.def. Prints a table of the layers and one JSON line; exits 0 only if all of it works.
+the image's user; then compose.yaml's services as processes, which curate a sample; then the steps and the
+commands of made.def. Prints a table of the layers and one JSON line; exits 0 only if all of it works.
 docs/containers.md says what it shows and what not.
 """
 

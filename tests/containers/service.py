@@ -7,6 +7,8 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.checks import ROOT
@@ -17,10 +19,20 @@ from tests.support.containers.root import Layer
 DOCUMENT = ROOT / "docs" / "containers.md"
 EXEC = re.compile(r"^docker compose -f docker/compose\.yaml exec (.*)$", re.MULTILINE)
 SAMPLES = 400
+STOPPED = ["with-secrets", "prefect", "deployment", "run", "made/curate", "--param",
+           'recipe={"sources": ["/data/sample/shards"], "output": "/data/stopped"}']  # fmt: skip
+PYTHON = ["with-secrets", "python", "-c"]
+UNENDED = """
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    print([run.name for run in client.read_flow_runs() if not run.state.is_final()])
+"""
 
 
 def curates(file: Path, layers: tuple[Layer, ...], stage: Stage, folder: Path) -> dict[str, float | None]:
     """Starts the services, runs the commands that the document gives, ends the services in reverse order.
+
+    They end while a run is in progress, start again on the same volumes, and resume it.
 
     Returns after how many seconds each service was healthy. Raises AssertionError, with the log of the
     service, for what is not as it should be.
@@ -31,24 +43,47 @@ def curates(file: Path, layers: tuple[Layer, ...], stage: Stage, folder: Path) -
     subprocess.run([script], check=True, stdout=subprocess.DEVNULL)
     _, values = compose.load(file, {})
     services = project.Project(layers, stage, values, beside, folder, "madec")
+    data = folder / "volumes" / "data"
     with services.network():
-        try:
+        with _ended_well(services, folder):
             services.up()
+            healthy = {service.name: service.healthy_after for service in services.running}
             for name, command in commands():
-                print(f"{name}: {shlex.join(command)}", flush=True)
-                done = services.exec(name, command)
-                log = project.tail(services.service(name).log)
-                assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}\n{log}"
-            _check_outputs(folder / "volumes" / "data")
+                _run(services, name, command)
+            assert [path.parent.name for path in sorted(data.glob("*/summary.json"))] == [
+                "curated",
+                "triggered",
+            ]
             for service in services.running:
                 assert "healthcheck" not in service.values or service.process.poll() is None, service.name
-        finally:
-            healthy = {service.name: service.healthy_after for service in services.running}
-            killed = services.down()
-    assert not killed, f"of {list(healthy)} these did not end by themselves: {killed}"
-    left = _processes(folder)
-    assert not left, f"these still run: {left}"
+            _run(services, "worker", STOPPED)
+            services.wait_for_line("worker", "Beginning flow run 'stopped")
+        with _ended_well(services, folder):
+            services.up()
+            assert _run(services, "worker", [*PYTHON, UNENDED]) == "[]\n", "the ended run is shown as running"
+            _run(services, "worker", [*STOPPED, "--watch"])
+    for name in ("curated", "triggered", "stopped"):
+        assert json.loads((data / name / "summary.json").read_text())["samples"]["in"] == SAMPLES
     return healthy
+
+
+@contextmanager
+def _ended_well(services: project.Project, folder: Path) -> Iterator[None]:
+    """Ends the services; raises AssertionError if that takes force, or if anything is left."""
+    try:
+        yield
+    finally:
+        killed = services.down()
+    assert not killed, f"these did not end by themselves: {killed}"
+    assert not (left := _processes(folder)), f"these still run: {left}"
+
+
+def _run(services: project.Project, name: str, command: list[str]) -> str:
+    print(f"{name}: {shlex.join(command)}", flush=True)
+    done = services.exec(name, command)
+    log = project.tail(services.service(name).log)
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stdout}{done.stderr}\n{log}"
+    return done.stdout
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -56,14 +91,6 @@ def commands() -> list[tuple[str, list[str]]]:
     text = DOCUMENT.read_text(encoding="utf-8").replace("\\\n", " ")
     found = [shlex.split(line, comments=True) for line in EXEC.findall(text)]
     return [(words[0], words[1:]) for words in found]
-
-
-def _check_outputs(data: Path) -> None:
-    """Two runs of the sample, each with a whole output."""
-    summaries = sorted(data.glob("*/summary.json"))
-    assert len(summaries) == 2, summaries
-    for summary in summaries:
-        assert json.loads(summary.read_text())["samples"]["in"] == SAMPLES, summary
 
 
 def _processes(folder: Path) -> list[str]:

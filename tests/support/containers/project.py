@@ -153,6 +153,13 @@ class Project:
             time.sleep(POLL_SECONDS)
         raise AssertionError(f"{name} is not {condition} (exit code {code}): {why}\n{tail(service.log)}")
 
+    def wait_for_line(self, name: str, text: str, seconds: float = 300.0) -> None:
+        """Waits until a service has logged a text. Raises AssertionError with its log."""
+        log, end = self.service(name).log, time.monotonic() + seconds
+        while text not in log.read_text(errors="replace"):
+            assert time.monotonic() < end, f"{name} did not log {text!r}:\n{tail(log)}"
+            time.sleep(POLL_SECONDS)
+
     def service(self, name: str) -> Service:
         """The running service of that name."""
         return next(service for service in self.running if service.name == name)
