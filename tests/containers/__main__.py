@@ -70,6 +70,8 @@ def main() -> int:
             layers = apptainer.build(Builder(folder, ROOT, BUILD / "cache"), wanted, folder)
         with timed("apptainer commands"):
             apptainer.commands(folder, layers, wanted)
+        with timed("apptainer in a job"):
+            apptainer.in_a_job(folder, layers, wanted)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(json.dumps({"bytes": sizes, "packages": packages, "seconds": seconds, "healthy": healthy}))

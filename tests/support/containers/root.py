@@ -84,7 +84,8 @@ class Root:
         upper = self.upper or work / "upper"
         scratch = work / "scratch" if self.upper is None else self.upper.with_name(f"{self.upper.name}.work")
         lines = ["set -eu", f"mkdir -p {work}", f"mount -t tmpfs tmpfs {work}",
-                 f"mkdir -p {root} {upper} {scratch}", self._overlay(root, upper, scratch)]  # fmt: skip
+                 f"mkdir -p {root} {upper} {scratch}",
+                 overlay(self.layers, upper, scratch, root)]  # fmt: skip
         for number, copy in enumerate(self.copies):
             lines += _found(copy, work / f"copy{number}", f"{root}{copy.target}", _COPY)
         if command:
@@ -116,9 +117,11 @@ class Root:
             words += ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
         return words
 
-    def _overlay(self, root: Path, upper: Path, scratch: Path) -> str:
-        options = f"lowerdir={_stack(self.layers)},upperdir={upper},workdir={scratch}"
-        return f"mount -t overlay overlay -o {shlex.quote(options)} {root}"
+
+def overlay(layers: Sequence[Layer], upper: Path, scratch: Path, root: Path) -> str:
+    """The command that mounts the layers at `root`; what is written goes to `upper`."""
+    options = f"lowerdir={_stack(layers)},upperdir={upper},workdir={scratch}"
+    return f"mount -t overlay overlay -o {shlex.quote(options)} {root}"
 
 
 # COPY: a folder's content goes into the target, a file to it, or into it where it ends with a slash or a dot.
