@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from argparse import ArgumentParser
@@ -41,6 +42,7 @@ def main() -> int:
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         print("skipped: needs root, for mounts, and debootstrap")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
     work = BUILD / "work"
     found: dict[str, object] = {}
     for part in [only] if only else PARTS:
