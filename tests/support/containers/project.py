@@ -214,18 +214,22 @@ class Project:
             **{key: str(value) for key, value in values["environment"].items()},
         }
         mounts = [
-            Mount(self.base / self.values["secrets"][secret]["file"], f"/run/secrets/{secret}")
+            Mount(
+                self.base / self.values["secrets"][secret]["file"],
+                f"/run/secrets/{secret}",
+                is_read_only=True,
+            )
             for secret in values.get("secrets", [])
         ]
         for volume in values.get("volumes", []):
-            source, target = volume.split(":")
+            source, target, *mode = volume.split(":")
             if source in self.values["volumes"]:
                 folder = self.folder / "volumes" / source
                 if not folder.exists():
                     folder.mkdir(parents=True)
                     os.chown(folder, *map(int, self.stage.user.split(":")))
                 source = str(folder)
-            mounts.append(Mount(Path(source), target))
+            mounts.append(Mount(Path(source), target, is_read_only=mode == ["ro"]))
         mounts.append(Mount(self.folder / "hosts", "/etc/hosts"))
         return Root(
             self.layers, self.folder, environment, self.stage.user, self.stage.workdir, upper,

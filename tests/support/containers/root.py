@@ -40,6 +40,7 @@ class Mount:
     source: Path
     target: str
     layers: tuple[Layer, ...] = ()
+    is_read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class Root:
             given = (Mount(CERTIFICATES, INSIDE), Mount(Path("/etc/resolv.conf"), "/etc/resolv.conf"))
             for number, mount in enumerate((*given, *self.mounts)):
                 lines += _found(mount, work / f"mount{number}", f"{root}{mount.target}", _MOUNT)
+                if mount.is_read_only:
+                    lines.append(f"mount -o remount,bind,ro {root}{mount.target}")
             values = {**self.environment, **self.network}
             words = " ".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
             inner = f"cd {shlex.quote(self.workdir)}; exec {shlex.join(command)}"
