@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 
+from flows.pbs import resources
 from flows.service import processes
 from flows.service.supervisor import LEFT_SECONDS, end_runs
 from made_core.errors import UserError
@@ -39,7 +40,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     node = _start("ray.scripts.scripts", "start", "--block", f"--address={address}", "--num-cpus=0",
-                  "--num-gpus=0", "--disable-usage-stats")  # fmt: skip
+                  "--num-gpus=0", f"--object-store-memory={resources.object_store()}",
+                  "--disable-usage-stats")  # fmt: skip
     worker = _start("flows.service.worker", name, runs)
     while not stop.wait(TICK_SECONDS) and node.poll() is None and worker.poll() is None:
         pass

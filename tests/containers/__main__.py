@@ -40,8 +40,8 @@ def main() -> int:
     parser.add_argument("--only", choices=PARTS, help="default: both")
     only = parser.parse_args().only
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
-        print("skipped: needs root, for mounts, and debootstrap")
-        return 0
+        print("not run: it needs root, for mounts, and debootstrap", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
     work = BUILD / "work"
     found: dict[str, object] = {}

@@ -19,14 +19,15 @@ def commands(folder: Path, layers: tuple[Layer, ...], stage: Stage) -> None:
 
     Raises CalledProcessError if one fails, AssertionError if the output is not whole.
     """
-    data = folder / "data"
-    data.mkdir()
+    data, home = folder / "data", folder / "made-home"
     user, group = map(int, stage.user.split(":"))
     assert user != 0, "the image's user is root"
-    os.chown(data, user, group)
+    for path in (data, home):
+        path.mkdir()
+        os.chown(path, user, group)
     root = Root(
         layers, folder, {**stage.environment, "HOME": "/home/made"}, stage.user, stage.workdir,
-        mounts=(Mount(data, "/data"),), network={},
+        mounts=(Mount(data, "/data"), Mount(home, "/var/lib/made")), hostname="made", network={},
     )  # fmt: skip
     assert not _compilers(root), "a compiler is in the last stage"
     for words in (

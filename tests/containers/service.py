@@ -50,10 +50,11 @@ def curates(file: Path, layers: tuple[Layer, ...], stage: Stage, folder: Path) -
             healthy = {service.name: service.healthy_after for service in services.running}
             for name, command in commands():
                 _run(services, name, command)
-            assert [path.parent.name for path in sorted(data.glob("*/summary.json"))] == [
-                "curated",
-                "triggered",
-            ]
+            for name in ("ray-head", "ray-worker", "worker"):
+                log = services.service(name).log.read_text()
+                assert "The object store is using /tmp" not in log, f"{name}: too little shared memory"
+            outputs = {path.parent.name for path in data.glob("*/summary.json")}
+            assert outputs == {"curated", "triggered"}, outputs
             for service in services.running:
                 assert "healthcheck" not in service.values or service.process.poll() is None, service.name
             _run(services, "worker", STOPPED)
