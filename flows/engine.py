@@ -38,7 +38,7 @@ from tasks.run_units import RunContext
 ResultT = TypeVar("ResultT")
 # How Ray starts on this machine.
 LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-TICK = 0.25  # seconds between two polls of the tasks
+TICK = 1.0  # seconds between two looks at the ledger while no task ends
 CRASHES = 8  # consecutive lost tasks before the run fails
 
 
