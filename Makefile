@@ -32,6 +32,8 @@ help:
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
 	@echo "make bench-orchestration  measure what Prefect and the ledger cost for each of 10,000 shards"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
+	@echo "make bench-probes   measure the probes that clusters.probes: auto takes: 100 seeds"
+	@echo "make bench-quality  measure which duplicates are found, beside image hashes: REAL=folder"
 	@echo "make bench-scaling  measure embedding on two hosts against one, and the driver with up to 64 workers"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
 	@echo "make fuzz-requests  send 1,000 malformed requests to the front door and to Prefect's API"
@@ -113,6 +115,20 @@ bench-orchestration: setup
 # With the embeddings of a real store: make bench-recall STORE=folder
 bench-recall: setup
 	$(BIN)/python -m benchmarks.recall $(if $(STORE),--store $(STORE))
+
+# The probes that `clusters.probes: auto` takes, on planted near-duplicates.
+bench-probes: setup
+	$(BIN)/python -m benchmarks.probes --seeds $(or $(SEEDS),100)
+
+# Beside PHash, DHash and PDQ, in an environment of their own: make bench-quality REAL=folder
+HASHES := build/hashes
+bench-quality: setup
+	@test -d "$(REAL)/shards" || { echo "REAL=$(REAL) has no shards folder" >&2; exit 2; }
+	@UV=$$(command -v uv || echo $(BIN)/uv); test -x $(HASHES)/bin/python || $$UV venv --quiet --python $(BIN)/python $(HASHES); \
+		$$UV pip install --quiet --python $(HASHES)/bin/python --no-deps -r benchmarks/quality/hashes.txt
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" \
+		> $$($(HASHES)/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/made.pth
+	$(HASHES)/bin/python -m benchmarks.quality $(REAL)
 
 # With other damage: make fuzz SEED=1
 fuzz: setup
