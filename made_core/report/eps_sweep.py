@@ -12,7 +12,7 @@ from made_core.corpus.corpus import Corpus
 from made_core.dedup.inputs import ResolveInputs
 from made_core.output.summary import Summary
 from made_core.report import bands, html, marks
-from made_core.report.charts import Box
+from made_core.report.charts import Box, step_of
 from made_core.report.marks import Marks
 from made_core.report.precision import Precision, up_to
 from made_core.report.report import Example
@@ -130,16 +130,18 @@ class Plot:
 
 def _plot(steps: Sequence[Step]) -> Plot:
     widest = steps[-1].eps
-    lowest = math.floor(20 * min(s.share for s in steps)) / 20  # to a whole twentieth
-    span = max(0.05, 1 - lowest)
+    least = min(0.95, min(s.share for s in steps))
+    grid = step_of(1 - least, 5)
+    ticks = range(math.floor(least / grid + 1e-9), round(1 / grid) + 1)
+    lowest = ticks[0] * grid
+    span = 1 - lowest
 
     def y(share: float) -> float:
         return round(BOX.bottom - (share - lowest) / span * (BOX.bottom - BOX.top), 2)
 
     points = [(round(BOX.left + s.eps / widest * (BOX.right - BOX.left), 2), y(s.share), s) for s in steps]
-    ticks = [lowest + span * n / 5 for n in range(6)]
     return Plot(
         line=" ".join(f"{x},{at}" for x, at, _ in points),
         points=tuple(points),
-        ys=tuple((y(tick), f"{100 * tick:.0f} %") for tick in ticks),
+        ys=tuple((y(n * grid), f"{100 * n * grid:.0f} %") for n in ticks),
     )
