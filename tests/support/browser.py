@@ -128,7 +128,8 @@ class Page:
     def whole(self, name: str, most: int = 6000) -> Path:
         """Keeps a picture of the whole page, at most `most` pixels high, in build/screenshots."""
         size = self._devtools("Page.getLayoutMetrics", {})["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], most), "scale": 1}
+        width = self.driver.execute_script("return window.innerWidth")  # with the bar for scrolling
+        clip = {"x": 0, "y": 0, "width": width, "height": min(size["height"], most), "scale": 1}
         shown = self._devtools("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
