@@ -71,7 +71,7 @@ def test_pages(servers: str, curate: Curate, tmp_path: Path, samples: int) -> No
     shown = [f"{f.estimate:.3f} ({f.low:.3f} to {f.high:.3f})" if f and f.estimate is not None else "\u2013"
              for step in marked for f in (step.precision, step.precision_up_to)]  # fmt: skip
     assert shown == read_off, "page and command compute the same precision"
-    assert any(step.precision and 0 < (step.precision.estimate or 0) < 1 for step in marked)
+    assert any(step.precision_up_to and 0 < (step.precision_up_to.estimate or 0) < 1 for step in marked)
     text = figures.words((output / "sweep.html").read_text())
     assert "Precision up to it" in text and all(one in text for one in shown)
     refuses(servers, run, file)
