@@ -64,6 +64,7 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
         _forget_outdated(engine)
 
         embedded = steps.embed(engine, found.shards, earlier)
+        embedded = steps.captions(engine, embedded)
         clustered = steps.cluster(engine, embedded)
         pairs = steps.pair(engine, embedded, clustered)
         audited = steps.audit(engine, embedded, clustered)

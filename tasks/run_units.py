@@ -59,6 +59,8 @@ def named(stage: str) -> Callable[..., str]:
     def name(parameters: dict[str, Any]) -> str:
         if "shards" in parameters:
             first, last = parameters["shards"][0].id, parameters["shards"][-1].id
+        elif "parts" in parameters:
+            first, last = parameters["parts"][0].shard.id, parameters["parts"][-1].shard.id
         else:  # a key may be a range itself
             keys = parameters["keys"]
             if len(keys) == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from made_core import recipe
 from made_core.digests import digest
-from made_core.embed import models, perceptual, pixels
+from made_core.embed import models, perceptual, pixels, text_tower
+from made_core.embed.text_tower import TextTower
 from made_core.errors import EncoderError, Transient
 from made_core.ingest.decode import Pixels
 from made_core.types import Encoding
@@ -39,6 +40,7 @@ class Encoder:
     encoding: Encoding
     to_pixels: Callable[[Pixels], Tensor]  # (height, width, 3) RGB -> (3, size, size) uint8
     forward: Callable[[Tensor], Tensor]  # (n, 3, size, size) uint8 -> (n, dim), any norm
+    text: TextTower | None = None  # None: captions are not embedded
 
     def encode(self, images: Sequence[Tensor]) -> npt.NDArray[np.float32]:
         """(n, dim) float32 unit rows in input order, n <= batch_size.
@@ -59,11 +61,12 @@ class Encoder:
 
 
 def resolve(part: recipe.Encoder) -> recipe.Encoder:
-    """`part` with device, precision and batch size resolved for this machine; `settle` measures them.
+    """`part` with device, precision, batch size and captions resolved for this machine; `settle` measures.
 
     Raises:
-        EncoderError: the device is cuda and this machine has none.
+        EncoderError: the device is cuda and this machine has none; as `models.check`.
     """
+    models.check(part)
     has_cuda = torch.cuda.is_available()
     if part.device == "cuda" and not has_cuda:
         raise EncoderError("encoder.device is cuda, but this worker sees no GPU; allowed: auto, cpu")
@@ -76,7 +79,12 @@ def resolve(part: recipe.Encoder) -> recipe.Encoder:
     if batch == "auto":
         # On the CPU a model's rate is flat from 8 images up; a shard's last batch is padded.
         batch = 256 if device == "cuda" else 32 if part.model in BUILTIN else 8
-    return part.model_copy(update={"device": device, "precision": precision, "batch_size": batch})
+    captions = part.captions
+    if captions == "auto":
+        able = part.model not in BUILTIN and models.no_captions(models.config_of(part)) is None
+        captions = "embed" if able else "skip"
+    settings = {"device": device, "precision": precision, "batch_size": batch, "captions": captions}
+    return part.model_copy(update=settings)
 
 
 @lru_cache(maxsize=1)
@@ -139,6 +147,9 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
             f"encoder.pretrained: {part.pretrained} is not a checkpoint ({type(error).__name__})"
         ) from None
     dtype = DTYPES[part.precision]
+    tower = None
+    if part.captions == "embed":
+        tower = text_tower.of(model.to(dtype).eval(), part, partial(_text_key, part))
     visual = model.visual.to(dtype).eval()
     to_pixels = pixels.resizer(transform, visual.preprocess_cfg["resize_mode"])
     normalise = pixels.normaliser(transform, part.device, dtype)
@@ -152,7 +163,19 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
     blank = to_pixels(np.zeros((8, 8, 3), np.uint8))
     with torch.inference_mode():
         dim = forward(blank[None]).shape[-1]
-    return Encoder(_encoding(part, facts, dim, blank.shape[-1], CLIP_EPS), to_pixels, forward)
+    encoding = _encoding(part, facts, dim, blank.shape[-1], CLIP_EPS)
+    if tower is not None:
+        if (length := tower.encode(["a caption"]).shape[1]) != dim:
+            raise EncoderError(
+                f"{part.model}: rows of captions have {length} numbers, those of images {dim}; "
+                "encoder.captions: skip embeds images only"
+            )
+        encoding = replace(encoding, caption_key=tower.key)
+    return Encoder(encoding, to_pixels, forward, tower)
+
+
+def _text_key(part: recipe.Encoder, weights: dict[str, Tensor], facts: Sequence[object]) -> str:
+    return digest([text_tower.VERSION, part.device, part.precision, _digest(weights), *facts])
 
 
 def _digest(state: dict[str, Tensor]) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from made_core import recipe
-from made_core.embed import encoder
+from made_core.embed import encoder, models
 from made_core.embed.encoder import Encoder
 from made_core.errors import EncoderError
 
@@ -42,6 +42,15 @@ def settle(part: recipe.Encoder) -> Settled:
     resolved = encoder.resolve(part)
     if part.model in recipe.BUILTIN_ENCODERS:
         return Settled(resolved)
+    settled = _measured(part, resolved)
+    if part.captions == "auto" and resolved.captions == "skip":
+        lack = models.no_captions(models.config_of(part))
+        notes = [settled.warning, f"captions are not embedded: {lack}"]
+        return replace(settled, warning="; ".join(note for note in notes if note))
+    return settled
+
+
+def _measured(part: recipe.Encoder, resolved: recipe.Encoder) -> Settled:
     if resolved.device == "cuda":
         return Settled(fitting(resolved) if part.batch_size == "auto" else resolved)
     speed = product_speed(torch.bfloat16)
