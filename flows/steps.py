@@ -9,6 +9,7 @@ import numpy as np
 
 from flows.engine import Engine
 from flows.generation import Generation, OwnPairs, resolve_files
+from flows.placement import of_embed
 from made_core.cluster import cluster_rows, pair_tasks
 from made_core.corpus import clip_scores
 from made_core.corpus import corpus as corpora
@@ -106,7 +107,7 @@ def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = 
         scope,
         list(by_key),
         lambda keys: embed_task.submit(engine.context, scope, [by_key[k] for k in keys]),
-        gpus=recipe.work.gpus_per_task,
+        resources=of_embed(recipe.work),
         expect=_expected(by_key.values()),
         fail_fast=recipe.work.fail_fast,
     )
@@ -151,7 +152,7 @@ def captions(engine: Engine, embedded: Embedded) -> Embedded:
         scope,
         list(by_key),
         lambda keys: captions_task.submit(context, scope, [by_key[k] for k in keys]),
-        gpus=context.recipe.work.gpus_per_task,
+        resources=of_embed(context.recipe.work),
         expect=sum(part.samples for part in by_key.values()),
     )
     scored = corpus.with_table(clip_scores.TABLE, {key: output.table for key, output in outputs.items()})
@@ -174,7 +175,8 @@ def cluster(engine: Engine, embedded: Embedded) -> Clustered:
         measured = [context.probes_eps] if part.probes == "auto" else []
         fit_scope = before = FIT.scope(identify_scope, part.model_dump(exclude={"probes"}), *measured)
         fit = engine.one(FIT, fit_scope, CORPUS_KEY,
-                         lambda: fit_task.submit(context, fit_scope, ref, identities))  # fmt: skip
+                         lambda: fit_task.submit(context, fit_scope, ref, identities),
+                         of_embed(work))  # fmt: skip
     probes = probes_of(part, fit)
     scope = ASSIGN.scope(before, identify_scope, fit.centroids.digest, probes)
     own = engine.every(

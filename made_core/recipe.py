@@ -158,7 +158,16 @@ class Work(Part):
         64, ge=1, le=10_000, description="Prefect tasks that are submitted and not finished, at most."
     )
     cpus_per_task: float = Field(1, gt=0, le=1024, description="Ray CPUs that a task requests.")
-    gpus_per_task: float = Field(0, ge=0, le=64, description="Ray GPUs that an embed task requests.")
+    embed_cpus_per_task: Annotated[float, Field(gt=0, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="Ray CPUs that an embed task requests; as many threads decode. auto: with a GPU, its "
+        "share of the node's CPUs; else cpus_per_task.",
+    )
+    gpus_per_task: Annotated[float, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        "auto",
+        description="Ray GPUs that an embed task, `prepare` and `fit` request; a fraction lets tasks share "
+        "one. auto: 1 where the encoder can use a GPU and a node has one, else 0.",
+    )
     samples_ahead: int = Field(
         256,
         ge=1,

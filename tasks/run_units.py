@@ -96,6 +96,8 @@ def run_units(
     logger = get_run_logger()
     ledger = Ledger(context.database_url)
     seconds = context.recipe.work.lease_seconds
+    if gpus := os.environ.get("CUDA_VISIBLE_DEVICES"):  # set by Ray for a task that reserves some
+        logger.info("%s: GPU %s", stage.name, gpus)
     host = f"{settings().host}:{os.getpid()}"
     try:
         while units := ledger.units.claim(stage, scope, list(names), 1, seconds, host, context.run):

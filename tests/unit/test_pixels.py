@@ -60,6 +60,12 @@ def test_close_to_open_clips(format: str, mode: str, size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_a_dithered_image(size: tuple[int, int]) -> None:
+    found, expected = compared(encoded(photograph(size).convert("1"), "PNG"), "shortest")
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", ["squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_other_geometries(size: tuple[int, int], mode: str, interpolation: str) -> None:
