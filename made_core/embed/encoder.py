@@ -52,6 +52,8 @@ class Encoder:
         missing = self.encoding.batch_size - len(batch)
         if missing > 0:
             batch = torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))])
+        if self.encoding.device == "cuda":
+            batch = batch.pin_memory()  # so that `non_blocking` copies do not wait
         with torch.inference_mode():
             rows = self.forward(batch).float().cpu()[: len(images)]
             rows = rows / rows.norm(dim=1, keepdim=True)
@@ -61,12 +63,11 @@ class Encoder:
 
 
 def resolve(part: recipe.Encoder) -> recipe.Encoder:
-    """`part` with device, precision, batch size and captions resolved for this machine; `settle` measures.
+    """`part` with device, precision and batch size resolved for this machine; `settle` measures them.
 
     Raises:
-        EncoderError: the device is cuda and this machine has none; as `models.check`.
+        EncoderError: the device is cuda and this machine has none.
     """
-    models.check(part)
     has_cuda = torch.cuda.is_available()
     if part.device == "cuda" and not has_cuda:
         raise EncoderError("encoder.device is cuda, but this worker sees no GPU; allowed: auto, cpu")
@@ -79,12 +80,7 @@ def resolve(part: recipe.Encoder) -> recipe.Encoder:
     if batch == "auto":
         # On the CPU a model's rate is flat from 8 images up; a shard's last batch is padded.
         batch = 256 if device == "cuda" else 32 if part.model in BUILTIN else 8
-    captions = part.captions
-    if captions == "auto":
-        able = part.model not in BUILTIN and models.no_captions(models.config_of(part)) is None
-        captions = "embed" if able else "skip"
-    settings = {"device": device, "precision": precision, "batch_size": batch, "captions": captions}
-    return part.model_copy(update=settings)
+    return part.model_copy(update={"device": device, "precision": precision, "batch_size": batch})
 
 
 @lru_cache(maxsize=1)
@@ -148,7 +144,7 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
         ) from None
     dtype = DTYPES[part.precision]
     tower = None
-    if part.captions == "embed":
+    if models.embeds_captions(part):
         tower = text_tower.of(model.to(dtype).eval(), part, partial(_text_key, part))
     visual = model.visual.to(dtype).eval()
     to_pixels = pixels.resizer(transform, visual.preprocess_cfg["resize_mode"])

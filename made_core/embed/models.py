@@ -29,9 +29,19 @@ def check(part: recipe.Encoder) -> None:
         EncoderError: as `config_of`, and captions shall be embedded but cannot.
     """
     if part.model not in recipe.BUILTIN_ENCODERS:
-        lack = no_captions(config_of(part))
-        if part.captions == "embed" and lack is not None:
-            raise EncoderError(f"encoder.captions is embed, but {part.model}: {lack}; allowed: auto, skip")
+        embeds_captions(part)
+
+
+def embeds_captions(part: recipe.Encoder) -> bool:
+    """Whether captions are embedded by a model that is not built in.
+
+    Raises:
+        EncoderError: as `config_of`, or they shall be and cannot.
+    """
+    lack = no_captions(config_of(part))
+    if part.captions == "embed" and lack is not None:
+        raise EncoderError(f"encoder.captions is embed, but {part.model}: {lack}; allowed: auto, skip")
+    return part.captions != "skip" and lack is None
 
 
 def no_captions(config: dict[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ import torch
 from made_core import filters, recipe
 from made_core.corpus import corpus as corpora
 from made_core.corpus import tables
-from made_core.embed import captions, encoder, metadata
+from made_core.embed import captions, encoder, metadata, models
 from made_core.embed.settle import settle
 from made_core.embed.text_tower import LONGEST, TextTower
 from made_core.errors import EncoderError, RecipeError
@@ -126,11 +126,11 @@ def test_a_model_without_a_fitting_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(
         EncoderError, match="captions is embed, but few: its text tower knows 64 tokens, open_clip"
     ):
-        encoder.resolve(part(few, captions="embed"))
+        models.check(part(few, captions="embed"))
     for model in ("xlm-roberta-base-ViT-B-32", "ViT-B-16-SigLIP"):
         wanted = recipe.Encoder(model=model, pretrained=str(few[1]), captions="embed")
         with pytest.raises(EncoderError, match=r"needs the package transformers; allowed: auto, skip"):
-            encoder.resolve(wanted)
+            models.check(wanted)
     with pytest.raises(ValueError, match="model perceptual has no text tower"):
         recipe.Encoder(captions="embed")
 
