@@ -21,8 +21,7 @@ def failed(table: pa.Table, bound: float) -> Flags:
 FILTER = Filter(
     field="min_clip_score",
     type=Annotated[float, Field(ge=-1, le=1)],
-    description="Minimum CLIP score, the cosine of image and caption: the run's where captions are embedded, "
-    "else that of the json. Samples without one are dropped.",
+    description="Minimum CLIP score; samples without one are dropped.",
     example=0.28,
     columns=("clip_score",),
     failed=failed,
