@@ -42,8 +42,8 @@ LIMIT_MIB = 2048
 MODEL = "ViT-B-32"
 MODEL_SAMPLES = 64  # of the measurement with MODEL
 THIN: dict[str, Any] = {
-    "embed_dim": 64,
-    "vision_cfg": {"image_size": 224, "layers": 1, "width": 64, "head_width": 32, "patch_size": 56},
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 224, "layers": 1, "width": 16, "head_width": 8, "patch_size": 56},
     "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
 }
 WORDS = [
@@ -72,7 +72,7 @@ def photograph(seed: int) -> bytes:
     soft = Image.fromarray(generator.integers(0, 256, (12, 16, 3), np.uint8)).resize(
         (512, 384), Image.Resampling.BICUBIC
     )
-    pixels = np.asarray(soft).astype(int) + generator.normal(0, 7, (384, 512, 1)).astype(int)
+    pixels = np.asarray(soft).astype(int) + generator.normal(0, 3.5, (384, 512, 1)).astype(int)
     out = BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=95)
     return out.getvalue()
