@@ -153,8 +153,8 @@ def on_real(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     cosine = float((rows * embedded(fine, theirs)).sum(axis=1).min())
     mean, worst = float(np.mean(differences)), float(np.max(differences))
     say(
-        f"{len(ours):,} images: pixels differ from open_clip's by {mean:.4f} of 255, at most {worst:.4f} in an "
-        f"image (<= {PIXELS}); smallest cosine of rows {cosine:.7f} (>= {COSINE})"
+        f"{len(ours):,} images: pixels differ from open_clip's by {mean:.4f} of 255, in an image by at "
+        f"most {worst:.4f} (<= {PIXELS}); smallest cosine of rows {cosine:.7f} (>= {COSINE})"
     )
     coarse = embedded(loaded(config, checkpoint, "bf16"), ours)
     stored, stored_coarse = rows.astype(np.float16), coarse.astype(np.float16)

@@ -32,7 +32,7 @@ from made_core.io import files
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Result
 from made_core.settings import settings
-from made_core.stages import EMBED, OutputT, Stage, UnitOutput
+from made_core.stages import CAPTIONS, EMBED, OutputT, Stage, UnitOutput
 from made_core.types import UnitState
 from tasks.run_units import RunContext
 
@@ -230,7 +230,7 @@ class Engine:
     def _batch_size(self, stage: Stage[Any], resources: Resources, ready: int) -> int:
         """Units per task: few enough to use every worker, many enough to amortise loading a model."""
         slots = max(1, placement.workers(placement.nodes(), resources))
-        most = self.context.recipe.work.shards_per_task if stage is EMBED else 4
+        most = self.context.recipe.work.shards_per_task if stage in (EMBED, CAPTIONS) else 4
         return max(1, min(most, -(-ready // (2 * slots))))
 
     def _landed(self, futures: list[PrefectRayFuture], pause: float) -> list[PrefectRayFuture]:
