@@ -75,9 +75,10 @@ test-pythons: setup
 test-service: setup
 	$(BIN)/python -m tests.service $(ARGS)
 
-# Needs root and debootstrap; keeps the Debian system and the packages in build/containers/cache.
+# Needs root and debootstrap; keeps the Debian system and the packages in build/containers/cache. One of two
+# parts: make test-containers ONLY=apptainer
 test-containers: setup
-	$(BIN)/python -m tests.containers
+	$(BIN)/python -m tests.containers $(if $(ONLY),--only $(ONLY))
 
 # Real images and a real encoder in a local folder: make acceptance REAL=folder
 acceptance: setup

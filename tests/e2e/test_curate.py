@@ -298,7 +298,11 @@ def test_captions_are_added_to_embedded_images(
     samples = [(f"{n:08d}", members(n, captions[n % 4])) for n in range(40)]
     make_shard(tmp_path / "in", "00000", samples)
     model = {"model": config.stem, "config": str(config), "pretrained": str(checkpoint), "batch_size": 8}
-    given = {"store": str(tmp_path / "store"), "audit": {"queries": 0}, "dedup": {"eps": 1e-4}}
+    given: dict[str, Any] = {
+        "store": str(tmp_path / "store"),
+        "audit": {"queries": 0},
+        "dedup": {"eps": 1e-4},
+    }
     first = curate(tmp_path / "in", output=tmp_path / "a", encoder=model | {"captions": "skip"}, **given)
     assert first["encoder"]["caption_key"] is None
     assert {row["clip_score"] for row in checks.decisions(tmp_path / "a")} == {None}
