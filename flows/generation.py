@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from made_core.cluster import cluster_rows, pair_tasks
 from made_core.cluster.pair_tasks import FoundPairs
+from made_core.corpus import clip_scores
 from made_core.corpus import corpus as corpora
 from made_core.corpus.corpus import Corpus, Part
 from made_core.dedup.inputs import ResolveFiles
@@ -24,6 +25,7 @@ from made_core.recipe import Recipe
 from made_core.recipe_file import validate
 from made_core.stages import (
     ASSIGN,
+    CAPTIONS,
     EMBED,
     FIT,
     IDENTIFY,
@@ -161,14 +163,21 @@ def of(ledger: Ledger, run_id: str) -> Generation:
 def _corpus(ledger: Ledger, run_id: str, ref: FileRef, before: Generation | None) -> Corpus:
     """The run's corpus with the ledger's current file names: a recomputed file has a new name."""
     corpus = corpora.read(ref)
-    embedded = ledger.units.of_run(run_id, EMBED)
+    embedded, scored = ledger.units.of_run(run_id, EMBED), ledger.units.of_run(run_id, CAPTIONS)
 
     def current(part: Part) -> Part:
         result = embedded.get(part.shard.fingerprint)
         return part if result is None or result.output is None else _current(part, result.output)
 
+    def current_scores(part: Part) -> Part:
+        result, ours = scored.get(part.shard.fingerprint), part.tables.get(clip_scores.TABLE)
+        table = None if result is None or result.output is None else result.output.table
+        if ours is None or table is None or table.digest != ours.digest:
+            return part
+        return replace(part, tables={**part.tables, clip_scores.TABLE: table})
+
     parts = before.corpus.parts if before else ()
-    return Corpus((*parts, *map(current, corpus.new)), corpus.known)
+    return Corpus(tuple(map(current_scores, (*parts, *map(current, corpus.new)))), corpus.known)
 
 
 def _current(part: Part, output: EmbedOutput) -> Part:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import prefect
 import pytest
 
 from flows import private_server
@@ -31,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 )
 def test_a_server_that_ends(home: Path, log: str, said: str) -> None:
     (home / "server.log").write_text(log)
-    template = home / f"prefect-{private_server.prefect.__version__}.db"
+    template = home / f"prefect-{prefect.__version__}.db"
     template.write_text("not a database")
     with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
         process.wait()
