@@ -95,6 +95,7 @@ def in_a_job(folder: Path, layers: tuple[Layer, ...], definition: Definition) ->
     (home / "hosts.txt").write_text(f"{socket.gethostname()}\n")
     binds = "".join(f"mkdir -p {root}{path}; mount --rbind {path} {root}{path}\n"
                     for path in ("/dev", "/proc", "/tmp", str(home)))  # fmt: skip
+    binds += f"touch {root}/etc/hosts; mount --bind /etc/hosts {root}/etc/hosts\n"
     enter = f"set -e\n{overlay(layers, upper, scratch, root)}\n{binds}exec bash {home}/job.sh"
     (home / "job.sh").write_text(
         f"set -e\nexport HOME={home} MADE_HOSTFILE={home}/hosts.txt\ncd {home}\n"
