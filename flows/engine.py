@@ -38,6 +38,7 @@ from tasks.run_units import RunContext
 ResultT = TypeVar("ResultT")
 TICK = 0.25  # seconds between two polls of the tasks
 STAT_THREADS = 16  # threads that check whether files exist; they wait for storage
+PARTS = 8  # tasks into which a worker's share of thousands of units is divided, at least
 CRASHES = 8  # consecutive lost tasks before the run fails
 
 
@@ -193,8 +194,8 @@ class Engine:
             ready = [k for k in keys if k in waiting]  # so that a batch of shards is a range
             if not ready and wait is None and not flying:
                 return
-            size = self._batch_size(stage, len(ready))
             while ready and len(flying) < self.context.recipe.work.tasks_in_flight:
+                size = self._batch_size(stage, len(ready))
                 batch, ready = ready[:size], ready[size:]
                 flying[submit(batch)] = batch
             # A query over 100,000 units takes a while: spend at most a tenth of the time on queries.
@@ -218,9 +219,14 @@ class Engine:
                 raise MadeError(f"{stage.name}: {crashes} consecutive tasks were lost, see the errors above")
 
     def _batch_size(self, stage: Stage[Any], ready: int) -> int:
-        """Units per task: few enough to use every worker, many enough to amortise loading a model."""
+        """Units per task: few enough to use every worker, many enough to amortise loading a model.
+
+        Where each worker has hundreds before it, Prefect's cost of a task counts: then a task gets a part of
+        a worker's share, and the tasks get smaller towards the end.
+        """
         slots = max(1, int(ray.cluster_resources().get("CPU", 1) / self.context.recipe.work.cpus_per_task))
-        most = self.context.recipe.work.shards_per_task if stage is EMBED else 4
+        usual = self.context.recipe.work.shards_per_task if stage is EMBED else 4
+        most = max(usual, ready // (PARTS * slots))
         return max(1, min(most, -(-ready // (2 * slots))))
 
     def _landed(self, futures: list[PrefectRayFuture], pause: float) -> list[PrefectRayFuture]:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.support.checks import ROOT
@@ -60,6 +62,25 @@ class Page:
         path = f"//*[self::button or self::a][normalize-space(.)={label!r}]"
         found = WebDriverWait(self.driver, PATIENCE).until(lambda d: d.find_elements(By.XPATH, path))
         self.driver.execute_script("arguments[0].click()", found[-1])
+
+    def field(self, label: str) -> WebElement:
+        """The field of a form with this label."""
+        named = f".//span[contains(@class, 'schema-form-property__label') and normalize-space(.)={label!r}]"
+        path = f"//div[contains(concat(' ', @class, ' '), ' schema-form-property ')][./div[1]{named[1:]}]"
+        return WebDriverWait(self.driver, PATIENCE).until(lambda d: d.find_element(By.XPATH, path))
+
+    def choose(self, label: str, kind: str) -> None:
+        """Chooses the type of a field that has several."""
+        path = f".//button[normalize-space(.)={kind!r}]"
+        self.driver.execute_script("arguments[0].click()", self.field(label).find_element(By.XPATH, path))
+
+    def fill(self, label: str, value: str) -> None:
+        """Types a value into a field, in place of the one that it has."""
+        box = WebDriverWait(self.driver, PATIENCE).until(
+            lambda _: self.field(label).find_elements(By.CSS_SELECTOR, "textarea, input")
+        )[-1]
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(value)
 
     def labels(self, css: str) -> list[str]:
         """The texts of the elements that a selector matches, in the order of the page."""
