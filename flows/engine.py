@@ -38,7 +38,7 @@ from tasks.run_units import RunContext
 ResultT = TypeVar("ResultT")
 TICK = 0.25  # seconds between two polls of the tasks
 STAT_THREADS = 16  # threads that check whether files exist; they wait for storage
-PARTS = 8  # tasks into which a worker's share of thousands of units is divided, at least
+PARTS = 4  # tasks into which a worker's share of thousands of units is divided, at least
 CRASHES = 8  # consecutive lost tasks before the run fails
 
 
@@ -86,6 +86,21 @@ def present(output: UnitOutput) -> bool:
         return all(files.size(ref.path) == ref.size for ref in output.refs)
     except FileNotFoundError:
         return False
+
+
+def batch_size(ready: int, slots: int, usual: int) -> int:
+    """Units of the next task: few enough to use every worker, many enough to amortise loading a model.
+
+    Where each worker has hundreds before it, Prefect's cost of a task counts: then a task gets a part of a
+    worker's share, and the tasks get smaller towards the end.
+
+    Args:
+        ready: units that no task has.
+        slots: tasks that run at once.
+        usual: units per task at most, where workers have fewer before them.
+    """
+    most = max(usual, ready // (PARTS * slots))
+    return max(1, min(most, -(-ready // (2 * slots))))
 
 
 @dataclass
@@ -184,6 +199,7 @@ class Engine:
         expect: int | None,
         fail_fast: bool,
     ) -> None:
+        work = self.context.recipe.work
         flying: dict[PrefectRayFuture, list[str]] = {}
         crashes, before = 0, -1
         while True:
@@ -194,8 +210,9 @@ class Engine:
             ready = [k for k in keys if k in waiting]  # so that a batch of shards is a range
             if not ready and wait is None and not flying:
                 return
-            while ready and len(flying) < self.context.recipe.work.tasks_in_flight:
-                size = self._batch_size(stage, len(ready))
+            slots = max(1, int(ray.cluster_resources().get("CPU", 1) / work.cpus_per_task))
+            while ready and len(flying) < work.tasks_in_flight:
+                size = batch_size(len(ready), slots, work.shards_per_task if stage is EMBED else 4)
                 batch, ready = ready[:size], ready[size:]
                 flying[submit(batch)] = batch
             # A query over 100,000 units takes a while: spend at most a tenth of the time on queries.
@@ -217,17 +234,6 @@ class Engine:
                 crashes, before = 0, now
             if crashes >= CRASHES:
                 raise MadeError(f"{stage.name}: {crashes} consecutive tasks were lost, see the errors above")
-
-    def _batch_size(self, stage: Stage[Any], ready: int) -> int:
-        """Units per task: few enough to use every worker, many enough to amortise loading a model.
-
-        Where each worker has hundreds before it, Prefect's cost of a task counts: then a task gets a part of
-        a worker's share, and the tasks get smaller towards the end.
-        """
-        slots = max(1, int(ray.cluster_resources().get("CPU", 1) / self.context.recipe.work.cpus_per_task))
-        usual = self.context.recipe.work.shards_per_task if stage is EMBED else 4
-        most = max(usual, ready // (PARTS * slots))
-        return max(1, min(most, -(-ready // (2 * slots))))
 
     def _landed(self, futures: list[PrefectRayFuture], pause: float) -> list[PrefectRayFuture]:
         """The futures that have ended; waits for the first one, at most `pause` seconds."""

@@ -102,7 +102,8 @@ def check_ray() -> None:
         raise RayAddressError(f"Ray head {address}: unknown host {host} ({error.strerror})") from None
     if not any(_is_own(family, at[0]) for family, _, _, _, at in found):
         service = state.running()
-        _check_reachable(str(address), settings().database_url or (service and service.database_url))
+        ledger = service.database_url if service else None
+        _check_reachable(str(address), settings().database_url or ledger)
     try:
         with socket.create_connection((host, port), RAY_SECONDS) as connection:
             connection.settimeout(RAY_SECONDS)

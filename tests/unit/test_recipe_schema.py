@@ -112,7 +112,8 @@ def test_an_unknown_parameter_is_refused_by_name() -> None:
 @pytest.mark.parametrize("name", NUMERIC)
 def test_a_wrong_number_gets_a_message_that_helps(name: str) -> None:
     """What the form shows beside the field. No kind is a const: the form would not let it be changed."""
-    below = NUMERIC[name].get("minimum", NUMERIC[name].get("exclusiveMinimum")) - 1
+    field = NUMERIC[name]
+    below = (field["minimum"] if "minimum" in field else field["exclusiveMinimum"]) - 1
     message = f"{below} is less than (or equal to )?the minimum of"
     with pytest.raises(ValidationError, match=message):
         validate(asked(name, below), deployed_schema(), raise_on_error=True)
