@@ -5,6 +5,7 @@ The pictures are in build/screenshots.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -61,10 +62,12 @@ def test_a_run_from_the_form_to_its_report(service: Service, tmp_path: Path) -> 
         page.fill("Shards Per Task (Optional)", "1")
         page.click("Submit")
         page.wait("scheduled to start")
-        page.click("View run")
+        named = re.search(r"curated 20\S+ \S+", page.wait("curated 20"))
+        assert named
+        page.click(named.group())
         unit = held_up(ledger, running(ledger, output))
+        page.wait("Running", named.group(), "Artifacts")
         flow_run = page.driver.current_url.rpartition("/")[2].partition("?")[0]
-        page.wait("Running", "curated 20")
         page.shot("run-running")
 
         progress = wait(lambda: artifact(client, flow_run, "progress"), "the progress")
