@@ -26,7 +26,7 @@ help:
 	@echo "make test-containers  run the Dockerfile and compose.yaml without an engine: root, debootstrap, 30 GB of disk"
 	@echo "make acceptance     curate real images and check the output: REAL=folder"
 	@echo "make chaos          curate while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
-	@echo "make test-pbs       curate on two hosts in network namespaces, and lose one of them: root, REAL=folder"
+	@echo "make test-pbs       curate in jobs of stand-ins for PBS on two hosts: root, REAL=folder, 30 minutes"
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
 	@echo "make bench-embed    measure the embed stage against its model, clip-retrieval and a plain loop"
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
@@ -87,10 +87,14 @@ acceptance: setup
 chaos: setup
 	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),120) --seed $(or $(SEED),0)
 
-# On real images: make test-pbs REAL=folder
+# On real images: make test-pbs REAL=folder. Some parts only: make test-pbs PARTS="two killed" (or PARTS=service)
 test-pbs: setup
-	@failed=0; $(BIN)/python -m tests.pbs $(if $(REAL),--real $(REAL)) || failed=1; \
-		$(BIN)/python -m tests.pbs_service || failed=1; exit $$failed
+	@failed=0; parts="$(filter-out service,$(PARTS))"; \
+		if [ -z "$(PARTS)" ] || [ -n "$$parts" ]; then \
+			$(BIN)/python -m tests.pbs $(if $(REAL),--real $(REAL)) $$parts || failed=1; fi; \
+		if [ -z "$(PARTS)" ] || [ -n "$(filter service,$(PARTS))" ]; then \
+			$(BIN)/python -m tests.pbs_service || failed=1; fi; \
+		exit $$failed
 
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed

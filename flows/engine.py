@@ -36,7 +36,7 @@ from made_core.types import UnitState
 from tasks.run_units import RunContext
 
 ResultT = TypeVar("ResultT")
-TICK = 0.25  # seconds between two polls of the tasks
+TICK = 1.0  # seconds between two looks at the ledger while no task ends
 STAT_THREADS = 16  # threads that check whether files exist; they wait for storage
 PARTS = 4  # tasks into which a worker's share of thousands of units is divided, at least
 CRASHES = 8  # consecutive lost tasks before the run fails

@@ -1,10 +1,19 @@
-"""Two hosts in network namespaces: `python -m tests.pbs [--real FOLDER] [--short]`.
+"""Two hosts in network namespaces: `python -m tests.pbs [--real FOLDER] [PART...]`.
 
-Jobs of the PBS stand-ins curate the same input: on one host, on two, in two jobs of which the first is cut by
-its walltime, on two hosts reached by ssh, and on two of which one loses its power in mid-run. Their
-decisions must be equal, both hosts must have embedded images, nothing that was done may be done again, and
-nothing may be left. Prints a table, then one JSON line; exits 0 only if all of this holds. `--short`: one
-host, and the power cut. Needs root, and iproute2, openssh-server and openssh-client.
+Jobs of the PBS stand-ins curate the same input on one host, and then, in the parts
+
+    two      on two hosts
+    cut      in two jobs, of which the first is cut by its walltime
+    ssh      on two hosts that are reached by ssh
+    at-once  in two jobs at once on the same hosts, of which one is deleted
+    shell    in an interactive job
+    servers  in two jobs with a ledger and a Prefect server of their own, of which the first is cut
+    local    the same, with the servers' data on a node's disk, lost after the first job, and dumps
+    killed   on two hosts, of which one loses its power in mid-run
+
+Their decisions must be equal, both hosts must have embedded images, nothing that was done may be done again,
+and nothing may be left. Prints a table, then one JSON line; exits 0 only if all of this holds. Needs root,
+iproute2, openssh-server and openssh-client.
 """
 
 from __future__ import annotations
@@ -20,9 +29,9 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -30,6 +39,7 @@ from rich.table import Table
 
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
+from tests import pbs_forms as forms
 from tests.support import checks
 from tests.support.pbs.desk import Desk, samples_by_host, until
 from tests.support.pbs.hosts import NET, Machine, machines, trouble, wait_for_sshd
@@ -48,8 +58,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--real", type=Path, help="folder with shards/ and encoder/; default: a synthetic sample"
     )
-    parser.add_argument("--short", action="store_true", help="one host, and the power cut")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     given = parser.parse_args(arguments)
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
     if (why := trouble()) is not None:
         print(f"two hosts: {why}", file=sys.stderr)
         return 2
@@ -59,9 +71,9 @@ def main(arguments: list[str]) -> int:
         with machines((ONE, TWO), folder) as hosts, service(folder) as variables:
             trial = Trial(folder, hosts, variables, given.real)
             try:
-                return trial.run(given.short)
+                return trial.run(given.parts or list(PARTS))
             finally:
-                trial.desk.clear()
+                trial.clear()
 
 
 @contextmanager
@@ -89,136 +101,187 @@ class Row:
     lost: float | None = None  # seconds more than with both hosts
 
 
+@dataclass
 class Trial:
     """The jobs, and what is known of them."""
 
-    def __init__(
-        self, folder: Path, hosts: dict[str, Machine], variables: dict[str, str], real: Path | None
-    ) -> None:
-        self._hosts, self._url = hosts, variables["MADE_DATABASE_URL"]
-        site = Site(
-            folder / "pbs", tuple(Host(name, 2, enter=machine.enter) for name, machine in hosts.items())
-        )
-        wanted = {n: v for n, v in variables.items() if n in ("MADE_DATABASE_URL", "PREFECT_API_URL")}
-        secret = {n: v for n, v in variables.items() if n == "PREFECT_API_AUTH_STRING"}
-        self.desk = Desk(site, folder, wanted | secret | {"MADE_RAY_DASHBOARD": "0"})
-        self._arguments: list[object] = ["--set", "work.shards_per_task=1", "--set", "work.lease_seconds=10"]
-        if real is None:
-            write_sample(folder / "sample", samples=1200, shards=12, seed=3)
-            self._arguments += ["--source", folder / "sample" / "shards", "--set", "clusters.k=8"]
+    folder: Path
+    hosts: dict[str, Machine]
+    variables: dict[str, str]  # of the service
+    real: Path | None
+    rows: dict[str, Row] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.url = self.variables["MADE_DATABASE_URL"]
+        hosts = tuple(Host(name, 2, enter=machine.enter) for name, machine in self.hosts.items())
+        self.site = Site(self.folder / "pbs", hosts)
+        names = ("MADE_DATABASE_URL", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
+        known = {name: self.variables[name] for name in names}
+        self.desk = Desk(self.site, self.folder / "with", known | {"MADE_RAY_DASHBOARD": "0"})
+        # Of a user who has no service: neither ledger nor Prefect are given.
+        self.bare = Desk(self.site, self.folder / "without", {"MADE_RAY_DASHBOARD": "0"})
+        self.arguments: list[object] = ["--set", "work.shards_per_task=1", "--set", "work.lease_seconds=10"]
+        if self.real is None:
+            write_sample(self.folder / "sample", samples=1200, shards=12, seed=3)
+            self.arguments += ["--source", self.folder / "sample" / "shards", "--set", "clusters.k=8"]
         else:
-            encoder = real.resolve() / "encoder"
+            encoder = self.real.resolve() / "encoder"
             sets = REAL | {
                 "encoder.model": "MobileNetV1-coral",
                 "encoder.config": str(encoder / "MobileNetV1-coral.json"),
                 "encoder.pretrained": str(encoder / "mobilenetv1_coral_openclip.pt"),
             }
-            self._arguments += ["--source", real.resolve() / "shards"]
-            self._arguments += [word for n, value in sets.items() for word in ("--set", f"{n}={value}")]
-        self._rows: dict[str, Row] = {}
+            self.arguments += ["--source", self.real.resolve() / "shards"]
+            self.arguments += [word for n, value in sets.items() for word in ("--set", f"{n}={value}")]
 
-    def run(self, short: bool) -> int:
-        """All jobs, each with a store of its own; returns the exit code."""
-        problems = []
-        self._curate("one host", "-l", "select=1:ncpus=1")
-        if not short:
-            self._curate("two hosts", "-l", "select=2:ncpus=1")
-            problems += self._cut("cut by the walltime", "-l", "select=2:ncpus=1")
-            for machine in self._hosts.values():
-                wait_for_sshd(machine)
-            ssh = f"{self.desk.work.parent}/bin:/usr/bin:/bin"
-            self._curate("two hosts by ssh", "-l", "select=2:ncpus=1", MADE_REACH="ssh", PATH=ssh)
-        self._curate(KILLED, "-l", "select=2:ncpus=1", kill=True)
-        decisions = {name: checks.decisions(self.desk.work / name) for name in self._rows}
-        for name, row in self._rows.items():
-            row.equal = decisions[name] == decisions["one host"]
-            if not row.equal:
-                problems.append(f"{name}: other decisions than on one host")
-            if name != "one host" and set(row.images) != {ONE, TWO}:
-                problems.append(f"{name}: only {row.images} embedded")
-        if not short:
-            killed = self._rows[KILLED]
-            killed.lost = round(killed.seconds - self._rows["two hosts"].seconds, 1)
-        try:
-            until(lambda: not self.desk.left(), seconds=60)
-        except TimeoutError:
-            problems.append(f"left: {self.desk.left()}")
-        self._print(problems)
-        return 1 if problems else 0
+    def output(self, name: str) -> Path:
+        """Where the jobs of a part write."""
+        return self.folder / "output" / name.replace(" ", "-")
 
-    def _curate(self, name: str, *options: str, kill: bool = False, **variables: object) -> None:
-        output = self.desk.work / name
-        started = time.monotonic()
-        job = self.desk.curate(*options, arguments=[*self._arguments, "--output", output], **variables)
+    def run(self, parts: list[str]) -> int:
+        """One host, then the parts; returns the exit code."""
+        self.curate("one host", "-l", "select=1:ncpus=1")
+        for name, part in PARTS.items():
+            if name in parts:
+                print(f"part {name}, {time.strftime('%H:%M:%S')}", file=sys.stderr)
+                try:
+                    part(self)
+                except (RuntimeError, TimeoutError, AssertionError) as error:
+                    self.problems.append(f"{name}: {error}")
+                    self.clear()
+        self._judge()
+        self._print()
+        return 1 if self.problems else 0
+
+    def clear(self) -> None:
+        """Ends all jobs."""
+        for desk in (self.desk, self.bare):
+            desk.clear()
+
+    def curate(self, name: str, *options: str, kill: bool = False, **variables: object) -> None:
+        """A job that completes; `kill`: the second host loses its power once it has embedded a shard."""
+        output, started = self.output(name), time.monotonic()
+        job = self.desk.curate(*options, arguments=[*self.arguments, "--output", output], **variables)
         if kill:
-            until(lambda: TWO in self._embedded(output), self.desk.printed(job))
+            until(lambda: TWO in self.embedded(output), self.desk.printed(job))
             log = next((self.desk.home / ".made" / "clusters").glob(f"*/logs/{TWO}.log")).read_text()
-            self._hosts[TWO].cut_the_power()
+            self.hosts[TWO].cut_the_power()
             for folder in re.findall(r"/tmp/made-\w+", log):  # its disk; here it has this machine's /tmp
                 shutil.rmtree(folder, ignore_errors=True)
             print(f"{TWO} lost its power", file=sys.stderr)
-        status = self.desk.wait(job)
-        if status:
-            raise SystemExit(f"{name}: exit status {status}\n{self.desk.printed(job).read_text()}")
-        run = checks.summary(output)["run"]
-        claims = events(self._url, run)
-        images = dict(samples_by_host(self._url, run, "embed"))
-        self._rows[name] = Row(round(time.monotonic() - started, 1), images, claims["embed"])
+        self.completes(name, self.desk, job)
+        self.record(name, output, started)
 
-    def _cut(self, name: str, *options: str) -> list[str]:
-        """A job that reaches its walltime in mid-run, and one that goes on; returns what is wrong."""
-        output, started = self.desk.work / name, time.monotonic()
-        arguments = [*self._arguments, "--output", output]
-        job = self.desk.curate(*options, "-l", "walltime=1:00:00", arguments=arguments)
-        until(lambda: self._embedded(output), self.desk.printed(job))
-        self.desk.set_walltime(job, 1)
-        problems = [] if self.desk.wait(job) == OVER else [f"{name}: {self.desk.job(job).exit_status}"]
+    def completes(self, name: str, desk: Desk, job: str) -> None:
+        """Waits until the job has ended. Raises RuntimeError if it failed."""
+        if status := desk.wait(job):
+            raise RuntimeError(f"{name}: exit status {status}\n{desk.printed(job).read_text()}")
+
+    def record(self, name: str, output: Path, started: float, url: str = "") -> None:
+        """A row of the table for a run that has completed."""
+        run, url = checks.summary(output)["run"], url or self.url
+        images = dict(samples_by_host(url, run, "embed"))
+        self.rows[name] = Row(round(time.monotonic() - started, 1), images, events(url, run)["embed"])
+
+    def cut(self, name: str, desk: Desk, url: Callable[[], str], end: Callable[[str], None]) -> float:
+        """Two jobs on two hosts, of which `end` ends the first in mid-run; returns when the first began.
+
+        Args:
+            url: the ledger's.
+        """
+        output, started = self.output(name), time.monotonic()
+        arguments = [*self.arguments, "--output", output]
+        job = desk.curate("-l", "select=2:ncpus=1", "-l", "walltime=1:00:00", arguments=arguments)
+        until(lambda: self.embedded(output, url()), desk.printed(job))
+        done = sum(samples_by_host(url(), self.run_of(output, url()), "embed").values())
+        end(job)
         if (output / "summary.json").exists():
-            problems.append(f"{name}: it had completed before")
-        until(lambda: not self.desk.left(), seconds=60)
-        with closing(Ledger.open(self._url)) as ledger:
-            known = ledger.runs.of_output(str(output))
-        assert known is not None
-        done = sum(samples_by_host(self._url, known.id, "embed").values())
-        before = events(self._url, known.id)["embed"]
-        again = self.desk.curate(*options, arguments=arguments)
-        if status := self.desk.wait(again):
-            raise SystemExit(f"{name}: exit status {status}\n{self.desk.printed(again).read_text()}")
-        claims = events(self._url, known.id)["embed"]
-        images = dict(samples_by_host(self._url, known.id, "embed"))
-        print(f"{name}: {done} images were embedded before, {sum(images.values())} in all", file=sys.stderr)
-        shards = self._rows["one host"].claims
-        if claims > shards + 2:  # each host was embedding one shard
-            problems.append(f"{name}: {before} and {claims - before} claims of {shards} shards")
-        self._rows[name] = Row(round(time.monotonic() - started, 1), images, claims)
-        return problems
+            self.problems.append(f"{name}: it had completed before")
+        until(lambda: not desk.left(), seconds=60)
+        print(f"{name}: at least {done} images were embedded before", file=sys.stderr)
+        self.completes(name, desk, desk.curate("-l", "select=2:ncpus=1", arguments=arguments))
+        return started
 
-    def _embedded(self, output: Path) -> set[str]:
-        with closing(Ledger.open(self._url)) as ledger:
+    def at_the_walltime(self, job: str) -> None:
+        """The walltime of the job is over."""
+        self.desk.set_walltime(job, 1)
+        if (status := self.desk.wait(job)) != OVER:
+            self.problems.append(f"job {job}: exit status {status} at the walltime")
+
+    def embedded(self, output: Path, url: str = "") -> set[str]:
+        """The hosts that have embedded images."""
+        if not (url := url or self.url):
+            return set()
+        run = self.run_of(output, url)
+        return set(samples_by_host(url, run, "embed")) if run else set()
+
+    def run_of(self, output: Path, url: str) -> str:
+        """The run of an output; empty if none has begun."""
+        with closing(Ledger.open(url)) as ledger:
             run = ledger.runs.of_output(str(output))
-        return set() if run is None else set(samples_by_host(self._url, run.id, "embed"))
+        return "" if run is None else run.id
 
-    def _print(self, problems: list[str]) -> None:
+    def _judge(self) -> None:
+        decisions = {name: checks.decisions(self.output(name)) for name in self.rows}
+        shards = self.rows["one host"].claims
+        for name, row in self.rows.items():
+            row.equal = decisions[name] == decisions["one host"]
+            if not row.equal:
+                self.problems.append(f"{name}: other decisions than on one host")
+            if name != "one host" and set(row.images) != {ONE, TWO}:
+                self.problems.append(f"{name}: only {row.images} embedded")
+            if row.claims > shards + 2:  # where a job was cut, each host was embedding a shard
+                self.problems.append(f"{name}: {row.claims} claims of {shards} shards")
+        if KILLED in self.rows and "two hosts" in self.rows:
+            killed = self.rows[KILLED]
+            killed.lost = round(killed.seconds - self.rows["two hosts"].seconds, 1)
+        for desk in (self.desk, self.bare):
+            try:
+                until(lambda desk=desk: not desk.left(), seconds=60)  # type: ignore[misc]
+            except TimeoutError:
+                self.problems.append(f"left: {desk.left()}")
+
+    def _print(self) -> None:
         table = Table(title="two hosts")
         for column in ("job", "seconds", "images by host", "shards claimed", "decisions", "seconds lost"):
             table.add_column(column)
-        for name, row in self._rows.items():
+        for name, row in self.rows.items():
             images = ", ".join(f"{host} {n:,}" for host, n in row.images.items())
             lost = "" if row.lost is None else f"{row.lost:g}"
             equal = "equal" if row.equal else "DIFFER"
             table.add_row(name, f"{row.seconds:g}", images, str(row.claims), equal, lost)
         Console().print(table)
-        for problem in problems:
+        for problem in self.problems:
             print(problem)
-        print(
-            json.dumps(
-                {
-                    "jobs": {name: asdict(row) for name, row in self._rows.items()},
-                    "problems": problems,
-                    "passed": not problems,
-                }
-            )
-        )
+        rows = {name: asdict(row) for name, row in self.rows.items()}
+        print(json.dumps({"jobs": rows, "problems": self.problems, "passed": not self.problems}))
+
+
+def _cut(trial: Trial) -> None:
+    name = "cut by the walltime"
+    started = trial.cut(name, trial.desk, lambda: trial.url, trial.at_the_walltime)
+    trial.record(name, trial.output(name), started)
+
+
+def _ssh(trial: Trial) -> None:
+    for machine in trial.hosts.values():
+        wait_for_sshd(machine)
+    path = f"{trial.folder}/bin:/usr/bin:/bin"
+    trial.curate("two hosts by ssh", *ON_TWO, MADE_REACH="ssh", PATH=path)
+
+
+ON_TWO = ("-l", "select=2:ncpus=1")
+PARTS: dict[str, Callable[[Trial], None]] = {
+    "two": lambda trial: trial.curate("two hosts", *ON_TWO),
+    "cut": _cut,
+    "ssh": _ssh,
+    "at-once": forms.at_once,
+    "shell": forms.shell,
+    "servers": forms.own_servers,
+    "local": forms.local_servers,
+    "killed": lambda trial: trial.curate(KILLED, *ON_TWO, kill=True),  # the last: its host stays off
+}
 
 
 if __name__ == "__main__":

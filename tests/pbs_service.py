@@ -2,8 +2,10 @@
 
 `made up` and `made pbs worker` on this machine, jobs of the PBS stand-ins on two raylets of it. Three runs at
 once: one completes, one reaches the walltime of its first job in mid-run and completes in the next, one is
-cancelled. The worker is killed while all of them run, and started again. Prints a table, then one JSON line;
-exits 0 only if each run got its state and nothing that was done was done again.
+cancelled. A fourth waits until both hosts are free; then its job is deleted. The worker is killed while all
+of them run, and started again. Then `serve.pbs`: one job executes two runs, and ends in the middle of the
+second, which a job of its own completes. Prints a table, then one JSON line; exits 0 only if each run got its
+state and nothing that was done was done again.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -32,12 +34,20 @@ from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
 from tests.support import checks
 from tests.support.pbs import jobs
+from tests.support.pbs.desk import SCRIPTS
 from tests.support.pbs.site import Host, Site
 from tests.support.runs import MADE, events
 
 HOSTS = ("127.0.0.2", "127.0.0.3")
-SHARDS, SECONDS = 8, 1500.0
-EXPECTED = {"completes": "Completed", "cut": "Completed", "cancelled": "Cancelled"}
+SHARDS, SECONDS = 8, 1800.0
+SHARED = ("MADE_DATABASE_URL", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
+EXPECTED = {
+    "completes": "Completed", "cut": "Completed", "cancelled": "Cancelled", "deleted": "Cancelled",
+    "served": "Completed", "handed back": "Completed",
+}  # fmt: skip
+FIRST, SERVED = tuple(EXPECTED)[:4], tuple(EXPECTED)[4:]
+JOBS = {"cut": 2, "served": 0}  # of a run's own; the others: 1
+SELECT = {"deleted": "2:ncpus=4"}  # both hosts alone; the others: 2:ncpus=1
 
 
 @contextmanager
@@ -69,36 +79,65 @@ async def trial(folder: Path, site: Site, env: dict[str, str]) -> list[dict[str,
     url, deadline = env["MADE_DATABASE_URL"], time.monotonic() + SECONDS
     async with get_client() as client:
         with worker(env, folder / "worker.log"):
-            ids = {name: (await _start(client, folder, name, deadline)) for name in EXPECTED}
+            ids = {name: (await _start(client, folder, name, deadline)) for name in FIRST}
             while not all([r.infrastructure_pid for r in await _read(client, ids)]):
                 await _pause(deadline, "not all jobs were submitted", folder)
-        started, asked = time.monotonic(), set[str]()
+        asked = set[str]()
         with worker(env, folder / "worker.log"):
             while True:
                 runs = dict(zip(ids, await _read(client, ids), strict=True))
                 if all(r.state is not None and r.state.is_final() for r in runs.values()):
                     break
-                for name in {"cut", "cancelled"} - asked:
+                for name in {"cut", "cancelled", "deleted"} - asked:
                     if _claims(url, folder / name).get("embed", 0) >= 2:  # one shard is done
                         asked.add(name)
+                        job = str(runs[name].infrastructure_pid)
                         if name == "cut":
-                            _reach_walltime(site, str(runs[name].infrastructure_pid))
+                            _reach_walltime(site, job)
+                        elif name == "deleted":
+                            subprocess.run(["qdel", job], env=env, check=True)
                         else:
                             await client.set_flow_run_state(runs[name].id, Cancelling())
                 await _pause(
                     deadline, f"not all runs ended: {[(n, r.state) for n, r in runs.items()]}", folder
                 )
-        seconds = time.monotonic() - started
+        ids |= await _serve(client, folder, site, env, deadline)
         results: list[dict[str, object]] = []
-        for name, run in runs.items():
+        for name, run in zip(ids, await _read(client, ids), strict=True):
             states = sorted(await client.read_flow_run_states(run.id), key=lambda s: s.timestamp)
             logs = list((folder / "jobs" / "runs" / str(run.id)).glob("*.pbs.log"))
             results.append(
                 {"run": name, "states": [s.name for s in states], "jobs": len(logs),
-                 "message": states[-1].message, "embed_claims": _claims(url, folder / name).get("embed", 0),
-                 "seconds": round(seconds)}
+                 "message": states[-1].message, "embed_claims": _claims(url, folder / name).get("embed", 0)}
             )  # fmt: skip
         return results
+
+
+async def _serve(
+    client: PrefectClient, folder: Path, site: Site, env: dict[str, str], deadline: float
+) -> dict[str, object]:
+    """Two runs in one job, which ends while the second is executed; a worker then continues that one."""
+    exports = folder / "made.env"
+    exports.write_text("".join(f"export {n}={shlex.quote(v)}\n" for n, v in env.items() if n in SHARED))
+    given = f"MADE_ENVIRONMENT={exports},MADE_SCRIPTS={SCRIPTS},MADE_RAY_DASHBOARD=0"
+    command = ["qsub", "-l", "select=2:ncpus=1", "-l", "place=scatter", "-v", given, f"{SCRIPTS}/serve.pbs"]
+    job = subprocess.run(command, env=env, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+    ids = {name: (await _start(client, folder, name, deadline)) for name in SERVED}
+    printed = site.folder / "jobs" / job.strip() / "OU"
+
+    async def until(true: Callable[[FlowRun, FlowRun], object]) -> None:
+        while not true(*await _read(client, ids)):
+            await _pause(deadline, f"a job that serves: {printed.read_text()[-3000:]}", folder)
+
+    def in_mid_run(first: FlowRun, second: FlowRun) -> bool:
+        claims = _claims(env["MADE_DATABASE_URL"], folder / "handed back").get("embed", 0)
+        return bool(first.state and first.state.is_final()) and claims >= 2
+
+    await until(in_mid_run)
+    _reach_walltime(site, job.strip())
+    with worker(env, folder / "worker.log"):
+        await until(lambda _, second: second.state and second.state.is_final())
+    return ids
 
 
 async def _start(client: PrefectClient, folder: Path, name: str, deadline: float) -> object:
@@ -113,7 +152,7 @@ async def _start(client: PrefectClient, folder: Path, name: str, deadline: float
         "work": {"shards_per_task": 1, "lease_seconds": 5}, "clusters": {"k": 4}, "audit": {"queries": 0},
     }  # fmt: skip
     run = await client.create_flow_run_from_deployment(
-        deployment.id, parameters={"recipe": recipe}, job_variables={"select": "2:ncpus=1"}
+        deployment.id, parameters={"recipe": recipe}, job_variables={"select": SELECT.get(name, "2:ncpus=1")}
     )
     return run.id
 
@@ -151,11 +190,13 @@ def judge(folder: Path, results: list[dict[str, object]]) -> list[str]:
             wrong.append(f"{name}: {states}: {result['message']}")
         elif EXPECTED[name] == "Completed" and checks.summary(folder / name)["samples"]["in"] != 400:
             wrong.append(f"{name}: not all samples are accounted for")
-        if result["jobs"] != (2 if name == "cut" else 1):
+        if result["jobs"] != JOBS.get(name, 1):
             wrong.append(f"{name}: {result['jobs']} jobs")
         # Of its shards, the two that were being embedded when the job ended may have been started twice.
-        if name == "cut" and not SHARDS <= int(str(result["embed_claims"])) <= SHARDS + len(HOSTS):
-            wrong.append(f"cut: {result['embed_claims']} claims of {SHARDS} shards")
+        if name in ("cut", "handed back") and not SHARDS <= int(str(result["embed_claims"])) <= SHARDS + len(
+            HOSTS
+        ):
+            wrong.append(f"{name}: {result['embed_claims']} claims of {SHARDS} shards")
     return wrong
 
 

@@ -9,6 +9,10 @@
 # It is sourced. Nodes: $MADE_HOSTFILE, $PBS_NODEFILE, the nodes of a Slurm job, or this host. docs/pbs.md
 # describes the variables that change how nodes are reached and what of them is used.
 
+if [ -z "${BASH_VERSION:-}" ]; then
+    echo "made: source start_ray_cluster.sh in bash" >&2
+    return 2
+fi
 made_scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # The Python that has made: $MADE_PYTHON, the checkout's environment, or the one of PATH. In the background call it
@@ -59,11 +63,14 @@ made_way() {
 
 # made_reach NODE COMMAND...: no word of the command may have blanks.
 made_reach() {
-    local node=$1
+    local node=$1 line
     shift
     case $(made_way) in
         pbs_tmrsh) pbs_tmrsh "$node" "$@" ;;
-        pbsdsh) pbsdsh -h "$node" -- "$@" ;;
+        pbsdsh) # older ones have no -h HOST, but all have -n with the line of the node file
+            line=$(awk -v node="$node" '$1 == node { print NR - 1; exit }' "$PBS_NODEFILE")
+            pbsdsh -n "$line" -- "$@"
+            ;;
         srun) srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" "$@" ;;
         ssh) ssh -o BatchMode=yes -o ServerAliveInterval=15 "$node" "$@" ;;
         *)

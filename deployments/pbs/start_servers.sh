@@ -15,7 +15,7 @@ start_servers() {
     fi
     local ready=$MADE_CLUSTER/servers.env end=$((SECONDS + 900))
     made_exec="exec" made_python -m flows.pbs.servers "${MADE_SERVERS:-$HOME/.made/servers}" --listen "${MADE_RAY_ADDRESS%:*}" \
-        --environment "$ready" ${MADE_SERVERS_LOCAL:+--local "$MADE_SERVERS_LOCAL"} &
+        --environment "$ready" --owner $$ ${MADE_SERVERS_LOCAL:+--local "$MADE_SERVERS_LOCAL"} &
     made_servers_pid=$!
     until [ -f "$ready" ]; do
         if ! kill -0 "$made_servers_pid" 2>/dev/null || [ $SECONDS -gt $end ]; then

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import time
@@ -16,8 +15,9 @@ from pydantic import BaseModel, Field
 
 from made_core.errors import BatchError
 
-SECONDS = 60  # for one command: a busy server answers after tens of seconds
+SECONDS = 60.0  # for one command: a busy server answers after tens of seconds
 UNKNOWN = re.compile(r"unknown job|job has finished", re.IGNORECASE)
+NO_HISTORY = "not configured to maintain job history"  # OpenPBS's default; then it refuses qstat -x
 WALLTIME_EXCEEDED = -29  # OpenPBS: JOB_EXEC_KILL_WALLTIME
 TERMINATED = 91  # OpenPBS's substate of a job that qdel deleted; 92 is success, 93 failure
 TERMINATED_SHELL = 143  # 128 + SIGTERM: what the job's script exits with when PBS ends it
@@ -50,20 +50,25 @@ class Job:
     cause: Cause | None = None  # of an ended job
     exit_status: int | None = None
     comment: str = ""  # such as why it is still queued
-    left: float | None = None  # seconds of its walltime, of a running job
+    walltime: float | None = None  # seconds in all; None: no limit
+    left: float | None = None  # seconds of it, of a running job
+    exec_vnode: str = ""  # what it has on which hosts: (n1:ncpus=24:ngpus=4)+(n2:ncpus=24:ngpus=4)
 
     @classmethod
     def of(cls, job_id: str, shown: _Shown) -> Job:
         """A job from what `qstat -f` shows of it."""
         letter = shown.job_state
         phase = Phase.ENDED if letter in "FX" else Phase.RUNNING if letter in "RESUB" else Phase.WAITING
-        cause = shown.cause() if phase is Phase.ENDED else None
-        left = shown.left(time.time()) if phase is Phase.RUNNING else None
-        return cls(job_id, phase, cause, shown.exit_status, shown.comment, left)
-
-
-class _Times(BaseModel):
-    walltime: str = ""
+        return cls(
+            job_id,
+            phase,
+            cause=shown.cause() if phase is Phase.ENDED else None,
+            exit_status=shown.exit_status,
+            comment=shown.comment,
+            walltime=seconds(shown.walltime),
+            left=shown.left(time.time()) if phase is Phase.RUNNING else None,
+            exec_vnode=shown.exec_vnode,
+        )
 
 
 class _Shown(BaseModel):
@@ -74,19 +79,23 @@ class _Shown(BaseModel):
     exit_status: int | None = Field(None, alias="Exit_status")
     comment: str = ""
     stime: str = ""
-    limits: _Times = Field(_Times(), alias="Resource_List")
-    used: _Times = Field(_Times(), alias="resources_used")
+    exec_vnode: str = ""
+    walltime: str = Field("", alias="Resource_List.walltime")
+    used: str = Field("", alias="resources_used.walltime")
 
     def left(self, now: float) -> float | None:
-        """Seconds of the walltime that are left; None: no limit. `resources_used` is minutes behind."""
-        limit = seconds(self.limits.walltime)
-        if limit is None or not self.stime:
+        """Seconds of the walltime that are left; None: no limit."""
+        if (limit := seconds(self.walltime)) is None:
             return None
-        return limit - (now - time.mktime(time.strptime(self.stime)))
+        try:
+            elapsed = now - time.mktime(time.strptime(self.stime))
+        except ValueError:
+            elapsed = 0.0
+        return limit - max(elapsed, seconds(self.used) or 0.0)  # what was used is minutes behind
 
     def cause(self) -> Cause:
         """Why the job, which has ended, did."""
-        code, used, limit = self.exit_status, seconds(self.used.walltime), seconds(self.limits.walltime)
+        code, used, limit = self.exit_status, seconds(self.used), seconds(self.walltime)
         if code == WALLTIME_EXCEEDED:
             return Cause.WALLTIME
         if self.substate == TERMINATED or code is None:
@@ -110,28 +119,50 @@ def submit(script: Path, record: Path) -> str:
     return record.read_text(encoding="utf-8").strip()
 
 
-def query(ids: Sequence[str]) -> dict[str, Job]:
+def query(ids: Sequence[str], patience: float = SECONDS) -> dict[str, Job]:
     """The jobs of these ids; PBS forgets ended jobs, at the latest after job_history_duration.
+
+    Args:
+        patience: seconds to wait for qstat.
 
     Raises:
         BatchError: qstat is missing or PBS does not answer: nothing is known about the jobs.
     """
     if not ids:
         return {}
-    done = _run(["qstat", "-x", "-f", "-F", "json", *ids])
+    done = _run(["qstat", "-x", "-f", *ids], patience=patience)
+    if NO_HISTORY in done.stderr:
+        done = _run(["qstat", "-f", *ids], patience=patience)
     if done.returncode and not UNKNOWN.search(done.stderr):
         raise BatchError(f"qstat failed: {_said(done)}")
     try:
-        listed = json.loads(done.stdout or "{}", strict=False).get("Jobs", {})
-        shown = {job_id: Job.of(job_id, _Shown.model_validate(values)) for job_id, values in listed.items()}
+        shown = {i: Job.of(i, _Shown.model_validate(values)) for i, values in _listed(done.stdout).items()}
     except ValueError as error:
-        raise BatchError(f"qstat printed something else than PBS's JSON: {error}") from None
+        raise BatchError(f"qstat -f printed something else than the attributes of jobs: {error}") from None
     missing = [i for i in ids if i not in shown]
     if missing and not UNKNOWN.search(done.stderr):
         raise BatchError(
             f"qstat does not show {', '.join(missing)}, nor that they are unknown: {_said(done)}"
         )
     return {i: shown.get(i, Job(i, Phase.ENDED, Cause.UNKNOWN)) for i in ids}
+
+
+def _listed(text: str) -> dict[str, dict[str, str]]:
+    """The attributes of each job in what `qstat -f` prints.
+
+    As text: its JSON is not valid where a job was submitted with `-V` and the environment has functions of
+    bash (OpenPBS #2541), which environment modules leave there.
+    """
+    jobs: dict[str, dict[str, str]] = {}
+    values: dict[str, str] = {}
+    for line in text.replace("\n\t", "").splitlines():  # long lines are wrapped
+        if line.startswith("Job Id: "):
+            values = jobs[line.removeprefix("Job Id: ").strip()] = {}
+        else:
+            name, equals, value = line.strip().partition(" = ")
+            if equals:
+                values.setdefault(name, value)
+    return jobs
 
 
 def delete(job_id: str) -> None:
@@ -145,18 +176,21 @@ def delete(job_id: str) -> None:
         raise BatchError(f"qdel {job_id} failed: {_said(done)}")
 
 
-def seconds(walltime: str) -> int | None:
-    """Seconds of HH:MM:SS, MM:SS or SS; None if the text is none of these."""
-    if not re.fullmatch(r"\d+(:\d+){0,2}", walltime):
+def seconds(walltime: str) -> float | None:
+    """Seconds of [[HH:]MM:]SS; None if the text is none of these."""
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", walltime):
         return None
-    total = 0
+    total = 0.0
     for part in walltime.split(":"):
-        total = 60 * total + int(part)
+        total = 60 * total + float(part)
     return total
 
 
 def _run(
-    command: list[str], cwd: Path | None = None, stdout: IO[str] | int = subprocess.PIPE
+    command: list[str],
+    cwd: Path | None = None,
+    stdout: IO[str] | int = subprocess.PIPE,
+    patience: float = SECONDS,
 ) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
@@ -166,12 +200,13 @@ def _run(
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=SECONDS,
+            errors="replace",
+            timeout=patience,
         )
     except FileNotFoundError:
         raise BatchError(f"{command[0]} is not on the PATH: is this a host of the PBS cluster?") from None
     except subprocess.TimeoutExpired:
-        raise BatchError(f"{command[0]} did not answer within {SECONDS} s") from None
+        raise BatchError(f"{command[0]} did not answer within {patience:g} s") from None
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:

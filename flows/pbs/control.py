@@ -113,9 +113,13 @@ def status(desk: tuple[str, int], token: str) -> list[str]:
     try:
         with socket.create_connection(desk, 10) as line, line.makefile("r") as reader:
             _send(line, STATUS, token=token)
-            return [str(name) for name in _read(reader)["nodes"]]  # type: ignore[attr-defined]
-    except (OSError, KeyError) as error:
+            nodes = _read(reader).get("nodes")
+    except (OSError, ValueError) as error:
         raise MadeError(f"the cluster's head at {desk[0]}:{desk[1]} does not answer ({error})") from None
+    if not isinstance(nodes, list):
+        at = f"the cluster's head at {desk[0]}:{desk[1]}"
+        raise MadeError(f"{at} does not answer: it refuses the token, or has just ended")
+    return [str(name) for name in nodes]
 
 
 def _connect(desk: tuple[str, int]) -> socket.socket:

@@ -1,7 +1,8 @@
 """A process that outlives a node's agent, however that ends, and leaves nothing of it behind.
 
 The scheduler may kill the agent at any time. The janitor is forked before anything starts, in a session of
-its own. When the agent has ended, it kills what the agent started and removes its folders.
+its own. When the agent has ended, it kills what the agent started and removes its folders. A job's own
+servers (`flows/pbs/servers.py`) have one, too.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ class Janitor:
 
     Args:
         mark: the value of MARK by which it finds the processes.
-        folder: removed at the end.
+        folder: removed at the end; None: nothing is.
         last: called at the end, in the janitor.
     """
 
-    def __init__(self, mark: str, folder: Path, last: Callable[[], None]) -> None:
+    def __init__(self, mark: str, folder: Path | None, last: Callable[[], None]) -> None:
         alive, self._held = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -38,7 +39,8 @@ class Janitor:
                 _close_all(but=(alive,))
                 os.read(alive, 1)  # returns when the last holder of the other end has died
                 clean(mark)
-                shutil.rmtree(folder, ignore_errors=True)
+                if folder is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
                 last()
             finally:
                 os._exit(0)

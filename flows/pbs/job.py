@@ -1,19 +1,17 @@
-"""What PBS knows of the job that this process belongs to: its share of each node, and when it ends."""
+"""What is known of the job that this process belongs to: its share of each node, and when it ends."""
 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flows.pbs import batch
 from flows.pbs.resources import Share, shares
-from made_core.errors import UserError
+from made_core.errors import BatchError, UserError
 
 WALLTIME = "MADE_WALLTIME"  # where qstat does not work on compute nodes
-QSTAT_SECONDS = 20
+QSTAT_SECONDS = 20.0
 MARGIN_MOST, MARGIN_SHARE = 300.0, 0.1  # a run ends itself so long before the job, or a tenth of its time
 
 
@@ -34,16 +32,14 @@ def facts(environment: Mapping[str, str] = os.environ) -> JobFacts:
     """
     said = environment.get(WALLTIME)
     walltime = None if said is None else seconds(said)
-    job = environment.get("PBS_JOBID")
-    known = None if job is None else _qstat(job)
-    if known is None:
-        return JobFacts({}, walltime, walltime)
-    if (text := known.get("Resource_List.walltime")) is not None:
-        walltime = seconds(text)
-    # resources_used lags behind by minutes; stime is when the job started.
-    spent = max(seconds(known.get("resources_used.walltime", "0")), _since(known.get("stime", "")))
-    left = None if walltime is None else walltime - spent
-    return JobFacts(shares(known.get("exec_vnode", "")), walltime, left)
+    name = environment.get("PBS_JOBID")
+    try:
+        job = None if name is None else batch.query([name], QSTAT_SECONDS)[name]
+    except BatchError:
+        job = None
+    if job is None or job.walltime is None:
+        return JobFacts(shares("" if job is None else job.exec_vnode), walltime, walltime)
+    return JobFacts(shares(job.exec_vnode), job.walltime, job.left)
 
 
 def stop_at(facts: JobFacts, now: float) -> float | None:
@@ -55,33 +51,6 @@ def stop_at(facts: JobFacts, now: float) -> float | None:
 
 def seconds(text: str) -> float:
     """Seconds of [[HH:]MM:]SS. Raises UserError."""
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", str(text).strip()):
+    if (found := batch.seconds(text.strip())) is None:
         raise UserError(f"{text!r}: expected a duration as PBS writes it, such as 12:00:00")
-    total = 0.0
-    for part in str(text).strip().split(":"):
-        total = 60 * total + float(part)
-    return total
-
-
-def _since(text: str) -> float:
-    """Seconds since a time as PBS prints it (`Wed Nov 25 21:46:03 2026`, local time); 0 if there is none."""
-    try:
-        return max(0.0, time.time() - time.mktime(time.strptime(text)))
-    except ValueError:
-        return 0.0
-
-
-def _qstat(job: str) -> dict[str, str] | None:
-    """The attributes of a job by name; None if qstat does not work here.
-
-    As text: the JSON of some versions is not valid where an attribute has quotes or control characters.
-    """
-    try:
-        done = subprocess.run(["qstat", "-f", job], capture_output=True, text=True, timeout=QSTAT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:
-        return None
-    lines = done.stdout.replace("\n\t", "").splitlines()  # long lines are wrapped
-    pairs = (line.strip().partition(" = ") for line in lines)
-    return {name: value for name, equals, value in pairs if equals}
+    return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,14 +23,16 @@ from pathlib import Path
 from flows.pbs import ports, resources
 from flows.pbs.cluster import ClusterFolder, Head
 from flows.pbs.control import Desk, Line
-from flows.pbs.janitor import MARK, Janitor
+from flows.pbs.janitor import MARK, Janitor, clean
 from flows.pbs.ports import Block
+from flows.pbs.stops import Stops
 from made_core.errors import MadeError, UserError
 
 SOCKET_PATH_BYTES = 107  # Linux: sun_path without its terminating NUL
 SESSION = "/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"  # below the temporary folder
 STOP_SECONDS = 4.0  # for Ray, and for the other nodes; PBS gives ten in all
 START_SECONDS = 300.0  # a cold shared file system serves Python slowly
+ATTEMPTS = 3  # to start Ray
 TICK = 0.2
 TMP = "MADE_NODE_TMP"  # folder of this host for Ray's sessions; default /tmp
 DASHBOARD = "MADE_RAY_DASHBOARD"
@@ -84,12 +85,11 @@ def _head(given: Namespace, ready: Callable[[], None]) -> int:
         desk = Desk(local.address, port, folder.token)
         dashboard = None if os.environ.get(DASHBOARD) == "0" else port + 2
         head = Head(given.node, local.address, port, port + 1, dashboard, os.getpid())
-        local.start_ray(
-            "--head", f"--port={head.ray_port}", f"--include-dashboard={dashboard is not None}",
+        local.start(
+            stops.due, "--head", f"--port={head.ray_port}", f"--include-dashboard={dashboard is not None}",
             f"--dashboard-port={port + 2}", "--dashboard-host=127.0.0.1",
             f"--ray-client-server-port={port + 3}",
         )  # fmt: skip
-        local.wait_until_started(stops)
         folder.write_head(head)
         ready()
         code = local.run_until(stops.due)
@@ -111,33 +111,18 @@ def _worker(given: Namespace) -> int:
             with Local(folder, given.node, host) as local:
                 line = Line((host, int(port)), folder.token, given.node)
                 head = folder.head()
-                local.start_ray(f"--address={head.ray_address}")
-                code = local.run_until(lambda: stops.due() or line.ended.is_set())
+                ended = line.ended
+
+                def due() -> bool:
+                    return stops.due() or ended.is_set()
+
+                local.start(due, f"--address={head.ray_address}")
+                code = local.run_until(due)
                 local.stop_ray()
         finally:
             if line is not None:
                 line.close()  # after the janitor has done its work
     return code
-
-
-class Stops:
-    """Whether this process shall stop: a signal came, or its owner has ended."""
-
-    def __init__(self, owner: int | None) -> None:
-        self._owner, self._asked = owner, False
-        self._born = None if owner is None else _start_time(owner)
-
-    def __enter__(self) -> Stops:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: setattr(self, "_asked", True))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def due(self) -> bool:
-        """Whether to stop now."""
-        return self._asked or (self._owner is not None and _start_time(self._owner) != self._born)
 
 
 class Local:
@@ -167,8 +152,29 @@ class Local:
         self.block.release()
         self._folder.remove_if_headed_by(self.node)
 
-    def start_ray(self, *options: str) -> None:
-        """Starts `ray start --block` with all ports from the block."""
+    def start(self, due: Callable[[], bool], *options: str) -> None:
+        """Starts Ray and waits until it runs; again where it fails: Ray gives even a busy node 30 s alone.
+
+        Raises:
+            MadeError: it does not start, or it is `due` to stop.
+        """
+        end = time.monotonic() + START_SECONDS
+        for attempt in range(1, ATTEMPTS + 1):
+            self._ray = self._start_ray(*options)
+            started = self._temporary / "r" / "ray_current_cluster"
+            while not started.exists() and self._ray.poll() is None:
+                if due() or time.monotonic() > end:
+                    raise MadeError("stopped" if due() else f"ray start took more than {START_SECONDS:g} s")
+                time.sleep(TICK)
+            if self._ray.poll() is None:
+                return
+            print(f"attempt {attempt}: ray start ended with exit code {self._ray.returncode}", flush=True)
+            clean(self._mark)
+            shutil.rmtree(self._temporary / "r", ignore_errors=True)
+        raise MadeError(f"ray start has failed {ATTEMPTS} times")
+
+    def _start_ray(self, *options: str) -> subprocess.Popen[bytes]:
+        """`ray start --block` with all ports from the block."""
         first = self.block.first
         low, high = self.block.workers
         command = [
@@ -192,18 +198,7 @@ class Local:
         }  # fmt: skip
         # PBS sets it to all CPUs of the node. Without it, Ray gives each worker the CPUs of its task.
         own.pop("OMP_NUM_THREADS", None)
-        self._ray = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL)
-
-    def wait_until_started(self, stops: Stops) -> None:
-        """Waits until Ray's head has written its address. Raises MadeError if it ends, or takes too long."""
-        assert self._ray is not None
-        started, end = self._temporary / "r" / "ray_current_cluster", time.monotonic() + START_SECONDS
-        while not started.exists():
-            if (code := self._ray.poll()) is not None:
-                raise MadeError(f"ray start ended with exit code {code}")
-            if stops.due() or time.monotonic() > end:
-                raise MadeError("stopped" if stops.due() else f"ray start took more than {START_SECONDS:g} s")
-            time.sleep(TICK)
+        return subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL)
 
     def run_until(self, due: Callable[[], bool]) -> int:
         """Waits; returns 0 when it is due, 1 if Ray ended by itself."""
@@ -234,15 +229,6 @@ def _temporary_folder(environment: Mapping[str, str]) -> Path:
         most = SOCKET_PATH_BYTES - len(SESSION) - len("/made-12345678")
         raise UserError(f"{TMP}={base} is too long for Ray's sockets: at most {most} characters")
     return folder
-
-
-def _start_time(pid: int) -> str | None:
-    """When a process started, None if it has ended: tells it from a later one with its id."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Ledger and Prefect server on the head node of a job, for jobs without servers elsewhere.
 
-`python -m flows.pbs.servers FOLDER --listen ADDRESS --environment FILE` runs until SIGTERM. FOLDER is on the
-shared store: the next job finds the data there. Only one job at a time may use it.
+`python -m flows.pbs.servers FOLDER --listen ADDRESS --environment FILE` runs until SIGTERM, or until the
+process OWNER ends. FOLDER is on the shared store: the next job finds the data there. Only one job at a time
+may use it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import fcntl
 import json
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,12 +25,15 @@ from sqlalchemy import make_url
 
 from flows.pbs import batch
 from flows.pbs.batch import Phase
+from flows.pbs.janitor import MARK, Janitor
+from flows.pbs.stops import Stops
 from flows.service import control, state
 from made_core.errors import BatchError, DatabaseError, MadeError, UserError
 from made_core.ledger import postgres, postgres_tcp
 from made_core.settings import settings
 
 DUMP_SECONDS = 600.0  # between two dumps of node-local data: what a killed job loses at most
+TICK = 0.2
 DATABASES = ("postgres", state.PREFECT_DATABASE)
 
 
@@ -70,10 +73,18 @@ def claimed(folder: Path) -> Iterator[None]:
         fresh = record.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(here)), encoding="utf-8")
         fresh.replace(record)
-        # The private PostgreSQL belongs to one host: to this one, now that no other job has the folder.
-        (folder / "postgres.host").unlink(missing_ok=True)
+        _take_over(folder)
         yield
         record.unlink()  # ended in order; otherwise the next job asks PBS
+
+
+def _take_over(folder: Path) -> None:
+    """The private PostgreSQL belongs to one host: to this one, now that no other job has the folder."""
+    host = folder / "postgres.host"
+    if host.exists() and host.read_text(encoding="utf-8").strip() != socket.gethostname():
+        # Of a server that was killed on another host: here its process id may be that of any process.
+        (folder / "postgres" / "postmaster.pid").unlink(missing_ok=True)
+    host.unlink(missing_ok=True)
 
 
 def _refuse_live(folder: Path, before: Owner) -> None:
@@ -134,8 +145,8 @@ def _client(program: str, url: str, *options: str) -> None:
         raise DatabaseError(f"{program} failed: {' '.join(done.stderr.split())[-500:]}")
 
 
-def serve(folder: Path, listen: str, environment: Path, local: Path | None, stop: threading.Event) -> None:
-    """Runs the servers until `stop` is set.
+def serve(folder: Path, listen: str, environment: Path, local: Path | None, stops: Stops) -> None:
+    """Runs the servers until they are to stop.
 
     Args:
         folder: on the shared store, with the data or their dumps.
@@ -160,9 +171,12 @@ def serve(folder: Path, listen: str, environment: Path, local: Path | None, stop
             try:
                 config = control.up(listen, None, False, lambda line: print(f"made: {line}", file=sys.stderr))
                 _export(environment, config.environment())
-                while not stop.wait(DUMP_SECONDS):
-                    if local is not None:
+                due = time.monotonic() + DUMP_SECONDS
+                while not stops.due():
+                    time.sleep(TICK)
+                    if local is not None and time.monotonic() >= due:
                         dump(url, folder / "dumps")
+                        due = time.monotonic() + DUMP_SECONDS
             finally:
                 environment.unlink(missing_ok=True)
                 if local is not None:
@@ -187,15 +201,20 @@ def main() -> int:
         "--environment", type=Path, required=True, help="file for the exports, once all is ready"
     )
     parser.add_argument("--local", type=Path, help="folder on this node's disk for the data of PostgreSQL")
+    parser.add_argument("--owner", type=int, help="process of the job, such as that of its script")
     given = parser.parse_args()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+    # PBS kills a deleted job's sessions, often at once: in one of their own the servers end in order.
+    os.setsid()
+    mark = os.environ[MARK] = str(given.environment.with_suffix(""))
+    janitor = Janitor(mark, None, lambda: given.environment.unlink(missing_ok=True))
     try:
-        serve(given.folder.resolve(), given.listen, given.environment, given.local, stop)
+        with Stops(given.owner) as stops:
+            serve(given.folder.resolve(), given.listen, given.environment, given.local, stops)
     except MadeError as error:
         print(f"made: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    finally:
+        janitor.finish()
     return 0
 
 

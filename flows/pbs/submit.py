@@ -10,12 +10,14 @@ from pathlib import Path
 from uuid import UUID
 
 from flows.pbs import batch
+from flows.pbs.batch import Cause
 from flows.pbs.pool import PbsJob
 from flows.pbs.script import SCRIPTS
 from made_core.errors import UserError
 from made_core.settings import settings
 
 OF_A_CLUSTER = ("MADE_CLUSTER", "MADE_RAY_ADDRESS", "MADE_STOP_AT")
+START_SECONDS = 30.0  # from the start of a job, of which PBS counts the walltime, to that of its script
 LOG_LINES = 8  # of a failed job, shown in the state's message
 
 
@@ -47,17 +49,19 @@ def record(flow_run_id: UUID) -> Path:
 
 def _lines(configuration: PbsJob, place: Path, flow_run_id: UUID) -> Iterator[str]:
     """What the job does: it starts the cluster and executes the flow run in it."""
-    until = batch.seconds(configuration.walltime)
-    yield f"made_until=$(($(date +%s) + {until}))"
-    yield f'exec > "{place}/$PBS_JOBID.log" 2>&1'
-    yield f"source {shlex.quote(str(place / 'environment'))}"
+    yield f"made_until=$(($(date +%s) + {batch.seconds(configuration.walltime):.0f}))"
+    yield f"made_place={shlex.quote(str(place))}"
+    yield 'exec > "$made_place/$PBS_JOBID.log" 2>&1'
+    yield 'source "$made_place/environment"'
     yield f"export MADE_PYTHON={shlex.quote(sys.executable)} MADE_WALLTIME={configuration.walltime}"
     yield f"source {shlex.quote(str(SCRIPTS / 'start_ray_cluster.sh'))} || exit 1"
     options = f"--until $made_until --resumes {configuration.resumes}"
     yield from (
         f"made_exec='exec' made_python -m flows.pbs.execute {flow_run_id} {options} &",
         "made_executor=$!",
-        "trap 'kill -TERM $made_executor' TERM",
+        # When PBS ended the job, for `cause`. By bash alone: often there are only milliseconds.
+        "made_note() { printf '%(%s)T %s' -1 $made_until > \"$made_place/$PBS_JOBID.terminated\"; }",
+        "trap 'made_note; kill -TERM $made_executor 2>/dev/null' TERM",
         "wait $made_executor; made_code=$?",
         # The trap ends `wait`.
         "while kill -0 $made_executor 2>/dev/null; do wait $made_executor; made_code=$?; done",
@@ -74,6 +78,16 @@ def folder(flow_run_id: UUID) -> Path:
 def log(flow_run_id: UUID, job: str) -> Path:
     """The log of a job."""
     return folder(flow_run_id) / f"{job}.log"
+
+
+def cause(flow_run_id: UUID, job: str) -> Cause:
+    """Why a job ended of which PBS keeps no record, from what its script wrote when PBS ended it."""
+    try:
+        text = (folder(flow_run_id) / f"{job}.terminated").read_text(encoding="utf-8")
+        at, until = map(float, text.split())
+    except (FileNotFoundError, ValueError):
+        return Cause.UNKNOWN
+    return Cause.WALLTIME if at >= until - START_SECONDS else Cause.DELETED
 
 
 def last_lines(path: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -27,7 +28,7 @@ from prefect.states import AwaitingRetry, Cancelled
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 
 from flows.pbs import batch, outcome, pool, submit
-from flows.pbs.batch import Job, Phase
+from flows.pbs.batch import Cause, Job, Phase
 from flows.pbs.pool import JobVariables, PbsJob
 from made_core.errors import BatchError
 
@@ -148,6 +149,8 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
         except ObjectNotFound:  # the run was deleted in Prefect
             return
         if _job(run) == job.id and run.id not in self._submitting_flow_run_ids:  # else a later job has it
+            if job.cause is Cause.UNKNOWN:
+                job = replace(job, cause=submit.cause(run.id, job.id))
             detail = submit.last_lines(submit.log(run.id, job.id))
             state = await outcome.settle(
                 self.client, run.id, job, await self._resumes(run), detail, _is_served(run)

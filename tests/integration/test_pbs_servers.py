@@ -77,8 +77,11 @@ def test_a_killed_job_is_succeeded_once_it_has_ended(site: Site, tmp_path: Path)
         if "job_state = F" in shown:
             ended.set()
     (folder / "postgres.host").write_text("elsewhere\n")
+    (folder / "postgres").mkdir()
+    (folder / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n")  # here: another process
     with claimed(folder):
         assert not (folder / "postgres.host").exists()  # PostgreSQL may start on this host
+        assert not (folder / "postgres" / "postmaster.pid").exists()
 
 
 def test_what_pbs_cannot_say_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

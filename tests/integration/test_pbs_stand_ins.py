@@ -131,7 +131,7 @@ captured=$(pbs_tmrsh {TWO} sh -c 'echo output; exit 5'); echo "status $? capture
 pbs_tmrsh {TWO} 'echo one string'; echo "status $?"
 pbs_tmrsh elsewhere true; echo "status $?"
 pbsdsh -- false; echo "status $?"
-pbsdsh -h {TWO} -- pwd > /dev/null
+pbsdsh -n 1 -- pwd > /dev/null
 """
     job = desk.submit("-j", "oe", "-l", "select=2:ncpus=1", "-l", "place=scatter", script=script)
     desk.wait(job)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flows.pbs import batch, pool
+from flows.pbs import batch, pool, submit
 from flows.pbs.batch import Cause, Job, Phase
 from flows.pbs.pool import PbsJob
 from made_core.errors import BatchError
+from made_core.settings import settings
 
 pytestmark = pytest.mark.unit
 
@@ -29,8 +30,9 @@ def command(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str)
 
 
 def shown(**attributes: Any) -> str:
-    """What qstat prints of a job `1.pbs`."""
-    return json.dumps({"Jobs": {"1.pbs": {"job_state": "F", **attributes}}})
+    """What qstat -f prints of a job `1.pbs`."""
+    values = {"job_state": "F", **attributes}
+    return "Job Id: 1.pbs\n" + "".join(f"    {name} = {value}\n" for name, value in values.items())
 
 
 @pytest.mark.parametrize(
@@ -49,8 +51,8 @@ def shown(**attributes: Any) -> str:
         (
             {
                 "Exit_status": 271,
-                "Resource_List": {"walltime": "00:01:00"},
-                "resources_used": {"walltime": "00:01:02"},
+                "Resource_List.walltime": "00:01:00",
+                "resources_used.walltime": "00:01:02",
             },
             Phase.ENDED,
             Cause.WALLTIME,
@@ -58,8 +60,8 @@ def shown(**attributes: Any) -> str:
         (
             {
                 "Exit_status": 271,
-                "Resource_List": {"walltime": "01:00:00"},
-                "resources_used": {"walltime": "00:01:02"},
+                "Resource_List.walltime": "01:00:00",
+                "resources_used.walltime": "00:01:02",
             },
             Phase.ENDED,
             Cause.DELETED,
@@ -83,8 +85,45 @@ def test_a_job_that_pbs_has_forgotten_has_ended(tmp_path: Path, monkeypatch: pyt
     assert batch.query(["2.pbs"]) == {"2.pbs": Job("2.pbs", Phase.ENDED, Cause.UNKNOWN)}
 
 
+def test_a_server_without_job_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenPBS's default: `qstat -x` is refused, and of an ended job nothing is known."""
+    text = f"""case "$*" in
+    *-x*) echo "qstat: PBS is {batch.NO_HISTORY} 1.pbs" >&2; exit 36 ;;
+    *) echo '{shown(job_state="R")}'; echo "qstat: Unknown Job Id 2.pbs" >&2; exit 153 ;;
+    esac"""
+    command(tmp_path, monkeypatch, "qstat", text)
+    found = batch.query(["1.pbs", "2.pbs"])
+    assert found["1.pbs"].phase is Phase.RUNNING and found["2.pbs"].cause is Cause.UNKNOWN
+
+
 @pytest.mark.parametrize(
-    "text", ["echo 'Connection refused' >&2; exit 1", "echo 'not JSON'", 'echo \'{"Jobs": {"1.pbs": {}}}\'']
+    ("text", "cause"),
+    [("1000 5000", Cause.DELETED), ("4999 5000", Cause.WALLTIME), ("", Cause.UNKNOWN), (None, Cause.UNKNOWN)],
+)
+def test_without_history_the_job_knows_why_it_was_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, cause: Cause
+) -> None:
+    monkeypatch.setenv("MADE_PBS_FOLDER", str(tmp_path))
+    settings.cache_clear()
+    run = UUID(int=1)
+    submit.folder(run).mkdir(parents=True)
+    if text is not None:
+        (submit.folder(run) / "1.pbs.terminated").write_text(text)
+    assert submit.cause(run, "1.pbs") is cause
+    settings.cache_clear()
+
+
+def test_long_lines_and_functions_of_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = 'BASH_FUNC_module%%=() {  local x="${1:-}"\n job_state = Q\n}'
+    text = shown(job_state="R", exec_vnode="(n1:ncpus=24:\n\tngpus=4)", Variable_List=functions)
+    (tmp_path / "shown").write_text(text)
+    command(tmp_path, monkeypatch, "qstat", f"cat {tmp_path}/shown")
+    job = batch.query(["1.pbs"])["1.pbs"]
+    assert (job.phase, job.exec_vnode) == (Phase.RUNNING, "(n1:ncpus=24:ngpus=4)")
+
+
+@pytest.mark.parametrize(
+    "text", ["echo 'Connection refused' >&2; exit 1", "echo 'no job'", "echo 'Job Id: 1.pbs'"]
 )
 def test_nothing_is_concluded_when_pbs_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str

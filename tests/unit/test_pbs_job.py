@@ -35,7 +35,8 @@ def test_facts_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     started = time.asctime(time.localtime(time.time() - 600))
     environment = qstat(
         tmp_path,
-        "Job Id: 7.pbs\n    exec_vnode = (n1:ncpus=24:\n\tngpus=4)\n    resources_used.walltime = 00:02:00\n"
+        "Job Id: 7.pbs\n    job_state = R\n    exec_vnode = (n1:ncpus=24:\n\tngpus=4)\n"
+        "    resources_used.walltime = 00:02:00\n"
         f"    Resource_List.walltime = 01:00:00\n    stime = {started}\n    Variable_List = A=walltime = 3\n",
     )
     monkeypatch.setenv("PATH", environment["PATH"])

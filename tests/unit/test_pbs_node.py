@@ -18,6 +18,7 @@ from flows.pbs.cluster import Head, prepare
 from flows.pbs.control import Desk, Line
 from flows.pbs.janitor import marked
 from flows.pbs.resources import Share
+from flows.pbs.stops import Stops
 from made_core.errors import MadeError, UserError
 from tests.chaos.cluster import free_port
 
@@ -61,6 +62,13 @@ def test_the_janitor_leaves_nothing(tmp_path: Path, killed: bool) -> None:
         agent.stdin.close()
     until(last.exists)
     assert not marked(str(folder)) and not folder.exists()
+
+
+def test_a_process_stops_with_its_owner() -> None:
+    with subprocess.Popen(["sleep", "600"]) as owner, Stops(owner.pid) as stops:
+        assert not stops.due()
+        owner.kill()
+        until(stops.due)
 
 
 @pytest.mark.integration

@@ -30,14 +30,14 @@ class Desk:
 
     def __init__(self, site: Site, folder: Path, variables: Mapping[str, str]) -> None:
         self.site, self.home, self.work = site, folder / "home", folder / "work"
-        self.home.mkdir()
+        self.home.mkdir(parents=True)
         self.work.mkdir()
-        self._variables = dict(variables)
+        self.variables = dict(variables)
         self.env = {**os.environ, "HOME": str(self.home), "PATH": f"{site.install()}:{os.environ['PATH']}"}
 
     def submit(self, *options: str, script: str, **variables: object) -> str:
         """Returns the job's id."""
-        given = ",".join(f"{name}={value}" for name, value in {**self._variables, **variables}.items())
+        given = ",".join(f"{name}={value}" for name, value in {**self.variables, **variables}.items())
         done = subprocess.run(
             ["qsub", "-j", "oe", "-l", "place=scatter", "-v", given, *options], input=script,
             cwd=self.work, env=self.env, capture_output=True, text=True, check=True,
@@ -48,7 +48,7 @@ class Desk:
         """Runs qsub -I and types into its terminal; returns a file with what it shows, and the job."""
         screen = self.work / "screen.txt"
         master, slave = pty.openpty()
-        given = ",".join(f"{name}={value}" for name, value in self._variables.items())
+        given = ",".join(f"{name}={value}" for name, value in self.variables.items())
         subprocess.Popen(
             ["qsub", "-I", "-l", "place=scatter", "-v", given, *options], cwd=self.work, env=self.env,
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
@@ -134,17 +134,16 @@ def until(true: Callable[[], object], printed: Path | None = None, seconds: floa
 
 
 def samples_by_host(url: str, run: str, stage: str) -> Counter[str]:
-    """Samples of a stage by the host that did them."""
+    """Samples of a stage's units that are done, by the host that did them."""
     ledger, found = Ledger.open(url), Counter[str]()
     try:
         for status in ledger.progress.of(run):
             if status.stage == stage:
                 for key, result in ledger.units.results(BY_NAME[stage], status.scope, None).items():
-                    done = [
-                        e for e in ledger.units.events(BY_NAME[stage], status.scope, key) if e.kind == "done"
-                    ]
-                    assert result.output is not None
-                    found[str(done[-1].host).partition(":")[0]] += result.output.samples
+                    if result.output is not None:
+                        events = ledger.units.events(BY_NAME[stage], status.scope, key)
+                        [*_, last] = (event for event in events if event.kind == "done")
+                        found[str(last.host).partition(":")[0]] += result.output.samples
     finally:
         ledger.close()
     return found

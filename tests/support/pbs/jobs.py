@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.support.pbs.site import SERVER, Site
 
 QUEUED, RUNNING, EXITING, FINISHED = "Q", "R", "E", "F"
-UNKNOWN_JOB, HISTORY_JOB = 15001, 15139
+UNKNOWN_JOB, HISTORY_JOB, NO_HISTORY = 15001, 15139, 15140
 
 
 @dataclass(frozen=True)

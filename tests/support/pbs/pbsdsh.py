@@ -1,4 +1,4 @@
-"""pbsdsh: runs a program on all nodes, the first ones (-c) or one (-n, -h). Exits 0 when a task fails."""
+"""pbsdsh: runs a program on all nodes, the first ones (-c) or one (-n). Exits 0 when a task fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.pbs.site import fail
 def main(arguments: list[str]) -> int:
     """The command."""
     try:
-        given, program = getopt.getopt(arguments, "c:n:h:svo")
+        given, program = getopt.getopt(arguments, "c:n:svo")  # older ones have no -h
     except getopt.GetoptError as error:
         return fail("pbsdsh", f"invalid option -- '{error.opt}'", 1)
     if not program:
@@ -27,13 +27,9 @@ def main(arguments: list[str]) -> int:
     if found is None:
         return 1
     site, job = found
-    nodes = [slot.host for slot in job.slots]
+    nodes = [slot.host for slot in job.slots for _ in range(slot.mpiprocs)]  # the lines of $PBS_NODEFILE
     options = dict(given)
-    if "-h" in options:
-        nodes = [options["-h"]]
-        if nodes[0] not in job.hosts:
-            return fail("pbsdsh", f"host {nodes[0]} is not a node in the job", 1)
-    elif "-n" in options:
+    if "-n" in options:
         if int(options["-n"]) >= len(nodes):
             return fail("pbsdsh", "spawn failed on node", 0)
         nodes = [nodes[int(options["-n"])]]

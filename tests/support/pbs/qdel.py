@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
         job_id = jobs.full_id(text)
         with site.locked():
             job = jobs.load(site, job_id)
-            if job is None:
+            if job is None or (job.state == jobs.FINISHED and not site.history):
                 result = fail("qdel", f"Unknown Job Id {job_id}", jobs.UNKNOWN_JOB)
             elif job.state == jobs.FINISHED:
                 result = fail("qdel", f"Job has finished {job_id}", jobs.HISTORY_JOB)

@@ -24,11 +24,16 @@ def main(arguments: list[str]) -> int:
     options = dict(given)
     history = "-x" in options or "-H" in options
     result, shown = 0, []
+    if history and not site.history:
+        for text in ids or ["@" + SERVER]:
+            hint = "PBS is not configured to maintain job history"
+            result = fail("qstat", f"{hint} {text}", jobs.NO_HISTORY)
+        return result
     if not ids:
         shown = [job for job in jobs.every(site) if history or job.state != jobs.FINISHED]
     for text in ids:
         job = jobs.load(site, jobs.full_id(text))
-        if job is None:
+        if job is None or (job.state == jobs.FINISHED and not site.history):
             result = fail("qstat", f"Unknown Job Id {jobs.full_id(text)}", jobs.UNKNOWN_JOB)
         elif job.state == jobs.FINISHED and not history:
             hint = "Job has finished, use -x or -H to obtain historical job information"
@@ -101,6 +106,8 @@ def _full(job: Job) -> dict[str, Any]:
         values["exec_host"] = "+".join(f"{s.host}/{i}*{s.ncpus}" for i, s in enumerate(job.slots))
         values["exec_vnode"] = "+".join(f"({s.host}:ncpus={s.ncpus}:ngpus={s.ngpus})" for s in job.slots)
         values["resources_used"] = {"cpupct": 0, "cput": "00:00:00", "walltime": _used(job)}
+    if job.state == jobs.FINISHED:
+        values["substate"] = 91 if job.delete else 92 if job.exit_status == 0 else 93
     if job.exit_status is not None:
         values["Exit_status"] = job.exit_status
     return values

@@ -39,6 +39,7 @@ class Site:
     # In OpenPBS the script is a child of a login shell, which SIGTERM ends at once unless it ignores it;
     # with the login shell the job ends, and everything is killed.
     login_shell_dies: bool = False
+    history: bool = True  # job_history_enable, which OpenPBS switches off unless an administrator sets it
     variables: Mapping[str, str] = field(default_factory=dict)  # of every task, as a hook may set them
 
     def install(self) -> Path:

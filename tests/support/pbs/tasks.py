@@ -50,15 +50,18 @@ def start(
     Raises:
         OSError: there is no such program, or it may not be run.
     """
-    place = folder(site, job.id)
+    place, enter = folder(site, job.id), site.host(host).enter
+    home = job.variables["PBS_O_HOME"]
+    if enter:  # nsenter changes to the root
+        enter = (*enter, "env", f"--chdir={home}")
     with (
         (place / "OU").open("ab") as output,
         (place / ("OU" if job.join == "oe" else "ER")).open("ab") as error,
     ):
         process = subprocess.Popen(
-            [*site.host(host).enter, *command],
+            [*enter, *command],
             env=environment(site, job, host, 1 + len(list((place / "tasks").glob("*")))),
-            cwd=Path(job.variables["PBS_O_HOME"]),
+            cwd=Path(home),
             stdin=stdin,
             stdout=out or output,
             stderr=out or error,
