@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,10 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that is up."""
-    found = Service(tmp_path_factory.mktemp("service"))
+@contextmanager
+def up(folder: Path) -> Iterator[Service]:
+    """A service, until the context ends."""
+    found = Service(folder)
     try:
         said = found.call(MADE, "up")
         assert "login:" in said and "Prefect UI:" in said
@@ -116,6 +117,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     finally:
         found.call(MADE, "down")
         assert found.left() == []
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that is up."""
+    with up(tmp_path_factory.mktemp("service")) as found:
+        yield found
 
 
 @pytest.mark.timeout(1200)

@@ -18,12 +18,11 @@ import pytest
 from made_core.errors import StorageFailed
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
-from tests.e2e.test_service import Service, service
+from tests.e2e.test_service import Service
 from tests.support import browser, form
 from tests.support.browser import Page
 from tests.support.deployed import held_up, running, wait
 
-__all__ = ["service"]  # the fixture: a service that is up
 pytestmark = [pytest.mark.service, pytest.mark.timeout(1200), browser.needed]
 MISTAKE = "output: relative/out is a relative path, which a deployment's run has no folder for"
 

@@ -13,10 +13,9 @@ import httpx
 import pytest
 
 from made_core.sample.write import write_sample
-from tests.e2e.test_service import MADE, PREFECT, Service, service
+from tests.e2e.test_service import MADE, PREFECT, Service
 from tests.support.deployed import wait
 
-__all__ = ["service"]  # the fixture: a service that is up
 pytestmark = [pytest.mark.service, pytest.mark.timeout(1200)]
 GOAL = 5.0  # seconds from Pending to Failed, on a machine that does nothing else
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
