@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
@@ -20,6 +21,7 @@ from tests.support.checks import ROOT
 
 PROGRAMS = ("chromium", "chromedriver")
 PATIENCE = 240.0  # seconds to wait for what a page shows, on a busy machine
+LOADED = 10.0  # seconds until a page that was reloaded shows what it has
 SCREENSHOTS = ROOT / "build" / "screenshots"
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -55,6 +57,21 @@ class Page:
         except Exception:
             self.shot("failed")
             raise AssertionError(f"the page does not show {expected}, but:\n{self.text}") from None
+        return self.text
+
+    def reload(self, *expected: str) -> str:
+        """Reloads the page until it shows all of `expected`; returns its text."""
+
+        def shows(_: WebDriver) -> bool:
+            self.driver.refresh()
+            with suppress(TimeoutException):
+                WebDriverWait(self.driver, LOADED).until(
+                    lambda _: all(part in self.text for part in expected)
+                )
+                return True
+            return False
+
+        WebDriverWait(self.driver, PATIENCE).until(shows)
         return self.text
 
     def click(self, label: str) -> None:
