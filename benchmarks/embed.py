@@ -8,7 +8,8 @@ other processes disturb least. Prints a table and one JSON line; exits 0 only if
 
 - the stage reaches 0.95 of the speed of the bare ViT-B-32 (random weights);
 - with a thin model, a sample costs at most 1.8 ms of CPU and 0.3 of what clip-retrieval takes;
-- rows are clip-retrieval's: smallest cosine 0.9995;
+- with captions, it is 1.8 times as fast as clip-retrieval (3 times on a CPU with bf16 instructions);
+- rows of images and captions are clip-retrieval's: smallest cosine 0.9995;
 - 10,000 samples a shard need at most 1.05 times the memory of 1,000, within 2 GiB of data.
 
 clip-retrieval is installed into build/clip-retrieval by `make bench-embed`.
@@ -36,14 +37,31 @@ from rich.table import Table
 
 RUNS = 3
 CEILING, MILLISECONDS, OF_OTHERS, COSINE, GROWTH = 0.95, 1.8, 0.3, 0.9995, 1.05  # goals
+TIMES, TIMES_BF16 = 1.8, 3.0  # goals, on a CPU with AVX2 alone and on one with bf16 instructions
 LIMIT_MIB = 2048
 MODEL = "ViT-B-32"
-MODEL_SAMPLES = 96  # of the measurement with MODEL
+MODEL_SAMPLES = 64  # of the measurement with MODEL
 THIN: dict[str, Any] = {
-    "embed_dim": 64,
-    "vision_cfg": {"image_size": 224, "layers": 1, "width": 64, "head_width": 32, "patch_size": 56},
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 224, "layers": 1, "width": 16, "head_width": 8, "patch_size": 56},
     "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
 }
+WORDS = [
+    "a",
+    "the",
+    "photo",
+    "of",
+    "red",
+    "small",
+    "old",
+    "house",
+    "with",
+    "on",
+    "view",
+    "art",
+    "women",
+    "2019",
+]
 DISTINCT = 64  # images of a synthetic shard; the others repeat them
 Figures = dict[str, float]
 
@@ -54,10 +72,17 @@ def photograph(seed: int) -> bytes:
     soft = Image.fromarray(generator.integers(0, 256, (12, 16, 3), np.uint8)).resize(
         (512, 384), Image.Resampling.BICUBIC
     )
-    pixels = np.asarray(soft).astype(int) + generator.normal(0, 7, (384, 512, 1)).astype(int)
+    pixels = np.asarray(soft).astype(int) + generator.normal(0, 3.5, (384, 512, 1)).astype(int)
     out = BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=95)
     return out.getvalue()
+
+
+def caption(seed: int) -> str:
+    """2 to 40 words, half of the captions at most 10, as in LAION."""
+    generator = np.random.default_rng(seed)
+    words = int(np.clip(generator.lognormal(2.3, 0.6), 2, 40))
+    return " ".join(generator.choice(WORDS, words).tolist())
 
 
 def shard_of(path: Path, samples: int, images: list[bytes]) -> Path:
@@ -65,14 +90,14 @@ def shard_of(path: Path, samples: int, images: list[bytes]) -> Path:
     with tarfile.open(path, "w") as tar:
         for number in range(samples):
             fields = {
-                "caption": "a photograph",
+                "caption": caption(number),
                 "url": f"http://localhost/{number}.jpg",
                 "key": f"{number:09d}",
             }
             members = {
                 "jpg": images[number % len(images)],
                 "json": json.dumps(fields).encode(),
-                "txt": b"a photograph",
+                "txt": caption(number).encode(),
             }
             for suffix, data in members.items():
                 info = tarfile.TarInfo(f"{number:09d}.{suffix}")
@@ -159,9 +184,10 @@ def main() -> int:
         real = model_files(folder, "vit", json.loads(config.read_text()))
         few = shard_of(folder / "few.tar", MODEL_SAMPLES, images)
         shard = shard_of(folder / "shard.tar", args.samples, images)
-        whole = fastest(("bare", "made", "clip-retrieval"), args.runs, few, real, folder / "whole")
+        kinds = ("bare", "made", "made-text", "clip-retrieval-text")
+        whole = fastest(kinds, args.runs, few, real, folder / "whole")
         outside = fastest(("made", "loop", "clip-retrieval"), args.runs, shard, thin, folder / "outside")
-        rows = [np.load(folder / "whole" / f"{kind}.rows.npy") for kind in ("made", "clip-retrieval")]
+        rows = [np.load(folder / "whole" / f"{kind}.rows.npy") for kind in kinds[2:]]
         cosine = float(min(a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(*rows, strict=True)))
         limit = ("--limit-mib", str(LIMIT_MIB))
         peaks = []
@@ -169,10 +195,13 @@ def main() -> int:
             large = shard_of(folder / "large.tar", samples, images)
             peaks.append(run("made", large, thin, folder / "large", *limit)["peak_mib"])
 
+    times = whole["clip-retrieval-text"]["ms"] / whole["made-text"]["ms"]
+    goal = TIMES_BF16 if "bf16" in processor() else TIMES
     found = {
         "of_ceiling": whole["bare"]["ms"] / whole["made"]["ms"],
         "outside_ms": outside["made"]["ms"],
         "of_clip_retrieval": outside["made"]["ms"] / outside["clip-retrieval"]["ms"],
+        "whole_x": times,
         "cosine": cosine,
         "growth": peaks[1] / peaks[0],
     }
@@ -180,6 +209,7 @@ def main() -> int:
         "of_ceiling": found["of_ceiling"] >= CEILING,
         "outside_ms": found["outside_ms"] <= MILLISECONDS,
         "of_clip_retrieval": found["of_clip_retrieval"] <= OF_OTHERS,
+        "whole_x": times >= goal,
         "cosine": cosine >= COSINE,
         "growth": found["growth"] <= GROWTH,
     }
@@ -194,12 +224,12 @@ def main() -> int:
         f"{found['of_ceiling']:.3f} of it",
         f">= {CEILING}",
     )
-    times = whole["clip-retrieval"]["ms"] / whole["made"]["ms"]
+    table.add_row(f"{MODEL}, stages embed and captions", f"{whole['made-text']['ms']:.1f}", "", "")
     table.add_row(
-        f"{MODEL}, clip-retrieval, images",
-        f"{whole['clip-retrieval']['ms']:.1f}",
-        f"stage {times:.2f} x as fast",
-        "",
+        f"{MODEL}, clip-retrieval, images and captions",
+        f"{whole['clip-retrieval-text']['ms']:.1f}",
+        f"stages {times:.2f} x as fast",
+        f">= {goal}",
     )
     table.add_row("thin model, embed stage", f"{outside['made']['ms']:.2f}", "", f"<= {MILLISECONDS}")
     table.add_row("thin model, webdataset loop", f"{outside['loop']['ms']:.2f}", "", "")
@@ -218,7 +248,7 @@ def main() -> int:
     )
     Console(width=110).print(table)
     print(json.dumps({
-        "processor": processor(), **{k: round(v, 6) for k, v in found.items()}, "whole_x": round(times, 3),
+        "processor": processor(), **{k: round(v, 6) for k, v in found.items()},
         "loop_ms": round(outside["loop"]["ms"], 3),
         "clip_retrieval_ms": round(outside["clip-retrieval"]["ms"], 3), "peak_mib": peaks, "met": met,
     }))  # fmt: skip

@@ -2,10 +2,11 @@
 
     python -m benchmarks.embed_run made SHARD CONFIG CHECKPOINT OUTPUT
 
-`made`: the embed stage. `bare`: its model on tensors in memory, the fastest batch size. `loop`: webdataset,
-open_clip's transform and a DataLoader. `clip-retrieval`: that package's reader, mapper, writer and runner,
-without its logger, which is a process of its own. One thread for the model; CPU seconds are those of all
-threads and child processes.
+`made`: the embed stage; `made-text`: embed and captions. `bare`: the model on tensors in memory, the
+fastest batch size. `loop`: webdataset, open_clip's transform and a DataLoader. `clip-retrieval`: that
+package's reader, mapper, writer and runner, without its logger, which is a process of its own;
+`clip-retrieval-text`: captions too. One thread for the model; CPU seconds are those of all threads and child
+processes.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ import open_clip
 import torch
 
 from made_core import recipe
-from made_core.embed import embedded, encoder, metadata
+from made_core.embed import captions, embedded, encoder, metadata
 from made_core.embed.embed import Limits, embed
 from made_core.ingest import tar
-from made_core.stages import EmbedOutput
-from made_core.types import Shard
+from made_core.types import FileRef, Shard
 
 BATCHES = (8, 16, 32)  # of the bare model
 BARE = 32  # images per batch size
@@ -52,22 +52,28 @@ def timed(samples: int, do: Callable[[], Any]) -> dict[str, float]:
     return {"samples": samples, "cpu": cpu() - spent, "wall": time.perf_counter() - started}
 
 
-def made(shard: Path, part: recipe.Encoder, output: Path) -> tuple[dict[str, float], Rows]:
-    """The embed stage, with one thread that decodes."""
+def made(shard: Path, part: recipe.Encoder, output: Path) -> tuple[dict[str, float], list[Rows]]:
+    """The embed stage, with one thread that decodes; with captions where `part` says so."""
     loaded = encoder.load(encoder.resolve(part))
     loaded.encode(
         [torch.zeros((3, loaded.encoding.image_size, loaded.encoding.image_size), dtype=torch.uint8)]
     )
     given = Shard("0", str(shard), "0" * 32, 0, None)
     limits = Limits(10**8, threads=1, ahead=recipe.Work().samples_ahead)
-    kept: list[EmbedOutput] = []
+    kept: list[FileRef] = []
 
     def stage() -> None:
-        kept.append(embedded.put(str(output / "made"), embed(shard, given, loaded, limits, lambda _: None)))
+        done = embedded.put(str(output / "made"), embed(shard, given, loaded, limits, lambda _: None))
+        kept.append(done.rows)
+        if loaded.text is not None:
+            url = str(output / "made-captions")
+            scored = captions.embed(url, done.rows, done.metadata, loaded.text, lambda _: None)
+            kept.append(scored.rows)
 
     found = timed(0, stage)
-    found["samples"] = kept[0].samples
-    return found, metadata.read_rows(kept[0].rows).astype(np.float32)
+    rows = [metadata.read_rows(ref).astype(np.float32) for ref in kept]
+    found["samples"] = len(rows[0])
+    return found, rows
 
 
 def bare(part: recipe.Encoder) -> dict[str, float]:
@@ -89,18 +95,21 @@ def bare(part: recipe.Encoder) -> dict[str, float]:
     return best
 
 
-def others(kind: str, shard: Path, part: recipe.Encoder, output: Path) -> tuple[dict[str, float], Rows]:
-    """clip-retrieval, or the plain loop, on images only."""
+def others(kind: str, shard: Path, part: recipe.Encoder, output: Path) -> tuple[dict[str, float], list[Rows]]:
+    """clip-retrieval, or the plain loop on images only."""
     open_clip.add_model_config(Path(str(part.config)))
     model, _, transform = open_clip.create_model_and_transforms(part.model, pretrained=part.pretrained)
     model.eval()
     count = len(tar.index(shard).entries)
     if kind == "loop":
         return plain(shard, model, transform, output, count)
-    return clip_retrieval(shard, model, transform, output, count)
+    tokenizer = open_clip.get_tokenizer(part.model) if kind.endswith("-text") else None
+    return clip_retrieval(shard, model, transform, tokenizer, output, count)
 
 
-def plain(shard: Path, model: Any, transform: Any, output: Path, count: int) -> tuple[dict[str, float], Rows]:
+def plain(
+    shard: Path, model: Any, transform: Any, output: Path, count: int
+) -> tuple[dict[str, float], list[Rows]]:
     """What a user writes first."""
     import webdataset
 
@@ -115,12 +124,12 @@ def plain(shard: Path, model: Any, transform: Any, output: Path, count: int) -> 
                 rows.append((found / found.norm(dim=-1, keepdim=True)).numpy())
         np.save(output / "loop.npy", np.concatenate(rows).astype(np.float16))
 
-    return timed(count, loop), np.concatenate(rows)
+    return timed(count, loop), [np.concatenate(rows)]
 
 
 def clip_retrieval(
-    shard: Path, model: Any, transform: Any, output: Path, count: int
-) -> tuple[dict[str, float], Rows]:
+    shard: Path, model: Any, transform: Any, tokenizer: Any, output: Path, count: int
+) -> tuple[dict[str, float], list[Rows]]:
     """The package at its defaults, but without worker processes, which need several shards."""
     given = ModuleType("all_clip")
     given.load_clip = lambda **_: (model, transform, None)  # type: ignore[attr-defined]
@@ -143,18 +152,22 @@ def clip_retrieval(
 
         def __call__(self, stats: dict[str, float]) -> None: ...
 
-    image = {"enable_image": True, "enable_text": False, "enable_metadata": False}
+    text = tokenizer is not None
+    enabled = {"enable_image": True, "enable_text": text, "enable_metadata": False}
     run = runner.Runner(
-        lambda sampler: reader.WebdatasetReader(sampler, transform, None, [str(shard)], 256, 0, False, True),
-        lambda: mapper.ClipMapper(
-            **image, use_mclip=False, clip_model="", use_jit=False, mclip_model="", clip_cache_path=None
+        lambda sampler: reader.WebdatasetReader(
+            sampler, transform, tokenizer, [str(shard)], 256, 0, text, True
         ),
-        lambda i: writer.NumpyWriter(i, str(output), False, True, False, 1),
+        lambda: mapper.ClipMapper(
+            **enabled, use_mclip=False, clip_model="", use_jit=False, mclip_model="", clip_cache_path=None
+        ),
+        lambda i: writer.NumpyWriter(i, str(output), text, True, False, 1),
         lambda _: Quiet(),
         1,
     )
     found = timed(count, lambda: run(0))
-    return found, np.load(next((output / "img_emb").glob("*.npy"))).astype(np.float32)
+    folders = ("img_emb", "text_emb") if text else ("img_emb",)
+    return found, [np.load(next((output / name).glob("*.npy"))).astype(np.float32) for name in folders]
 
 
 def peak_mib() -> float:
@@ -163,9 +176,11 @@ def peak_mib() -> float:
 
 
 def main() -> None:
-    """Prints one JSON line; rows go to OUTPUT/KIND.rows.npy."""
+    """Prints one JSON line; rows, of images then captions, go to OUTPUT/KIND.rows.npy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("kind", choices=["made", "bare", "loop", "clip-retrieval"])
+    parser.add_argument(
+        "kind", choices=["made", "made-text", "bare", "loop", "clip-retrieval", "clip-retrieval-text"]
+    )
     for name in ("shard", "config", "checkpoint", "output"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--limit-mib", type=int, help="of data, enforced by the kernel")
@@ -179,14 +194,15 @@ def main() -> None:
         pretrained=str(args.checkpoint),
         device="cpu",
         precision="fp32",
+        captions="embed" if args.kind == "made-text" else "skip",
     )
     args.output.mkdir(parents=True, exist_ok=True)
     if args.kind == "bare":
         found = bare(part)
     else:
-        run = made if args.kind == "made" else lambda *a: others(args.kind, *a)
+        run = made if args.kind.startswith("made") else lambda *a: others(args.kind, *a)
         found, rows = run(args.shard, part, args.output)
-        np.save(args.output / f"{args.kind}.rows.npy", rows)
+        np.save(args.output / f"{args.kind}.rows.npy", np.concatenate(rows))
     print(json.dumps({**found, "peak_mib": round(peak_mib(), 1)}))
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,19 +25,21 @@ from ray.exceptions import RayError
 
 from flows import placement
 from flows.deadline import Pace
+from flows.placement import ONE_CPU, Resources
 from flows.progress import Display, ended
 from made_core.errors import MadeError, Permanent, TooManyFailures, WorkerLost
-from made_core.io import files
+from made_core.io import files, stored
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Result
 from made_core.settings import settings
-from made_core.stages import EMBED, OutputT, Stage, UnitOutput
+from made_core.stages import CAPTIONS, EMBED, OutputT, Stage, UnitOutput
 from made_core.types import UnitState
 from tasks.run_units import RunContext
 
 ResultT = TypeVar("ResultT")
+# How Ray starts on this machine.
+LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 TICK = 1.0  # seconds between two looks at the ledger while no task ends
-STAT_THREADS = 16  # threads that check whether files exist; they wait for storage
 PARTS = 4  # tasks into which a worker's share of thousands of units is divided, at least
 CRASHES = 8  # consecutive lost tasks before the run fails
 
@@ -47,9 +49,18 @@ def runner() -> RayTaskRunner[Any]:
     address = settings().ray_address
     if address:
         return RayTaskRunner(address=address, init_kwargs={"log_to_driver": False})
-    return RayTaskRunner(
-        init_kwargs={"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    )
+    return RayTaskRunner(init_kwargs=LOCAL)
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Keeps the handler of SIGTERM while Ray starts, which takes it over: it would print a stack and exit."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -58,11 +69,10 @@ def on_ray() -> Iterator[None]:
     context = FlowRunContext.get()
     if context is None:
         raise RuntimeError("on_ray is for use in a flow")
-    before = signal.getsignal(signal.SIGTERM)
-    with runner() as started, context.model_copy(update={"task_runner": started}):
-        if threading.current_thread() is threading.main_thread():
-            # Ray took it over: it would print a stack and exit. Prefect's raises TerminationSignal.
-            signal.signal(signal.SIGTERM, before)
+    with ExitStack() as stack:
+        with own_sigterm():  # Prefect's, which raises TerminationSignal
+            started = stack.enter_context(runner())
+        stack.enter_context(context.model_copy(update={"task_runner": started}))
         try:
             yield
         except SystemError as error:  # what Ray makes of a handler's exception where it waits
@@ -71,10 +81,11 @@ def on_ray() -> Iterator[None]:
             raise error.__cause__ from None
 
 
-def run_task(task: Task[..., ResultT], *args: object) -> ResultT:
+def run_task(task: Task[..., ResultT], *args: object, resources: Resources = ONE_CPU) -> ResultT:
     """Runs a task that is not a unit of the ledger. Raises WorkerLost and the task's own errors."""
     try:
-        result: ResultT = task.submit(*args).result()
+        with remote_options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=0):
+            result: ResultT = task.submit(*args).result()
     except RayError as error:  # after Ray's own retries
         raise WorkerLost(f"{task.name}: {error}") from error
     return result
@@ -122,7 +133,7 @@ class Engine:
         scope: str,
         keys: Sequence[str],
         submit: Callable[[list[str]], PrefectRayFuture],
-        gpus: float = 0,
+        resources: Resources | None = None,
         expect: int | None = None,
         present: Callable[[UnitOutput], bool] = present,
         missing: Callable[[], None] = lambda: None,
@@ -132,6 +143,7 @@ class Engine:
 
         Args:
             submit: submits a Prefect task for a batch of keys.
+            resources: of a task; default: work.cpus_per_task CPUs.
             expect: total number of samples, if known; for the ETA.
             present: whether the files of a done unit still exist; default: all, with the right size.
             missing: called if some files are missing.
@@ -144,18 +156,19 @@ class Engine:
         work, units = self.context.recipe.work, self.ledger.units
         units.put(self.context.run, stage, scope, keys, work.attempts)
         known = [r for r in units.results(stage, scope, keys).values() if r.output is not None]
-        with ThreadPoolExecutor(STAT_THREADS) as pool:
+        with ThreadPoolExecutor(stored.STAT_THREADS) as pool:
             there = pool.map(lambda r: present(r.output), known)
             gone = [r.key for r, is_there in zip(known, there, strict=True) if not is_there]
         if gone:
             missing()
             self.display.say(f"{stage.name}: files of {len(gone)} units are missing, recomputing")
             units.forget(stage, scope, gone)
+        resources = resources or Resources(work.cpus_per_task)
         with remote_options(
-            num_cpus=work.cpus_per_task, num_gpus=gpus, max_calls=0, max_retries=0,
+            num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=0, max_retries=0,
             scheduling_strategy="SPREAD",  # Ray's default fills half of a node before it uses the next
         ):  # fmt: skip
-            self._drive(stage, scope, keys, submit, expect, fail_fast)
+            self._drive(stage, scope, keys, submit, resources, expect, fail_fast)
         self.display.update(stage.name, units.tally(stage, scope, keys), expect, done=True)
         results = units.results(stage, scope, keys)
         return {key: results[key] for key in keys}
@@ -166,7 +179,7 @@ class Engine:
         scope: str,
         keys: Sequence[str],
         submit: Callable[[list[str]], PrefectRayFuture],
-        gpus: float = 0,
+        resources: Resources | None = None,
         expect: int | None = None,
         present: Callable[[UnitOutput], bool] = present,
         missing: Callable[[], None] = lambda: None,
@@ -176,7 +189,7 @@ class Engine:
         Raises:
             Permanent: a unit failed.
         """
-        results = self.units(stage, scope, keys, submit, gpus, expect, present, missing)
+        results = self.units(stage, scope, keys, submit, resources, expect, present, missing)
         outputs: dict[str, OutputT] = {}
         for key, result in results.items():
             if result.output is None:
@@ -185,10 +198,15 @@ class Engine:
         return outputs
 
     def one(
-        self, stage: Stage[OutputT], scope: str, key: str, submit: Callable[[], PrefectRayFuture]
+        self,
+        stage: Stage[OutputT],
+        scope: str,
+        key: str,
+        submit: Callable[[], PrefectRayFuture],
+        resources: Resources | None = None,
     ) -> OutputT:
         """The output of a stage with a single unit. Raises Permanent if it failed."""
-        return self.every(stage, scope, [key], lambda _: submit())[key]
+        return self.every(stage, scope, [key], lambda _: submit(), resources)[key]
 
     def _drive(
         self,
@@ -196,10 +214,12 @@ class Engine:
         scope: str,
         keys: Sequence[str],
         submit: Callable[[list[str]], PrefectRayFuture],
+        resources: Resources,
         expect: int | None,
         fail_fast: bool,
     ) -> None:
         work = self.context.recipe.work
+        usual = work.shards_per_task if stage in (EMBED, CAPTIONS) else 4
         flying: dict[PrefectRayFuture, list[str]] = {}
         crashes, before = 0, -1
         while True:
@@ -210,9 +230,9 @@ class Engine:
             ready = [k for k in keys if k in waiting]  # so that a batch of shards is a range
             if not ready and wait is None and not flying:
                 return
-            slots = max(1, int(ray.cluster_resources().get("CPU", 1) / work.cpus_per_task))
+            slots = max(1, placement.workers(placement.nodes(), resources))
             while ready and len(flying) < work.tasks_in_flight:
-                size = batch_size(len(ready), slots, work.shards_per_task if stage is EMBED else 4)
+                size = batch_size(len(ready), slots, usual)
                 batch, ready = ready[:size], ready[size:]
                 flying[submit(batch)] = batch
             # A query over 100,000 units takes a while: spend at most a tenth of the time on queries.

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, TypeVar
 
 from made_core.cluster import cluster_rows, pair_tasks
 from made_core.cluster.pair_tasks import FoundPairs
+from made_core.corpus import clip_scores
 from made_core.corpus import corpus as corpora
 from made_core.corpus.corpus import Corpus, Part
 from made_core.dedup.inputs import ResolveFiles
 from made_core.digests import digest
-from made_core.errors import DamagedFile, OutdatedRun, OutputError, RecipeError, SourceError, UserError
+from made_core.errors import OutdatedRun, OutputError, RecipeError, SourceError, UserError
 from made_core.ingest.discovery import Discovery
 from made_core.io import files, stored
 from made_core.ledger.ledger import Ledger
@@ -25,6 +25,7 @@ from made_core.recipe import Recipe
 from made_core.recipe_file import validate
 from made_core.stages import (
     ASSIGN,
+    CAPTIONS,
     EMBED,
     FIT,
     IDENTIFY,
@@ -41,7 +42,6 @@ from made_core.stages import (
 )
 from made_core.types import Encoding, FileRef, RunState
 
-STAT_THREADS = 16  # threads that check whether files exist
 ENDED = (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES)
 OutputT = TypeVar("OutputT", bound=UnitOutput)
 
@@ -163,14 +163,21 @@ def of(ledger: Ledger, run_id: str) -> Generation:
 def _corpus(ledger: Ledger, run_id: str, ref: FileRef, before: Generation | None) -> Corpus:
     """The run's corpus with the ledger's current file names: a recomputed file has a new name."""
     corpus = corpora.read(ref)
-    embedded = ledger.units.of_run(run_id, EMBED)
+    embedded, scored = ledger.units.of_run(run_id, EMBED), ledger.units.of_run(run_id, CAPTIONS)
 
     def current(part: Part) -> Part:
         result = embedded.get(part.shard.fingerprint)
         return part if result is None or result.output is None else _current(part, result.output)
 
+    def current_scores(part: Part) -> Part:
+        result, ours = scored.get(part.shard.fingerprint), part.tables.get(clip_scores.TABLE)
+        table = None if result is None or result.output is None else result.output.table
+        if ours is None or table is None or table.digest != ours.digest:
+            return part
+        return replace(part, tables={**part.tables, clip_scores.TABLE: table})
+
     parts = before.corpus.parts if before else ()
-    return Corpus((*parts, *map(current, corpus.new)), corpus.known)
+    return Corpus(tuple(map(current_scores, (*parts, *map(current, corpus.new)))), corpus.known)
 
 
 def _current(part: Part, output: EmbedOutput) -> Part:
@@ -263,19 +270,5 @@ def check(earlier: Generation, encoding: Encoding, bound: float) -> None:
     for one in earlier.line:
         if publish.decisions_of(one.run.output) != one.summary.decisions_digest:
             raise OutputError(f"run {one.run.id} no longer has a finished output in {one.run.output}")
-        if lost := missing(one.own_refs):
+        if lost := stored.missing(one.own_refs):
             raise OutputError(f"{lost[0]} is missing: recompute it with `made retry {one.run.id}`")
-
-
-def missing(refs: Sequence[FileRef]) -> list[str]:
-    """The files that do not exist or have the wrong size. Raises StorageFailed."""
-
-    def there(ref: FileRef) -> bool:
-        try:
-            stored.check_size(ref)
-        except DamagedFile:
-            return False
-        return True
-
-    with ThreadPoolExecutor(STAT_THREADS) as pool:  # they wait for storage
-        return [r.path for r, is_there in zip(refs, pool.map(there, refs), strict=True) if not is_there]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import ray
 
-from made_core.recipe import Work
+from made_core.errors import PlanError
+from made_core.recipe import BUILTIN_ENCODERS, Recipe, Work
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,62 @@ class Node:
     name: str
     cpus: float
     gpus: float
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What Ray reserves for a task."""
+
+    cpus: float
+    gpus: float = 0
+
+
+ONE_CPU = Resources(cpus=1)
+
+
+def of_embed(work: Work) -> Resources:
+    """What an embed task takes, and so do `prepare` and `fit`. `auto` that is not settled: no GPU."""
+    cpus, gpus = work.embed_cpus_per_task, work.gpus_per_task
+    return Resources(work.cpus_per_task if cpus == "auto" else cpus, 0 if gpus == "auto" else gpus)
+
+
+def settled(nodes: Sequence[Node], recipe: Recipe) -> Recipe:
+    """The recipe with the resources of embed tasks settled for this cluster.
+
+    gpus_per_task auto: 1 where the encoder can use a GPU and a node has one. embed_cpus_per_task auto: the
+    GPU's share of its node's CPUs, on the node where it is smallest; without a GPU, cpus_per_task. A task
+    without a GPU must not use one, so device auto is then cpu.
+
+    Raises:
+        PlanError: no node can run a task; it would wait for ever.
+    """
+    work, encoder = recipe.work, recipe.encoder
+    usable = encoder.device != "cpu" and encoder.model not in BUILTIN_ENCODERS
+    gpus = work.gpus_per_task
+    if gpus == "auto":
+        gpus = 1 if usable and any(node.gpus >= 1 for node in nodes) else 0
+    if encoder.device == "cuda" and usable and not gpus:
+        missing = (
+            "no node of the cluster has one" if work.gpus_per_task == "auto" else "work.gpus_per_task is 0"
+        )
+        raise PlanError(f"encoder.device is cuda, which needs a GPU, but {missing}")
+    cpus = work.embed_cpus_per_task
+    if cpus == "auto":
+        shares = [node.cpus * gpus / node.gpus for node in nodes if gpus and node.gpus >= gpus]
+        share = min(shares, default=work.cpus_per_task)
+        cpus = float(int(share)) if share > 1 else share
+    changed = work.model_copy(update={"gpus_per_task": gpus, "embed_cpus_per_task": cpus})
+    for wanted, fields in (
+        (of_embed(changed), "work.embed_cpus_per_task and work.gpus_per_task"),
+        (Resources(work.cpus_per_task), "work.cpus_per_task"),
+    ):
+        if nodes and not any(_fit(node, wanted) for node in nodes):  # none: the run waits for the first
+            have = ", ".join(f"{n.name} has {n.cpus:g} CPU and {n.gpus:g} GPU" for n in nodes[:4])
+            raise PlanError(f"no node has room for a task of {_size(wanted)}: {have}; see {fields}")
+    device = "cpu" if encoder.device == "auto" and not gpus else encoder.device
+    return recipe.model_copy(
+        update={"work": changed, "encoder": encoder.model_copy(update={"device": device})}
+    )
 
 
 def nodes() -> list[Node]:
@@ -31,16 +88,17 @@ def nodes() -> list[Node]:
 def plan(nodes: Sequence[Node], work: Work) -> list[str]:
     """Sentences: how many workers of what size run on each node, and what stays unused.
 
-    A task takes `work.cpus_per_task` CPUs and, in the stage embed, `work.gpus_per_task` GPUs.
+    A task takes `work.cpus_per_task` CPUs; in the stage embed, what `of_embed` says.
     """
-    embed = [_fit(node, work.cpus_per_task, work.gpus_per_task) for node in nodes]
-    other = [_fit(node, work.cpus_per_task, 0) for node in nodes]
-    size = f"{work.cpus_per_task:g} CPU" + (f" and {work.gpus_per_task:g} GPU" if work.gpus_per_task else "")
-    lines = [f"plan: {sum(embed)} embed workers of {size} on {len(nodes)} nodes ({_by_node(nodes, embed)})"]
+    wanted = of_embed(work)
+    embed = [_fit(node, wanted) for node in nodes]
+    other = [_fit(node, Resources(work.cpus_per_task)) for node in nodes]
+    where = f"{len(nodes)} nodes ({_by_node(nodes, embed)})"
+    lines = [f"plan: {sum(embed)} embed workers of {_size(wanted)} on {where}"]
     if embed != other:
         lines.append(f"plan: {sum(other)} workers of {work.cpus_per_task:g} CPU in other stages")
     gpus = sum(node.gpus for node in nodes)
-    used = sum(embed) * work.gpus_per_task
+    used = sum(embed) * wanted.gpus
     if gpus > used:
         lines.append(f"warning: {gpus - used:g} of {gpus:g} GPUs are not used: see work.gpus_per_task")
     if not sum(embed):
@@ -50,8 +108,17 @@ def plan(nodes: Sequence[Node], work: Work) -> list[str]:
     return lines
 
 
-def _fit(node: Node, cpus: float, gpus: float) -> int:
-    return int(min(node.cpus / cpus, node.gpus / gpus if gpus else float("inf")))
+def workers(nodes: Sequence[Node], wanted: Resources) -> int:
+    """How many tasks run at the same time."""
+    return sum(_fit(node, wanted) for node in nodes)
+
+
+def _fit(node: Node, wanted: Resources) -> int:
+    return int(min(node.cpus / wanted.cpus, node.gpus / wanted.gpus if wanted.gpus else float("inf")))
+
+
+def _size(wanted: Resources) -> str:
+    return f"{wanted.cpus:g} CPU" + (f" and {wanted.gpus:g} GPU" if wanted.gpus else "")
 
 
 def _by_node(nodes: Sequence[Node], workers: Sequence[int]) -> str:

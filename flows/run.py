@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from flows import generation, steps, summarise
+from flows import generation, placement, steps, summarise
 from flows.artifacts import put_result, shown_progress
 from flows.engine import Engine, on_ray, run_task
 from flows.flow_run import FlowRun
@@ -51,9 +51,10 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
         ledger, run = ours.ledger, ours.run
         display.say(f"run {run}: {len(found.shards)} shards -> {recipe.output}")
         ledger.runs.put_shards(run, found.shards)
+        recipe = placement.settled(placement.nodes(), recipe)
         display.say(f"loading the encoder {recipe.encoder.model}{_source(recipe)}")
         with_retries = retrying(recipe.work.attempts)
-        prepared = with_retries(run_task, prepare, recipe)
+        prepared = with_retries(run_task, prepare, recipe, resources=placement.of_embed(recipe.work))
         recipe = prepared.recipe
         if prepared.warning:
             display.say(f"warning: {prepared.warning}")
@@ -64,6 +65,7 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
         _forget_outdated(engine)
 
         embedded = steps.embed(engine, found.shards, earlier)
+        embedded = steps.captions(engine, embedded)
         clustered = steps.cluster(engine, embedded)
         pairs = steps.pair(engine, embedded, clustered)
         audited = steps.audit(engine, embedded, clustered)

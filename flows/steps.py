@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from flows.engine import Engine
 from flows.generation import Generation, OwnPairs, resolve_files
+from flows.placement import of_embed
 from made_core.cluster import cluster_rows, pair_tasks
+from made_core.corpus import clip_scores
 from made_core.corpus import corpus as corpora
 from made_core.corpus.corpus import Corpus, Part
 from made_core.dedup import pair_recall
@@ -24,6 +26,7 @@ from made_core.retries import retrying
 from made_core.stages import (
     ASSIGN,
     AUDIT,
+    CAPTIONS,
     CORPUS_KEY,
     DRAW,
     EMBED,
@@ -45,6 +48,7 @@ from made_core.stages import (
 from made_core.types import FileRef, Shard
 from tasks.assign import assign as assign_task
 from tasks.audit import audit as audit_task
+from tasks.captions import captions as captions_task
 from tasks.draw import draw as draw_task
 from tasks.embed import embed as embed_task
 from tasks.fit import fit as fit_task
@@ -103,7 +107,7 @@ def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = 
         scope,
         list(by_key),
         lambda keys: embed_task.submit(engine.context, scope, [by_key[k] for k in keys]),
-        gpus=recipe.work.gpus_per_task,
+        resources=of_embed(recipe.work),
         expect=_expected(by_key.values()),
         fail_fast=recipe.work.fail_fast,
     )
@@ -125,6 +129,36 @@ def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = 
     return Embedded(corpus, put_corpus(engine, corpus), earlier, results, failed)
 
 
+def captions(engine: Engine, embedded: Embedded) -> Embedded:
+    """The corpus with the CLIP score of every sample, if the run embeds captions.
+
+    Images that are embedded already are not read: a shard's captions stand in its metadata. The parts of an
+    earlier corpus are scored too, so that all scores are of one text tower.
+    """
+    context, corpus = engine.context, embedded.corpus
+    key = context.encoding.caption_key
+    if key is None:
+        without = corpus.without_table(clip_scores.TABLE)
+        return (
+            embedded
+            if without == corpus
+            else replace(embedded, corpus=without, ref=put_corpus(engine, without))
+        )
+    by_key = {p.shard.fingerprint: p for p in corpus.parts}
+    reading = context.recipe.reading.model_dump()  # what is unreadable has no score
+    scope = CAPTIONS.scope(files.absolute(context.recipe.store_url), context.encoding.key, reading, key)
+    outputs = engine.every(
+        CAPTIONS,
+        scope,
+        list(by_key),
+        lambda keys: captions_task.submit(context, scope, [by_key[k] for k in keys]),
+        resources=of_embed(context.recipe.work),
+        expect=sum(part.samples for part in by_key.values()),
+    )
+    scored = corpus.with_table(clip_scores.TABLE, {key: output.table for key, output in outputs.items()})
+    return replace(embedded, corpus=scored, ref=put_corpus(engine, scored))
+
+
 def cluster(engine: Engine, embedded: Embedded) -> Clustered:
     """Computes identities, centroids and the cluster rows."""
     context, corpus, ref, earlier = engine.context, embedded.corpus, embedded.ref, embedded.earlier
@@ -141,7 +175,8 @@ def cluster(engine: Engine, embedded: Embedded) -> Clustered:
         measured = [context.probes_eps] if part.probes == "auto" else []
         fit_scope = before = FIT.scope(identify_scope, part.model_dump(exclude={"probes"}), *measured)
         fit = engine.one(FIT, fit_scope, CORPUS_KEY,
-                         lambda: fit_task.submit(context, fit_scope, ref, identities))  # fmt: skip
+                         lambda: fit_task.submit(context, fit_scope, ref, identities),
+                         of_embed(work))  # fmt: skip
     probes = probes_of(part, fit)
     scope = ASSIGN.scope(before, identify_scope, fit.centroids.digest, probes)
     own = engine.every(

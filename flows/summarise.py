@@ -88,6 +88,7 @@ def summarise(
             precision=encoding.precision,
             batch_size=encoding.batch_size,
             key=encoding.key,
+            caption_key=encoding.caption_key,
         ),
         clusters=_clusters(engine, clustered),
         dedup=DedupFacts(

@@ -159,6 +159,8 @@ def _table(decision: Decision, urls: Urls) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     _add(table, "input", _input(decision, urls))
+    if decision.clip_score is not None:
+        _add(table, "CLIP score", f"{decision.clip_score:.4f}")
     return table
 
 

@@ -63,6 +63,10 @@ class RayAddressError(UserError):
     """The Ray head cannot be used."""
 
 
+class PlanError(UserError):
+    """No node of the cluster can run a task of the size that the recipe asks for."""
+
+
 class DatabaseError(UserError):
     """The database cannot be used."""
 

@@ -38,7 +38,8 @@ class Dedup(Part):
         description="Order of the samples; of duplicates the first is kept. largest: most original pixels "
         "first (original_width x original_height of the json, else those of the image), then nearest to "
         "the centroid; hard: farthest from the centroid first; easy: nearest to the centroid first; "
-        "random: by a seeded hash; clip_score: highest CLIP score in the json first; earliest: by shard "
+        "random: by a seeded hash; clip_score: highest CLIP score first (the run's where captions are "
+        "embedded, else that of the json); earliest: by shard "
         "name, then position in the shard; column: by keep_column. auto: hard with rule reference "
         "(SemDeDup's), else largest.",
     )

@@ -85,6 +85,15 @@ class EmbedOutput(UnitOutput):
 
 
 @dataclass(frozen=True)
+class CaptionsOutput(UnitOutput):
+    """The embeddings and CLIP scores of a shard's captions, a row for EVERY sample in tar order."""
+
+    rows: FileRef  # (samples, dim) float16 unit rows; zero for a sample without caption
+    table: FileRef  # of embed.captions.SCHEMA
+    captions: int  # samples with an embedded caption
+
+
+@dataclass(frozen=True)
 class IdentifyOutput(UnitOutput):
     """The identities of the corpus, by gid."""
 
@@ -203,6 +212,7 @@ class Stage(Generic[OutputT]):
 
 
 EMBED = Stage("embed", "embeddings", 1, "an input shard, by fingerprint", EmbedOutput)
+CAPTIONS = Stage("captions", "captions", 1, "an input shard, by fingerprint", CaptionsOutput)
 IDENTIFY = Stage("identify", "identities", 1, "the corpus", IdentifyOutput)
 FIT = Stage("fit", "centroids", 2, "the corpus", FitOutput)
 ASSIGN = Stage("assign", "cluster_rows", 1, "a batch of shards, as FIRST-STOP of their parts", AssignOutput)
@@ -213,16 +223,16 @@ RESOLVE = Stage("resolve", "decisions", 2, "the corpus", ResolveOutput)
 TABULATE = Stage(
     "tabulate",
     "decisions",
-    1,
+    2,
     "a batch of shards, as FIRST-STOP of their parts",
     TabulateOutput,
     in_output=True,
 )
-WRITE = Stage("write", "shards", 1, "an output shard, by name", WriteOutput, in_output=True)
+WRITE = Stage("write", "shards", 2, "an output shard, by name", WriteOutput, in_output=True)
 
 # In the order of a run.
 STAGES: tuple[Stage[Any], ...] = (
-    EMBED, IDENTIFY, FIT, ASSIGN, PAIRS, DRAW, AUDIT, RESOLVE, TABULATE, WRITE,
+    EMBED, CAPTIONS, IDENTIFY, FIT, ASSIGN, PAIRS, DRAW, AUDIT, RESOLVE, TABULATE, WRITE,
 )  # fmt: skip
 BY_NAME = {stage.name: stage for stage in STAGES}
 CORPUS_KEY = "corpus"  # key of the only unit of a stage that has the corpus as its unit

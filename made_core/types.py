@@ -77,6 +77,7 @@ class Encoding:
     default_eps: float  # the encoder's default
     eps: float  # the recipe's eps, or the default
     eps_is_default: bool
+    caption_key: str | None = None  # 16 hex digits over the text tower; None: captions are not embedded
 
 
 @dataclass(frozen=True)

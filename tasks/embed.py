@@ -14,6 +14,7 @@ from made_core.embed.embed import Limits
 from made_core.embed.embed import embed as embed_tar
 from made_core.errors import CorruptShard, EncoderError
 from made_core.io import files, paths
+from made_core.recipe import Work
 from made_core.stages import EMBED, EmbedOutput
 from made_core.types import Shard, Unit
 from tasks.run_units import Progress, RunContext, named, run_units
@@ -28,7 +29,7 @@ def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
         raise EncoderError(f"this worker's encoder is {loaded.encoding}, but the run's is {context.encoding}")
     by_key = {s.fingerprint: s for s in shards}
     work = recipe.work
-    limits = Limits(recipe.reading.max_pixels, max(1, math.ceil(work.cpus_per_task)), work.samples_ahead)
+    limits = Limits(recipe.reading.max_pixels, _threads(work), work.samples_ahead)
 
     def one(unit: Unit, progress: Progress) -> EmbedOutput:
         shard = by_key[unit.key]
@@ -42,3 +43,8 @@ def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
             return embedded.put(url, computed)
 
     run_units(context, EMBED, scope, {key: shard.id for key, shard in by_key.items()}, one)
+
+
+def _threads(work: Work) -> int:
+    cpus = work.cpus_per_task if work.embed_cpus_per_task == "auto" else work.embed_cpus_per_task
+    return max(1, math.ceil(cpus))

@@ -61,6 +61,8 @@ def named(stage: str) -> Callable[..., str]:
     def name(parameters: dict[str, Any]) -> str:
         if "shards" in parameters:
             first, last = parameters["shards"][0].id, parameters["shards"][-1].id
+        elif "parts" in parameters:
+            first, last = parameters["parts"][0].shard.id, parameters["parts"][-1].shard.id
         else:  # a key may be a range itself
             keys = parameters["keys"]
             if len(keys) == 1:
@@ -96,6 +98,8 @@ def run_units(
     logger = get_run_logger()
     ledger = Ledger(context.database_url, keep=True)
     seconds = context.recipe.work.lease_seconds
+    if gpus := os.environ.get("CUDA_VISIBLE_DEVICES"):  # set by Ray for a task that reserves some
+        logger.info("%s: GPU %s", stage.name, gpus)
     try:
         for unit in _claimed(ledger, context, stage, scope, list(names)):
             name = names[unit.key]

@@ -83,7 +83,7 @@ def down(say: Say) -> bool:
             )
     # What a killed supervisor left. Nothing, after one that ended by itself.
     children = list(reversed(found.children)) if found else []
-    end_runs(config, next((c.process for c in children if c.name == WORKER), None))
+    end_runs(config.id, next((c.process for c in children if c.name == WORKER), None))
     for child in children:
         if child.name != POSTGRES and child.process is not None:
             processes.end(child.process, LEFT_SECONDS)

@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from made_core.settings import settings
+
 
 def main() -> None:
     """Upgrades the schema, then becomes the server."""
@@ -17,6 +19,10 @@ def main() -> None:
     asyncio.run(_migrate())
     import prefect
 
+    if not os.access(prefect.__ui_static_subpath__.parent, os.W_OK):  # the packages belong to another user
+        pages = settings().home_path / "prefect-ui"
+        pages.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("PREFECT_UI_STATIC_DIRECTORY", str(pages))
     # What `prefect server start` runs, without its second process.
     os.environ["PREFECT__SERVER_FINAL"] = "1"
     os.execv(

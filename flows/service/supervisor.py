@@ -186,7 +186,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """Ends the runs, which need all the others, then the programs in reverse order."""
-        end_runs(self._config, next((c.process for c in self._record.children if c.name == WORKER), None))
+        end_runs(self._config.id, next((c.process for c in self._record.children if c.name == WORKER), None))
         for program in reversed(self._programs):
             child = self._child(program.name)
             if child.process is not None:
@@ -200,18 +200,20 @@ class Supervisor:
         state.save_processes(self._record)
 
 
-def end_runs(config: Config, worker: Identity | None) -> None:
+def end_runs(mark: str, worker: Identity | None) -> None:
     """Ends the flow runs, which record that, and then what they left. Stops the worker, to be ended next.
 
     A worker that ends kills its runs before they have recorded anything; one at work would start others.
+
+    Args: mark: the service's id, in the environment of its processes.
     """
     if worker is not None:
         worker.signal(signal.SIGSTOP)
-    flows = processes.runs(config.id)
+    flows = processes.runs(mark)
     for run, process in flows.items():
         log.info("ending flow run %s, process %d", run, process.pid)
     processes.end_all(list(flows.values()), RUN_SECONDS)
-    left = [process for process, variables in processes.marked(config.id) if FLOW_RUN in variables]
+    left = [process for process, variables in processes.marked(mark) if FLOW_RUN in variables]
     if left:
         log.info("ending processes that runs left: %s", ", ".join(str(p.pid) for p in left))
     processes.end_all(left, LEFT_SECONDS)

@@ -1,7 +1,8 @@
 """The worker: `python -m flows.service.worker NAME RUNS`.
 
 Before it starts, flow runs whose process died with an earlier worker are closed: Prefect would show them as
-running for ever, and count them against the number of runs at once.
+running for ever, and count them against the number of runs at once. With PREFECT_WORKER_WEBSERVER_PORT, the
+worker answers /health there.
 """
 
 from __future__ import annotations
@@ -71,10 +72,11 @@ def main() -> None:
     for run in closed:
         print(f"flow run {run.name}: its process had ended with an earlier worker", flush=True)
     processes.end_all(processes.left_by(mark, {str(run.id) for run in closed}), LEFT_SECONDS)
+    health = ["--with-healthcheck"] if "PREFECT_WORKER_WEBSERVER_PORT" in os.environ else []
     os.execv(
         sys.executable,
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", name,
-         "--limit", runs, "--install-policy", "never"],
+         "--limit", runs, "--install-policy", "never", *health],
     )  # fmt: skip
 
 

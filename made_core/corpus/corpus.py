@@ -105,11 +105,17 @@ class Corpus:
         return digest([sorted((name, ref.digest) for name, ref in p.tables.items()) for p in self.parts])
 
     def with_table(self, name: str, tables: Mapping[str, FileRef]) -> Corpus:
-        """The corpus with another table for each new part. `tables`: by the shard's fingerprint."""
-        parts = [
-            replace(p, tables={**p.tables, name: tables[p.shard.fingerprint]}) if n >= self.known else p
-            for n, p in enumerate(self.parts)
-        ]
+        """The corpus with a further table for the parts that `tables` has, by the shard's fingerprint."""
+
+        def with_ours(part: Part) -> Part:
+            table = tables.get(part.shard.fingerprint)
+            return part if table is None else replace(part, tables={**part.tables, name: table})
+
+        return replace(self, parts=tuple(map(with_ours, self.parts)))
+
+    def without_table(self, name: str) -> Corpus:
+        """The corpus whose parts do not have the table `name`."""
+        parts = (replace(p, tables={k: v for k, v in p.tables.items() if k != name}) for p in self.parts)
         return replace(self, parts=tuple(parts))
 
     def part_of(self, gids: Gids) -> npt.NDArray[np.int64]:

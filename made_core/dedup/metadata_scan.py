@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from made_core import filters
-from made_core.corpus import tables
+from made_core.corpus import clip_scores, tables
 from made_core.corpus.corpus import Corpus, Gids
 from made_core.dedup import order
 from made_core.errors import RecipeError
@@ -36,26 +36,33 @@ def scan(corpus: Corpus, canonical: Gids, recipe: Recipe) -> MetadataScan:
 
     Raises:
         DamagedFile: a stored file is missing or damaged.
-        RecipeError: the keep rule reads a field that no sample has, or a filter a table that does not
-            exist.
+        RecipeError: the keep rule or a filter reads a number that no sample has, or a table that does
+            not exist.
     """
     extra = order.columns(recipe.dedup)
     wanted = list(dict.fromkeys((*filters.columns(recipe.filters), "caption", *extra)))
     least = recipe.dedup.placeholder_captions
     common = _common(canonical, least) if least else np.zeros(len(canonical), bool)
     codes, values, captions = [np.zeros(0, np.int8)], [np.zeros(0)], [np.zeros((0, 2), np.int64)]
+    scored = clip_scores.COLUMN not in wanted
     for part in corpus.parts:
         table = tables.read(part, wanted)
         codes.append(filters.apply(table, recipe.filters))
+        scored = scored or table[clip_scores.COLUMN].null_count < len(table)
         fields = {name: table[name].to_pylist() for name in extra}
         values.append(order.of_metadata(recipe.dedup, fields, part.samples))
         rows = np.flatnonzero(common[part.start : part.stop])
         captions.append(_captions(table["caption"], rows, canonical[part.start + rows]))
     dropped, value = np.concatenate(codes), np.concatenate(values)
-    if extra and recipe.dedup.keep_rule != "largest" and len(value) and np.isnan(value).all():
-        names = recipe.dedup.keep_column or ", ".join(order.CLIP_SCORES)
+    if not scored:
+        reader = "dedup.keep" if clip_scores.COLUMN in extra else "filters.min_clip_score"
         raise RecipeError(
-            f"dedup.keep is {recipe.dedup.keep_rule}, but no sample's json has a number in {names}"
+            f"{reader} reads CLIP scores, but captions are not embedded (encoder.captions) and no "
+            f"sample's json has a number in {', '.join(clip_scores.FIELDS)}"
+        )
+    if recipe.dedup.keep_rule == "column" and len(value) and np.isnan(value).all():
+        raise RecipeError(
+            f"dedup.keep is column, but no sample's json has a number in {recipe.dedup.keep_column}"
         )
     placeholder = common & np.isin(canonical, _many(np.concatenate(captions), least or 0))
     if recipe.dedup.placeholders == "drop":

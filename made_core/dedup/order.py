@@ -5,27 +5,24 @@ Ties are broken by uid, then gid.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from made_core.corpus import clip_scores
 from made_core.corpus.identity import Uids, hashes
 from made_core.recipe_dedup import Dedup
 
 Values = npt.NDArray[Any]  # (n,) numbers; the lowest comes first
-# Names of CLIP scores in a sample's json: DataComp's, then LAION's. The first one present is used.
-CLIP_SCORES = ("clip_l14_similarity_score", "clip_b32_similarity_score", "similarity")
 ORIGINAL_SIDES = ("original_width", "original_height")  # img2dataset's names in the json
 
 
 def columns(dedup: Dedup) -> tuple[str, ...]:
     """The metadata columns that the keep rule reads."""
-    read = {"largest": ("width", "height", "json"), "clip_score": ("json",), "column": ("json",)}
+    read = {"largest": ("width", "height", "json"), "clip_score": (clip_scores.COLUMN,), "column": ("json",)}
     return read.get(dedup.keep_rule, ())
 
 
@@ -45,28 +42,20 @@ def of_metadata(dedup: Dedup, fields: Mapping[str, Sequence[Any]], n: int) -> np
         names = (str(dedup.keep_column),)
         return np.array([sign * _number(text, names) for text in fields["json"]], float)
     if dedup.keep_rule == "clip_score":
-        return np.array([-_number(text, CLIP_SCORES) for text in fields["json"]], float)
+        return -np.array(fields[clip_scores.COLUMN], float)
     return np.zeros(n)
 
 
 def _original_pixels(width: int | None, height: int | None, text: str | None) -> float:
     """The pixels of the image before img2dataset resized it, if the json tells; else those of the image."""
-    known = json.loads(text) if text else {}
-    pixels = math.prod(_first_number(known, (name,)) for name in ORIGINAL_SIDES)
+    known = clip_scores.fields(text)
+    pixels = math.prod(clip_scores.number(known, (name,)) for name in ORIGINAL_SIDES)
     return pixels if 0 < pixels < math.inf else float((width or 0) * (height or 0))
 
 
 def _number(text: str | None, names: Sequence[str]) -> float:
     """The first of the fields `names` that is a number, else NaN, which sorts last whatever the sign."""
-    return _first_number(json.loads(text) if text else {}, names)
-
-
-def _first_number(known: Mapping[str, Any], names: Sequence[str]) -> float:
-    for value in map(known.get, names):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            with suppress(OverflowError):  # an integer with hundreds of digits
-                return float(value)
-    return float("nan")
+    return clip_scores.number(clip_scores.fields(text), names)
 
 
 def values(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from made_core import recipe
 from made_core.digests import digest
-from made_core.embed import models, perceptual, pixels
+from made_core.embed import models, perceptual, pixels, text_tower
+from made_core.embed.text_tower import TextTower
 from made_core.errors import EncoderError, Transient
 from made_core.ingest.decode import Pixels
 from made_core.types import Encoding
@@ -39,6 +40,7 @@ class Encoder:
     encoding: Encoding
     to_pixels: Callable[[Pixels], Tensor]  # (height, width, 3) RGB -> (3, size, size) uint8
     forward: Callable[[Tensor], Tensor]  # (n, 3, size, size) uint8 -> (n, dim), any norm
+    text: TextTower | None = None  # None: captions are not embedded
 
     def encode(self, images: Sequence[Tensor]) -> npt.NDArray[np.float32]:
         """(n, dim) float32 unit rows in input order, n <= batch_size.
@@ -50,6 +52,8 @@ class Encoder:
         missing = self.encoding.batch_size - len(batch)
         if missing > 0:
             batch = torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))])
+        if self.encoding.device == "cuda":
+            batch = batch.pin_memory()  # so that `non_blocking` copies do not wait
         with torch.inference_mode():
             rows = self.forward(batch).float().cpu()[: len(images)]
             rows = rows / rows.norm(dim=1, keepdim=True)
@@ -139,6 +143,9 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
             f"encoder.pretrained: {part.pretrained} is not a checkpoint ({type(error).__name__})"
         ) from None
     dtype = DTYPES[part.precision]
+    tower = None
+    if models.embeds_captions(part):
+        tower = text_tower.of(model.to(dtype).eval(), part, partial(_text_key, part))
     visual = model.visual.to(dtype).eval()
     to_pixels = pixels.resizer(transform, visual.preprocess_cfg["resize_mode"])
     normalise = pixels.normaliser(transform, part.device, dtype)
@@ -152,7 +159,19 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
     blank = to_pixels(np.zeros((8, 8, 3), np.uint8))
     with torch.inference_mode():
         dim = forward(blank[None]).shape[-1]
-    return Encoder(_encoding(part, facts, dim, blank.shape[-1], CLIP_EPS), to_pixels, forward)
+    encoding = _encoding(part, facts, dim, blank.shape[-1], CLIP_EPS)
+    if tower is not None:
+        if (length := tower.encode(["a caption"]).shape[1]) != dim:
+            raise EncoderError(
+                f"{part.model}: rows of captions have {length} numbers, those of images {dim}; "
+                "encoder.captions: skip embeds images only"
+            )
+        encoding = replace(encoding, caption_key=tower.key)
+    return Encoder(encoding, to_pixels, forward, tower)
+
+
+def _text_key(part: recipe.Encoder, weights: dict[str, Tensor], facts: Sequence[object]) -> str:
+    return digest([text_tower.VERSION, part.device, part.precision, _digest(weights), *facts])
 
 
 def _digest(state: dict[str, Tensor]) -> str:

@@ -18,6 +18,7 @@ from made_core.errors import EncoderError
 from made_core.imports import without
 from made_core.io.paths import is_checkpoint
 
+TOKENS = 49_408  # of open_clip's own tokenizer
 PARTS = {"embed_dim", "vision_cfg", "text_cfg"}  # required fields of a model config
 
 
@@ -25,10 +26,35 @@ def check(part: recipe.Encoder) -> None:
     """Checks that a worker will find the encoder; weights are neither read nor downloaded.
 
     Raises:
-        EncoderError: as `config_of`.
+        EncoderError: as `config_of`, and captions shall be embedded but cannot.
     """
     if part.model not in recipe.BUILTIN_ENCODERS:
-        config_of(part)
+        embeds_captions(part)
+
+
+def embeds_captions(part: recipe.Encoder) -> bool:
+    """Whether captions are embedded by a model that is not built in.
+
+    Raises:
+        EncoderError: as `config_of`, or they shall be and cannot.
+    """
+    lack = no_captions(config_of(part))
+    if part.captions == "embed" and lack is not None:
+        raise EncoderError(f"encoder.captions is embed, but {part.model}: {lack}; allowed: auto, skip")
+    return part.captions != "skip" and lack is None
+
+
+def no_captions(config: dict[str, Any]) -> str | None:
+    """Why captions cannot be embedded by the model with this config; None: they can."""
+    text = config.get("text_cfg", {})
+    tokenizer = text.get("hf_tokenizer_name")
+    if tokenizer or text.get("hf_model_name"):
+        if importlib.util.find_spec("transformers") is None:
+            named = tokenizer or text["hf_model_name"]
+            return f"its text tower or tokenizer ({named}) needs the package transformers"
+    elif (known := text.get("vocab_size", TOKENS)) < TOKENS:
+        return f"its text tower knows {known:,} tokens, open_clip's tokenizer has {TOKENS:,}"
+    return None
 
 
 def config_of(part: recipe.Encoder) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from made_core import recipe
-from made_core.embed import encoder
+from made_core.embed import encoder, models
 from made_core.embed.encoder import Encoder
 from made_core.errors import EncoderError
 
@@ -30,7 +30,7 @@ class Settled:
 
 
 def settle(part: recipe.Encoder) -> Settled:
-    """Settles device, precision and batch size of an encoder.
+    """Settles device, precision, batch size and captions of an encoder.
 
     precision auto on a CPU: bf16 where this processor runs the model at least GAIN times as fast in it and
     the rows stay within COSINE of fp32's, else fp32. batch_size auto on a GPU: halved until a batch fits in
@@ -42,6 +42,16 @@ def settle(part: recipe.Encoder) -> Settled:
     resolved = encoder.resolve(part)
     if part.model in recipe.BUILTIN_ENCODERS:
         return Settled(resolved)
+    embeds = models.embeds_captions(part)
+    settled = _measured(part, resolved.model_copy(update={"captions": "embed" if embeds else "skip"}))
+    if part.captions == "auto" and not embeds:
+        lack = models.no_captions(models.config_of(part))
+        notes = [settled.warning, f"captions are not embedded: {lack}"]
+        return replace(settled, warning="; ".join(note for note in notes if note))
+    return settled
+
+
+def _measured(part: recipe.Encoder, resolved: recipe.Encoder) -> Settled:
     if resolved.device == "cuda":
         return Settled(fitting(resolved) if part.batch_size == "auto" else resolved)
     speed = product_speed(torch.bfloat16)

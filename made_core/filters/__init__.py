@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from made_core.filters import max_aspect, min_chars, min_side, min_words
+from made_core.filters import max_aspect, min_chars, min_clip_score, min_side, min_words
 from made_core.filters.filter import Flags
 from made_core.reasons import BUILTIN, KEPT, UNREADABLE, Codes, Reason
 
@@ -21,6 +21,7 @@ FILTERS = (  # in the order applied: a sample that fails several gets the reason
     max_aspect.FILTER,
     min_words.FILTER,
     min_chars.FILTER,
+    min_clip_score.FILTER,
 )
 
 

@@ -20,6 +20,7 @@ class Decision:
     similarity: float | None
     cluster: int | None
     error: str | None
+    clip_score: float | None
     output_shard: str | None
     output_key: str | None
 

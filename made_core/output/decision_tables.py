@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from made_core import filters
+from made_core.corpus import tables
 from made_core.corpus.corpus import Corpus, Gids, Part
 from made_core.dedup.decide import NO_SAMPLE
-from made_core.embed import metadata
 from made_core.io.arrays import StoredArray
 from made_core.output.plan import Plan
 from made_core.reasons import DUPLICATES, KEPT, Codes
@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("similarity", pa.float64()),  # cosine of its and that sample's stored rows; null without one
         ("cluster", pa.int32()),  # null: unreadable
         ("error", pa.string()),  # why it is unreadable
+        ("clip_score", pa.float64()),  # cosine of image and caption, or the json's score; null without one
         ("output_shard", pa.string()),  # of a kept sample, its shard in the output
         ("output_key", pa.string()),  # of a kept sample, its key in the output
     ]
@@ -127,7 +128,7 @@ def similarities(corpus: Corpus, left: Gids, right: Gids) -> npt.NDArray[np.floa
 
 def table(part: Part, columns: Columns) -> pa.Table:
     """A shard's decisions as a table of SCHEMA, one row for EVERY sample. Raises DamagedFile."""
-    found = metadata.read_table(part.metadata, ["uid", "key", "row", "error"])
+    found = tables.read(part, ["uid", "key", "row", "error", "clip_score"])
     value = columns.similarity
     return pa.table(
         {
@@ -141,6 +142,7 @@ def table(part: Part, columns: Columns) -> pa.Table:
             "similarity": pa.array(value, mask=np.isnan(value)),
             "cluster": pa.array(columns.cluster, mask=columns.cluster < 0),
             "error": found["error"],
+            "clip_score": found["clip_score"],
             "output_shard": pa.array(columns.output_shard, pa.string()),
             "output_key": pa.array(columns.output_key, pa.string()),
         },

@@ -82,6 +82,9 @@ class EncoderFacts(_Facts):
     precision: str
     batch_size: int = Field(description="Images per forward pass.")
     key: str = Field(description="Digest of weights, preprocessing, device, precision and batch size.")
+    caption_key: str | None = Field(
+        None, description="Digest of the text tower and its settings; null: captions were not embedded."
+    )
 
 
 class ClusterSizes(_Facts):

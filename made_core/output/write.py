@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from made_core.corpus import tables
 from made_core.corpus.corpus import Corpus, Gids
-from made_core.embed import metadata
 from made_core.errors import ChangedInput
 from made_core.ingest import tar
 from made_core.io import files
@@ -28,6 +28,7 @@ LISTING = pa.schema(
         ("url", pa.string()),  # from which img2dataset downloaded the image
         ("width", pa.int32()),  # pixels
         ("height", pa.int32()),
+        ("clip_score", pa.float64()),  # cosine of image and caption, or the json's score; null without one
     ]
 )
 
@@ -54,9 +55,8 @@ def write_shard(
 
     def outgoing() -> Iterator[tar.Sample]:
         for part, positions in corpus.by_part(gids):
-            table = metadata.read_table(
-                part.metadata, ["uid", "content_digest", "caption", "url", "width", "height"]
-            )
+            columns = ["uid", "content_digest", "caption", "url", "width", "height", "clip_score"]
+            table = tables.read(part, columns)
             wanted = (gids[positions] - part.start).tolist()
             facts = table.take(wanted).to_pylist()
             with files.local(part.shard.url) as path:
@@ -72,6 +72,7 @@ def write_shard(
                                 "source_key": sample.key, "source_url": part.shard.url,
                                 "caption": fact["caption"], "url": fact["url"],
                                 "width": fact["width"], "height": fact["height"],
+                                "clip_score": fact["clip_score"],
                             }
                         )  # fmt: skip
                         progress(len(records))

@@ -6,11 +6,12 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.containers.build import Builder
 from tests.support.containers.dockerfile import Stage
 from tests.support.containers.root import Layer, Mount, Root
 
 LARGEST = 8  # packages that are named
+# Runs a command in a network namespace that has only loopback.
+OFFLINE = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
 
 
 def commands(folder: Path, layers: tuple[Layer, ...], stage: Stage) -> None:
@@ -18,30 +19,30 @@ def commands(folder: Path, layers: tuple[Layer, ...], stage: Stage) -> None:
 
     Raises CalledProcessError if one fails, AssertionError if the output is not whole.
     """
-    data = folder / "data"
-    data.mkdir()
+    data, home = folder / "data", folder / "made-home"
     user, group = map(int, stage.user.split(":"))
     assert user != 0, "the image's user is root"
-    os.chown(data, user, group)
+    for path in (data, home):
+        path.mkdir()
+        os.chown(path, user, group)
     root = Root(
         layers, folder, {**stage.environment, "HOME": "/home/made"}, stage.user, stage.workdir,
-        mounts=(Mount(data, "/data"),), network={},
+        mounts=(Mount(data, "/data"), Mount(home, "/var/lib/made")), hostname="made", network={},
     )  # fmt: skip
     assert not _compilers(root), "a compiler is in the last stage"
     for words in (
         ["--help"],
         ["sample", "/data/sample"],
         ["curate", "--source", "/data/sample/shards", "--output", "/data/output"],
-        ["why", "--help"],
+        ["status"],
     ):
-        inside = 'ip link set lo up; exec "$@"'
-        argv = ["unshare", "--net", "sh", "-c", inside, "sh", *root.argv([*stage.entrypoint, *words])]
+        argv = [*OFFLINE, *root.argv([*stage.entrypoint, *words])]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
     assert (data / "output" / "summary.json").exists(), "made curate left no summary.json"
     assert (data / "output" / "summary.json").stat().st_uid == user
 
 
-def packages(builder: Builder, layers: tuple[Layer, ...], stage: Stage) -> dict[str, int]:
+def packages(layers: tuple[Layer, ...]) -> dict[str, int]:
     """Bytes of the largest folders of packages in the image."""
     found: dict[str, int] = {}
     for layer in layers:

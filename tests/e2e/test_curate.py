@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows import steps
+from flows import steps, unchanged
 from flows.why import explain
 from made_core.errors import EncoderError, OutputError, RecipeError, SourceError, TooManyFailures
 from made_core.ledger.ledger import Ledger
@@ -20,7 +21,7 @@ from made_core.sample.score import Score, score
 from made_core.types import RunState, UnitState
 from tests.support import checks, oracle
 from tests.support.checks import outcome, tars
-from tests.support.factories import make_shard, members, stats, tiny_open_clip
+from tests.support.factories import WORDS, make_shard, members, stats, tiny_open_clip
 from tests.support.runs import Curate, events
 
 First = tuple[Path, dict[str, Any]]
@@ -68,8 +69,16 @@ def test_other_readers_read_the_output(first: First) -> None:
     checks.readers_read(first[0], first[1]["samples"]["kept"])
 
 
-def test_second_run_recomputes_nothing(servers: str, curate: Curate, sample: Path, first: First) -> None:
+@pytest.mark.parametrize("asked", ["the ledger", "each stage"])
+def test_second_run_recomputes_nothing(
+    servers: str, curate: Curate, sample: Path, first: First, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """A run that is completed is not started; nor do the stages of one that has to be looked at."""
     output, summary = first
+    if asked == "the ledger":
+        monkeypatch.setitem(sys.modules, "flows.run", None)  # would import Ray and run
+    else:
+        monkeypatch.setattr(unchanged, "result", lambda url, request: None)
     before, claims = outcome(output), events(servers, summary["run"])
     stamps = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
     again = curate(sample / "shards", output=output)
@@ -287,6 +296,48 @@ def test_open_clip_model(curate: Curate, tmp_path: Path) -> None:
     wrong = encoder | {"pretrained": str(config)}
     with pytest.raises(EncoderError, match="pretrained"):
         curate(tmp_path / "in", output=tmp_path / "other", encoder=wrong)
+
+
+def test_captions_are_added_to_embedded_images(
+    servers: str, curate: Curate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No image is embedded again; scores are cosines of stored rows; rules and filters read them."""
+    config, checkpoint = tiny_open_clip(tmp_path, "able", text=WORDS)
+    captions = ["a cat", None, "a dog on a beach", "x y"]
+    samples = [(f"{n:08d}", members(n, captions[n % 4])) for n in range(40)]
+    make_shard(tmp_path / "in", "00000", samples)
+    model = {"model": config.stem, "config": str(config), "pretrained": str(checkpoint), "batch_size": 8}
+    given: dict[str, Any] = {
+        "store": str(tmp_path / "store"),
+        "audit": {"queries": 0},
+        "dedup": {"eps": 1e-4},
+    }
+    first = curate(tmp_path / "in", output=tmp_path / "a", encoder=model | {"captions": "skip"}, **given)
+    assert first["encoder"]["caption_key"] is None
+    assert {row["clip_score"] for row in checks.decisions(tmp_path / "a")} == {None}
+
+    given["dedup"] |= {"keep": "clip_score"}
+    second = curate(
+        tmp_path / "in", output=tmp_path / "b", encoder=model, filters={"min_clip_score": -1}, **given
+    )
+    assert second["encoder"]["key"] == first["encoder"]["key"] and second["encoder"]["caption_key"]
+    claims = events(servers, second["run"])
+    assert (claims["embed"], claims["captions"]) == (1, 1)  # that of the first run, and ours
+    (images,) = (tmp_path / "store" / "embeddings").rglob("*.npy")
+    (texts,) = (tmp_path / "store" / "captions").rglob("*.npy")
+    a, b = np.load(images).astype(float), np.load(texts).astype(float)
+    rows = checks.decisions(tmp_path / "b")
+    for row in rows:
+        n = row["row"]
+        expected = a[n] @ b[n] / np.linalg.norm(a[n]) / np.linalg.norm(b[n]) if b[n].any() else None
+        assert row["clip_score"] == (expected if expected is None else pytest.approx(expected, abs=1e-12))
+        assert row["reason"] in (("low_clip_score",) if expected is None else (None, "near_duplicate"))
+    assert sum(row["clip_score"] is None for row in rows) == 10
+    kept = next(row for row in rows if row["kept"])
+    listing = pq.read_table(tmp_path / "b" / "shards" / "00000000.parquet").to_pylist()
+    assert {r["uid"]: r["clip_score"] for r in listing}[kept["uid"]] == kept["clip_score"]
+    explain(str(tmp_path / "b"), kept["uid"])
+    assert f"{kept['clip_score']:.4f}" in capsys.readouterr().out
 
 
 def test_output_of_another_run_is_refused(curate: Curate, sample: Path, first: First, tmp_path: Path) -> None:

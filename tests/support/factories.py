@@ -112,10 +112,21 @@ def shard_of(tar: Path, fingerprint: str = "0" * 32) -> Shard:
     return Shard(tar.stem, str(tar), fingerprint, tar.stat().st_size, None)
 
 
-def tiny_open_clip(folder: Path, name: str = "tiny", seed: int = 0, **vision: Any) -> tuple[Path, Path]:
-    """(config, checkpoint) of an open_clip model with random weights; `vision` overrides its config."""
+WORDS: dict[str, Any] = {
+    "context_length": 77,
+    "vocab_size": 49408,
+}  # of a text tower for open_clip's tokenizer
+
+
+def tiny_open_clip(
+    folder: Path, name: str = "tiny", seed: int = 0, text: dict[str, Any] | None = None, **vision: Any
+) -> tuple[Path, Path]:
+    """(config, checkpoint) of an open_clip model with random weights; `text`, `vision` override its config.
+
+    By default its text tower knows too few tokens for open_clip's tokenizer: captions are not embedded.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = TINY | {"vision_cfg": TINY["vision_cfg"] | vision}
+    config = TINY | {"vision_cfg": TINY["vision_cfg"] | vision, "text_cfg": TINY["text_cfg"] | (text or {})}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = open_clip.CLIP(**config)

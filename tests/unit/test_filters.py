@@ -19,7 +19,8 @@ from made_core.recipe import Filters
 def names(records: list[dict[str, Any]], **bounds: Any) -> list[str | None]:
     """The reasons, of metadata as `embed` stores it."""
     settings = Filters(**bounds)
-    table = pa.Table.from_pylist(records, schema=metadata.SCHEMA).select(filters.columns(settings))
+    schema = metadata.SCHEMA.append(pa.field("clip_score", pa.float64()))  # as `corpus.tables` reads it
+    table = pa.Table.from_pylist(records, schema=schema).select(filters.columns(settings))
     codes = filters.apply(table, settings)
     assert len(codes) == len(records) and codes.dtype == np.int8
     return filters.names(codes)
@@ -148,7 +149,7 @@ def test_a_filter_is_complete() -> None:
     fields = [f.field for f in filters.FILTERS]
     assert list(Filters.model_fields) == fields and len(set(fields)) == len(fields)
     every = Filters(**{f.field: f.example for f in filters.FILTERS})
-    assert set(filters.columns(every)) <= set(metadata.SCHEMA.names)
+    assert set(filters.columns(every)) <= {*metadata.SCHEMA.names, "clip_score"}
     assert filters.columns(Filters()) == ["error"]
     for f in filters.FILTERS:
         assert f"filters.{f.field}" in f.reason.meaning

@@ -96,7 +96,7 @@ def test_a_keep_rule_without_values(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "a", [(1, "aa"), (2, "bb")], fields=json.dumps({"score": "high"}))
     with pytest.raises(RecipeError, match=r"keep is column, but no sample's json has a number in score"):
         look(corpus, keep="column", keep_column="score")
-    with pytest.raises(RecipeError, match=r"keep is clip_score, .* in clip_l14_similarity_score, "):
+    with pytest.raises(RecipeError, match=r"keep reads CLIP scores, .* in clip_l14_similarity_score, "):
         look(corpus, keep="clip_score")
     scored = corpus_of(tmp_path / "b", [(1, "aa")], fields=json.dumps({"similarity": 0.3}))
     assert look(scored, keep="clip_score")[0].values.tolist() == [-0.3]

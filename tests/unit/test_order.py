@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from made_core.corpus import clip_scores
 from made_core.dedup import order
 from made_core.recipe_dedup import Dedup
 
@@ -135,13 +136,15 @@ def test_each_rule_takes_its_values_from_one_place(keep: str) -> None:
 
 def test_clip_scores() -> None:
     """The best first; of several scores that of the larger model; without one, last."""
-    texts = [
+    texts: list[str | None] = [
         '{"clip_b32_similarity_score": 0.9, "clip_l14_similarity_score": 0.2}',
         '{"clip_b32_similarity_score": 0.25, "clip_l14_similarity_score": null}',
         '{"similarity": 0.3}',
         "{}",
     ]
-    values = order.of_metadata(Dedup(keep="clip_score"), {"json": texts}, 4)
+    scores = clip_scores.of_json(texts)
+    assert scores == [0.2, 0.25, 0.3, None]
+    values = order.of_metadata(Dedup(keep="clip_score"), {"clip_score": scores}, 4)
     assert walk(values, list("abcd")) == [2, 1, 0, 3]
 
 

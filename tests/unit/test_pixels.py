@@ -60,6 +60,12 @@ def test_close_to_open_clips(format: str, mode: str, size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_a_dithered_image(size: tuple[int, int]) -> None:
+    found, expected = compared(encoded(photograph(size).convert("1"), "PNG"), "shortest")
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", ["squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_other_geometries(size: tuple[int, int], mode: str, interpolation: str) -> None:
@@ -99,10 +105,10 @@ def test_a_very_long_image_is_not_enlarged_whole(
 
     monkeypatch.setattr(_geometry, "interpolate", spy)
     to_pixels = pixels.resizer(image_transform(32, is_train=False), "shortest")
-    found = to_pixels(np.array(Image.new("RGB", size, "red")))
+    found = to_pixels(np.array(Image.new("RGB", size, "brown")))
     assert found.shape == (3, 32, 32)
     assert max(seen) <= 32 * (pixels.LONGEST + 1)
-    assert torch.equal(found, to_pixels(np.array(Image.new("RGB", (32, 32), "red"))))
+    assert torch.equal(found, to_pixels(np.array(Image.new("RGB", (32, 32), "brown"))))
 
 
 def test_the_middle_is_what_the_crop_keeps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from tests.support.factories import tiny_open_clip
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Fields of the recipe for the tiny model on the CPU."""
     config, checkpoint = tiny_open_clip(tmp_path_factory.mktemp("tiny"))
-    return {"model": "tiny", "config": str(config), "pretrained": str(checkpoint), "device": "cpu"}
+    return {"model": "tiny", "config": str(config), "pretrained": str(checkpoint), "device": "cpu",
+            "captions": "skip"}  # fmt: skip
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, product: float, *seconds: float) -> None:

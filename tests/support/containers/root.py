@@ -40,6 +40,7 @@ class Mount:
     source: Path
     target: str
     layers: tuple[Layer, ...] = ()
+    is_read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class Root:
         copies: copied into the root before the command, as COPY does.
         mounts: mounted while the command runs.
         user: as number:number.
+        tmpfs: folders in memory, mounted as an engine does.
+        is_read_only: whether only mounts can be written.
+        has_capabilities: whether programs may gain privileges.
     """
 
     layers: tuple[Layer, ...]
@@ -64,6 +68,10 @@ class Root:
     copies: Sequence[Mount] = ()
     mounts: Sequence[Mount] = ()
     hostname: str = "container"
+    tmpfs: Sequence[str] = ()
+    is_read_only: bool = False
+    has_capabilities: bool = True
+    shm_size: str = "64m"  # an engine's default
     network: Mapping[str, str] = field(default_factory=lambda: network())
 
     def run(self, command: Sequence[str]) -> None:
@@ -77,7 +85,8 @@ class Root:
         upper = self.upper or work / "upper"
         scratch = work / "scratch" if self.upper is None else self.upper.with_name(f"{self.upper.name}.work")
         lines = ["set -eu", f"mkdir -p {work}", f"mount -t tmpfs tmpfs {work}",
-                 f"mkdir -p {root} {upper} {scratch}", self._overlay(root, upper, scratch)]  # fmt: skip
+                 f"mkdir -p {root} {upper} {scratch}",
+                 overlay(self.layers, upper, scratch, root)]  # fmt: skip
         for number, copy in enumerate(self.copies):
             lines += _found(copy, work / f"copy{number}", f"{root}{copy.target}", _COPY)
         if command:
@@ -85,22 +94,37 @@ class Root:
                 f"mkdir -p {root}{self.workdir}",
                 f"mount -t proc proc {root}/proc",
                 f"mount --rbind /dev {root}/dev",
-                f"mount -t tmpfs -o mode=1777 tmpfs {root}/dev/shm",
+                f"mount -t tmpfs -o mode=1777,size={self.shm_size} tmpfs {root}/dev/shm",
+                *(f"mount -t tmpfs -o mode=1777,noexec,nosuid,nodev tmpfs {root}{at}" for at in self.tmpfs),
             ]
             given = (Mount(CERTIFICATES, INSIDE), Mount(Path("/etc/resolv.conf"), "/etc/resolv.conf"))
             for number, mount in enumerate((*given, *self.mounts)):
                 lines += _found(mount, work / f"mount{number}", f"{root}{mount.target}", _MOUNT)
+                if mount.is_read_only:
+                    lines.append(f"mount -o remount,bind,ro {root}{mount.target}")
             values = {**self.environment, **self.network}
             words = " ".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
             inner = f"cd {shlex.quote(self.workdir)}; exec {shlex.join(command)}"
-            enter = f"chroot --userspec={self.user} {root} /bin/sh -c {shlex.quote(inner)}"
+            enter = f"chroot {root} {shlex.join(self.become())} /bin/sh -c {shlex.quote(inner)}"
+            if self.is_read_only:
+                lines.append(f"mount -o remount,ro {root}")
             lines += [f"hostname {shlex.quote(self.hostname)}", f"exec env -i {words} {enter}"]
-        return ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--uts",
-                "/bin/sh", "-c", "\n".join(lines)]  # fmt: skip
+        spaces = ["--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--uts", "--ipc"]
+        return ["unshare", *spaces, "/bin/sh", "-c", "\n".join(lines)]
 
-    def _overlay(self, root: Path, upper: Path, scratch: Path) -> str:
-        options = f"lowerdir={_stack(self.layers)},upperdir={upper},workdir={scratch}"
-        return f"mount -t overlay overlay -o {shlex.quote(options)} {root}"
+    def become(self) -> list[str]:
+        """What runs a command as the user."""
+        user, group = self.user.split(":") if ":" in self.user else (self.user, self.user)
+        words = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
+        if not self.has_capabilities:
+            words += ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+        return words
+
+
+def overlay(layers: Sequence[Layer], upper: Path, scratch: Path, root: Path) -> str:
+    """The command that mounts the layers at `root`; what is written goes to `upper`."""
+    options = f"lowerdir={_stack(layers)},upperdir={upper},workdir={scratch}"
+    return f"mount -t overlay overlay -o {shlex.quote(options)} {root}"
 
 
 # COPY: a folder's content goes into the target, a file to it, or into it where it ends with a slash or a dot.
