@@ -77,7 +77,9 @@ def test_a_run_from_the_form_to_its_report(service: Service, tmp_path: Path) -> 
         page.reload("8 of 8", "write")
         page.shot("progress-later")
 
-        page.open(f"{ui}/runs/flow-run/{flow_run}", "CompletedWithFailures", "failed shards: 00001")
+        page.open(f"{ui}/runs/flow-run/{flow_run}", "CompletedWithFailures", "Details")
+        page.click("Details")
+        page.wait("failed shards: 00001")
         page.shot("run")
         text = page.open(f"{ui}/runs", "curated 20", "CompletedWithFailures")
         assert "failed shards" not in text  # the name of the state is enough

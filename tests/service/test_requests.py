@@ -114,10 +114,11 @@ def test_a_mistake_ends_in_seconds(
     at = api.seconds(run["id"])
     log = api.log(run["id"])
     assert "Traceback" not in log and "Error:" not in log and "Ray" not in log, log
+    began = at.get("RUNNING", at.get("CRASHED", 0.0))  # unknown parameters: the flow is never called
     with capsys.disabled():
-        print(f"\n{sentence}: {at['FAILED']:.1f} s after Pending, {at['FAILED'] - at['RUNNING']:.1f} s after "
+        print(f"\n{sentence}: {at['FAILED']:.1f} s after Pending, {at['FAILED'] - began:.1f} s after "
               f"Running: {message}")  # fmt: skip
-    assert at["FAILED"] - at["RUNNING"] < GOAL, at
+    assert at["FAILED"] - began < GOAL, at
 
 
 def test_secrets_are_nowhere(service: Service, api: Api, curated: dict[str, Any]) -> None:

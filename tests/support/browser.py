@@ -109,8 +109,8 @@ class Page:
         return self.text
 
     def click(self, label: str) -> None:
-        """Clicks the button or link with this text, when it is there."""
-        path = f"//*[self::button or self::a][normalize-space(.)={label!r}]"
+        """Clicks the button, link or tab with this text, when it is there."""
+        path = f"//*[self::button or self::a or @area-controls][normalize-space(.)={label!r}]"
         found = WebDriverWait(self.driver, PATIENCE).until(lambda d: d.find_elements(By.XPATH, path))
         self.driver.execute_script("arguments[0].click()", found[-1])
 
