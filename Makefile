@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-exact bench-ledger bench-orchestration bench-probes bench-quality bench-recall bench-scaling lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-exact bench-ledger bench-orchestration bench-probes bench-quality bench-recall bench-scaling bench-startup lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -36,6 +36,7 @@ help:
 	@echo "make bench-probes   measure the probes that clusters.probes: auto takes: 100 seeds"
 	@echo "make bench-quality  measure which duplicates are found, beside image hashes: REAL=folder"
 	@echo "make bench-scaling  measure embedding on two hosts against one, and the driver with up to 64 workers"
+	@echo "make bench-startup  measure the commands of a small run, and the timeline of one"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
 	@echo "make fuzz-requests  send 1,000 malformed requests to the front door and to Prefect's API"
 	@echo "make test-img2dataset  download with the real img2dataset and trigger runs"
@@ -155,6 +156,9 @@ test-img2dataset: setup
 # Two hosts against one, and what the driver costs with up to 64 workers.
 bench-scaling: setup
 	@failed=0; for b in scaling driver; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
+
+bench-startup: setup
+	$(BIN)/python -m benchmarks.startup
 
 lint: setup
 	$(BIN)/ruff check .
