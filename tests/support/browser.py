@@ -163,7 +163,7 @@ class Page:
         """Puts what is downloaded from now on into a folder."""
         self._devtools("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
 
-    def whole(self, name: str, most: int = 6000) -> Path:
+    def whole(self, name: str, most: int = 3000) -> Path:
         """Keeps a picture of the whole page, at most `most` pixels high, in build/screenshots."""
         size = self._devtools("Page.getLayoutMetrics", {})["cssContentSize"]
         width = self.driver.execute_script("return window.innerWidth")  # with the bar for scrolling
