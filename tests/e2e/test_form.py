@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 
 from tests.support import browser, form
 
-pytestmark = [pytest.mark.timeout(600), browser.needed]
+pytestmark = [pytest.mark.service, pytest.mark.timeout(600), browser.needed]
 
 
 def test_the_form_and_a_wrong_value(deployments: dict[str, str], tmp_path: Path) -> None:
