@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-exact bench-ledger bench-orchestration bench-probes bench-quality bench-recall bench-scaling lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-exact bench-ledger bench-orchestration bench-probes bench-quality bench-recall bench-scaling bench-startup lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -33,7 +33,10 @@ help:
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
 	@echo "make bench-orchestration  measure what Prefect and the ledger cost for each of 10,000 shards"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
+	@echo "make bench-probes   measure the probes that clusters.probes: auto takes: 100 seeds"
+	@echo "make bench-quality  measure which duplicates are found, beside image hashes: REAL=folder"
 	@echo "make bench-scaling  measure embedding on two hosts against one, and the driver with up to 64 workers"
+	@echo "make bench-startup  measure the commands of a small run, and the timeline of one"
 	@echo "make fuzz           embed 10,000 damaged tars and images in limited memory"
 	@echo "make fuzz-requests  send 1,000 malformed requests to the front door and to Prefect's API"
 	@echo "make test-img2dataset  download with the real img2dataset and trigger runs"
@@ -124,6 +127,20 @@ bench-orchestration: setup
 bench-recall: setup
 	$(BIN)/python -m benchmarks.recall $(if $(STORE),--store $(STORE))
 
+# The probes that `clusters.probes: auto` takes, on planted near-duplicates.
+bench-probes: setup
+	$(BIN)/python -m benchmarks.probes --seeds $(or $(SEEDS),100)
+
+# Beside PHash, DHash and PDQ, in an environment of their own: make bench-quality REAL=folder
+HASHES := build/hashes
+bench-quality: setup
+	@test -d "$(REAL)/shards" || { echo "REAL=$(REAL) has no shards folder" >&2; exit 2; }
+	@UV=$$(command -v uv || echo $(BIN)/uv); test -x $(HASHES)/bin/python || $$UV venv --quiet --python $(BIN)/python $(HASHES); \
+		$$UV pip install --quiet --python $(HASHES)/bin/python --no-deps -r benchmarks/quality/hashes.txt
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" \
+		> $$($(HASHES)/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/made.pth
+	$(HASHES)/bin/python -m benchmarks.quality $(REAL)
+
 # With other damage: make fuzz SEED=1
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --cases 10000 --seed $(or $(SEED),0)
@@ -139,6 +156,9 @@ test-img2dataset: setup
 # Two hosts against one, and what the driver costs with up to 64 workers.
 bench-scaling: setup
 	@failed=0; for b in scaling driver; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
+
+bench-startup: setup
+	$(BIN)/python -m benchmarks.startup
 
 lint: setup
 	$(BIN)/ruff check .

@@ -8,8 +8,10 @@ from typing import Any
 from prefect.exceptions import TerminationSignal
 from prefect.states import Completed
 
-from flows import mistakes, servers
+from flows import mistakes, servers, unchanged
+from flows.artifacts import put_result
 from flows.flow_run import FlowRun
+from flows.outcome import Outcome
 from flows.progress import Display
 from flows.request import Request
 from flows.watch import Watch
@@ -28,12 +30,17 @@ def drive(check: Callable[[str, FlowRun], Request | Summary]) -> Any:
     watch = Watch(flow_run)
     try:
         with watch.watching(), Display() as display, servers.database() as url:
-            request = check(url, flow_run)
-            if isinstance(request, Summary):
-                return Completed(message=f"nothing to do: run {request.run} is completed", data=request)
-            from flows.run import run_request  # imports torch and Ray
+            found = check(url, flow_run)
+            if isinstance(found, Request):
+                done = unchanged.result(url, found)
+                if done is None:
+                    from flows.run import run_request  # imports torch and Ray
 
-            return run_request(url, request, display, flow_run, watch).state()
+                    return run_request(url, found, display, flow_run, watch).state()
+                found = done
+            flow_run.belongs_to(found.run)
+            put_result(flow_run, found, {}, (), ())
+            return Completed(message=f"nothing to do: {Outcome(found).sentence}", data=found)
     except MadeError as error:
         return mistakes.failed(error)
     except (TerminationSignal, SystemExit):  # Ray exits where the signal comes while it starts

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from flows.deadline import Pace
 from flows.placement import ONE_CPU, Resources
 from flows.progress import Display, ended
 from made_core.errors import MadeError, Permanent, TooManyFailures, WorkerLost
-from made_core.io import files
+from made_core.io import files, stored
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Result
 from made_core.settings import settings
@@ -37,8 +37,9 @@ from made_core.types import UnitState
 from tasks.run_units import RunContext
 
 ResultT = TypeVar("ResultT")
+# How Ray starts on this machine.
+LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 TICK = 1.0  # seconds between two looks at the ledger while no task ends
-STAT_THREADS = 16  # threads that check whether files exist; they wait for storage
 CRASHES = 8  # consecutive lost tasks before the run fails
 
 
@@ -47,9 +48,18 @@ def runner() -> RayTaskRunner[Any]:
     address = settings().ray_address
     if address:
         return RayTaskRunner(address=address, init_kwargs={"log_to_driver": False})
-    return RayTaskRunner(
-        init_kwargs={"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    )
+    return RayTaskRunner(init_kwargs=LOCAL)
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Keeps the handler of SIGTERM while Ray starts, which takes it over: it would print a stack and exit."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -58,11 +68,10 @@ def on_ray() -> Iterator[None]:
     context = FlowRunContext.get()
     if context is None:
         raise RuntimeError("on_ray is for use in a flow")
-    before = signal.getsignal(signal.SIGTERM)
-    with runner() as started, context.model_copy(update={"task_runner": started}):
-        if threading.current_thread() is threading.main_thread():
-            # Ray took it over: it would print a stack and exit. Prefect's raises TerminationSignal.
-            signal.signal(signal.SIGTERM, before)
+    with ExitStack() as stack:
+        with own_sigterm():  # Prefect's, which raises TerminationSignal
+            started = stack.enter_context(runner())
+        stack.enter_context(context.model_copy(update={"task_runner": started}))
         try:
             yield
         except SystemError as error:  # what Ray makes of a handler's exception where it waits
@@ -131,7 +140,7 @@ class Engine:
         work, units = self.context.recipe.work, self.ledger.units
         units.put(self.context.run, stage, scope, keys, work.attempts)
         known = [r for r in units.results(stage, scope, keys).values() if r.output is not None]
-        with ThreadPoolExecutor(STAT_THREADS) as pool:
+        with ThreadPoolExecutor(stored.STAT_THREADS) as pool:
             there = pool.map(lambda r: present(r.output), known)
             gone = [r.key for r, is_there in zip(known, there, strict=True) if not is_there]
         if gone:

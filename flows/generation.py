@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from made_core.corpus import corpus as corpora
 from made_core.corpus.corpus import Corpus, Part
 from made_core.dedup.inputs import ResolveFiles
 from made_core.digests import digest
-from made_core.errors import DamagedFile, OutdatedRun, OutputError, RecipeError, SourceError, UserError
+from made_core.errors import OutdatedRun, OutputError, RecipeError, SourceError, UserError
 from made_core.ingest.discovery import Discovery
 from made_core.io import files, stored
 from made_core.ledger.ledger import Ledger
@@ -43,7 +42,6 @@ from made_core.stages import (
 )
 from made_core.types import Encoding, FileRef, RunState
 
-STAT_THREADS = 16  # threads that check whether files exist
 ENDED = (RunState.COMPLETED, RunState.COMPLETED_WITH_FAILURES)
 OutputT = TypeVar("OutputT", bound=UnitOutput)
 
@@ -272,19 +270,5 @@ def check(earlier: Generation, encoding: Encoding, bound: float) -> None:
     for one in earlier.line:
         if publish.decisions_of(one.run.output) != one.summary.decisions_digest:
             raise OutputError(f"run {one.run.id} no longer has a finished output in {one.run.output}")
-        if lost := missing(one.own_refs):
+        if lost := stored.missing(one.own_refs):
             raise OutputError(f"{lost[0]} is missing: recompute it with `made retry {one.run.id}`")
-
-
-def missing(refs: Sequence[FileRef]) -> list[str]:
-    """The files that do not exist or have the wrong size. Raises StorageFailed."""
-
-    def there(ref: FileRef) -> bool:
-        try:
-            stored.check_size(ref)
-        except DamagedFile:
-            return False
-        return True
-
-    with ThreadPoolExecutor(STAT_THREADS) as pool:  # they wait for storage
-        return [r.path for r, is_there in zip(refs, pool.map(there, refs), strict=True) if not is_there]

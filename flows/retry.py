@@ -7,22 +7,21 @@ from contextlib import closing
 
 from prefect import flow
 
-from flows import generation, hold, mistakes, naming, request, targets
+from flows import hold, mistakes, naming, request, targets, unchanged
 from flows.drive import drive
 from flows.flow_run import FlowRun
 from flows.request import Request
 from flows.status import known, state_of
-from made_core.errors import OutdatedRun, UserError
+from made_core.errors import UserError
 from made_core.ingest import discovery
 from made_core.io import files
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run
-from made_core.output import publish
 from made_core.output.summary import Summary, parsed
 from made_core.recipe import Recipe
 from made_core.recipe_file import validate
-from made_core.stages import BY_NAME, EMBED, STAGES
-from made_core.types import FileRef, RunState, Shard, UnitState
+from made_core.stages import BY_NAME, EMBED
+from made_core.types import RunState, Shard, UnitState
 
 
 @flow(name="made", flow_run_name=naming.of_retry, persist_result=False, on_crashed=[mistakes.explain])
@@ -79,24 +78,9 @@ def wanted(ledger: Ledger, run: Run, names: Sequence[str]) -> Recipe | None:
         if name not in failed:
             some = ", ".join(sorted(failed)[:5]) or "none"
             raise UserError(f"shard {name} did not fail in run {run.id}; failed ({len(failed)}): {some}")
-    if run.state is RunState.COMPLETED and _whole(ledger, run):
+    if unchanged.whole(ledger, run):
         return None
     return validate(run.recipe, f"run {run.id}")
-
-
-def _whole(ledger: Ledger, run: Run) -> bool:
-    """Whether a completed run's output and its files in the store exist and are of this version."""
-    if run.summary is None or publish.decisions_of(run.output) != run.summary.get("decisions_digest"):
-        return False
-    refs: list[FileRef] = []
-    try:
-        for stage in STAGES:
-            if not stage.in_output:
-                outputs = (r.output for r in ledger.units.of_run(run.id, stage).values())
-                refs += [ref for output in outputs if output is not None for ref in output.refs]
-    except OutdatedRun:
-        return False
-    return not generation.missing(refs)
 
 
 def _failed(ledger: Ledger, run: Run) -> list[Shard]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from flows.service import state
 from made_core.io import files
 from made_core.ledger import postgres
 from made_core.settings import settings
 
-START_SECONDS = 120  # for Prefect's server: imports take tens of seconds on a busy machine
+NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 @contextmanager
@@ -32,16 +31,18 @@ def database() -> Iterator[str]:
 
 
 @contextmanager
-def prefect() -> Iterator[None]:
+def prefect(meanwhile: AbstractContextManager[None] = NOTHING) -> Iterator[None]:
     """A Prefect API: of PREFECT_API_URL, the running service, Prefect's active profile, or an own server.
 
     An own server runs inside the context. The profile of a service that is not up does not count.
+
+    Args:
+        meanwhile: a context that is entered while an own server starts.
 
     Without it, each process that runs a task would start its own server.
     """
     # Imported here: they take seconds, and the ledger's URL is checked before anything starts.
     from prefect.logging.handlers import APILogHandler
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
@@ -49,37 +50,39 @@ def prefect() -> Iterator[None]:
         temporary_settings,
     )
 
+    from flows.private_server import private_server
+
     if os.environ.get("PREFECT_API_URL"):
-        yield
+        with meanwhile:
+            yield
         return
     if (service := state.running()) is not None:
         names = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
         found = service.environment()
         os.environ.update({name: found[name] for name in names if name in found})  # for a local Ray's workers
         login = service.auth_string if service.has_server else get_current_settings().api.auth_string
-        with temporary_settings({PREFECT_API_URL: service.prefect_api_url, PREFECT_API_AUTH_STRING: login}):
+        with (
+            temporary_settings({PREFECT_API_URL: service.prefect_api_url, PREFECT_API_AUTH_STRING: login}),
+            meanwhile,
+        ):
             yield
         return
     known = state.config()
     own = None if known is None else known.prefect_api_url
     if (url := get_current_settings().api.url) and url != own:
-        yield
+        with meanwhile:
+            yield
         return
     unset = {PREFECT_API_URL, PREFECT_API_AUTH_STRING}
-    with files.scratch() as folder, temporary_settings(restore_defaults=unset):
-        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{folder}/prefect.db"
-        server = SubprocessASGIServer()
-        # Ctrl-C must not reach the server: log handlers would wait for a server that is gone.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with (
+        files.scratch() as folder,
+        temporary_settings(restore_defaults=unset),
+        private_server(folder) as server,
+        temporary_settings({PREFECT_API_URL: server.api_url}),
+        meanwhile,
+    ):
+        server.wait()
         try:
-            server.start(timeout=START_SECONDS)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        try:
-            with temporary_settings({PREFECT_API_URL: server.api_url}):
-                yield
+            yield
         finally:
             APILogHandler().flush()  # while the server still accepts the last lines
-            server.stop()
-            del os.environ["PREFECT_API_DATABASE_CONNECTION_URL"]

@@ -9,30 +9,36 @@ from rich.table import Table
 
 from flows import generation
 from made_core.dedup import inputs
+from made_core.errors import UserError
 from made_core.io import files, paths
 from made_core.ledger.ledger import Ledger
 from made_core.output.summary import Summary
-from made_core.report import eps_sweep
+from made_core.report import bands, eps_sweep, html, marks
 from made_core.report.eps_sweep import Sweep
 
 
-def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> Sweep:
+def sweep(ledger: Ledger, run_id: str, eps: Sequence[float], marks_file: str | None = None) -> Sweep:
     """Repeats the decisions of a run for each eps, in this process; writes `sweep.json` and `sweep.html`.
 
     Args:
-        eps: values to try; empty: even steps up to the run's eps_max.
+        eps: values to try; empty: those of the marks, or even steps up to the run's eps_max.
+        marks_file: path or URL of marks saved on the page of `made review`: the precision is shown.
 
     Returns:
         The content of sweep.json.
 
     Raises:
-        UserError: no such run, a run that no longer owns its output, or an eps above its eps_max.
+        UserError: no such run, a run that no longer owns its output, an eps above its eps_max, or marks
+            that are not of this run.
         DamagedFile: a stored file is missing or damaged.
     """
+    if eps and marks_file:
+        raise UserError("--eps and --marks exclude each other: marks are of the eps of their review")
     found = generation.of(ledger, run_id)
-    every = eps_sweep.every(eps, round(1 - found.bound, 12))
+    marked = marks.read(marks_file, found.summary) if marks_file else None
+    every = bands.every(marked.eps if marked else eps, round(1 - found.bound, 12))
     known = inputs.read(found.corpus, found.resolve_files, found.recipe)
-    steps = eps_sweep.sweep(found.corpus, known, every)
+    steps = eps_sweep.sweep(found.corpus, known, every, marked)
     result = eps_sweep.document(found.summary, steps)
     page, table = (files.join(found.run.output, name) for name in paths.SWEEP)
     files.put_bytes(page, eps_sweep.render(found.summary, steps).encode())
@@ -44,12 +50,19 @@ def sweep(ledger: Ledger, run_id: str, eps: Sequence[float]) -> Sweep:
 def _show(result: Sweep, summary: Summary, page: str) -> None:
     console = Console()
     table = Table(title=f"run {result.run}: what other eps would keep")
-    for name in ("eps", "kept", "share", "near-duplicates"):
+    for name in ("eps", "kept", "share", "near-duplicates", "in addition"):
         table.add_column(name, justify="right")
+    marked = any(step.precision for step in result.steps)
+    if marked:
+        for name in ("right of marked", "precision in addition", "up to it"):
+            table.add_column(name, justify="right")
     for step in result.steps:
         mark = " (the run's)" if step.eps == summary.dedup.eps else ""
-        table.add_row(
-            f"{step.eps:g}{mark}", f"{step.kept:,}", f"{step.share:.2%}", f"{step.near_duplicates:,}"
-        )
+        cells = [f"{step.eps:g}{mark}", f"{step.kept:,}", f"{step.share:.2%}", f"{step.near_duplicates:,}"]
+        cells.append(f"{step.in_addition:,}")
+        if step.precision:
+            cells.append(f"{step.precision.right:,} of {step.precision.marked:,}")
+            cells += [html.interval(step.precision), html.interval(step.precision_up_to)]
+        table.add_row(*cells)
     console.print(table)
     console.print(f"plot and examples: {page}", highlight=False, soft_wrap=True)

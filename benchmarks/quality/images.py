@@ -24,6 +24,9 @@ SAME = {
     "pdq:dihedral": "pdq:bridge-mods",
     "pdq:misc-modes": "pdq:bridge-mods",
 }
+# Groups of a photograph in its eight orientations: turned by 90 or 180 degrees it is another one by choice,
+# since few photographs on the web are, and their captions may say so.
+TURNED = ("pdq:dihedral", "pdq:exif")
 VIEWS = "ukbench:"  # groups of four views of one object: alike, not copies
 IMAGE_SUFFIXES = ("jpg", "png", "webp")
 
@@ -35,6 +38,7 @@ class Labelled:
     image: Image.Image  # RGB
     group: str  # images of a group show the same thing
     edit: str = ""  # how it was made from the image of its group; empty: not at all
+    turned: bool = False  # whether its group has orientations of one photograph
 
     @property
     def half(self) -> int:
@@ -62,7 +66,8 @@ def read(real: Path) -> list[Labelled]:
                 image = Image.fromarray(decode(data, 10**8))
             except BadImage:
                 continue
-            found[uid] = Labelled(image, SAME.get(groups[uid], groups[uid]))
+            group = groups[uid]
+            found[uid] = Labelled(image, SAME.get(group, group), turned=group in TURNED)
     return [found[uid] for uid in sorted(found)]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli import terminal
 from flows.cli.app import LogFolder, RayAddress, app
+
+if TYPE_CHECKING:  # as in terminal
+    from made_core.output.summary import Summary
 
 
 @app.command()
@@ -61,7 +65,7 @@ def curate(
     but some shards failed (listed in the output and in the ledger). Re-run to resume.
     """
     terminal.prepare(ray_address, log_folder)
-    from flows import preflight
+    from flows import preflight, unchanged
     from flows.servers import database
     from made_core.ingest import discovery, roots
     from made_core.io import paths
@@ -85,9 +89,17 @@ def curate(
         if is_first:
             preflight.check_free(url, at)
             preflight.check_owner(url, at, replace)
-        from flows.curate import curate as flow
+            if done := unchanged.of_recipe(url, at, None):
+                print(f"made: nothing to do: run {done.run} is completed", file=sys.stderr)
+                terminal.table(done)
+                return
 
-        terminal.run(lambda: flow(wanted, replace))
+        def flow() -> Summary:
+            from flows.curate import curate  # imports Prefect, while its server starts
+
+            return curate(wanted, replace)
+
+        terminal.run(flow, at.work)
 
 
 @app.command()
@@ -131,4 +143,4 @@ def retry(
             print(f"run {found.id} is completed: nothing to retry")
             return
         preflight.check(recipe, (), log_folder)
-    terminal.run(lambda: again.retry(found.id, shard or []))
+    terminal.run(lambda: again.retry(found.id, shard or []), recipe.work)

@@ -1,4 +1,4 @@
-"""`made status`, `made sweep` and `made why`: the commands that look at runs."""
+"""`made status`, `made sweep`, `made review` and `made why`: the commands that look at runs."""
 
 from __future__ import annotations
 
@@ -45,13 +45,21 @@ def status(
             view.show(ledger, run)
 
 
+Eps = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated eps, such as 0.01,0.02, up to the run's dedup.eps_max. "
+                 "Default: eight even steps up to dedup.eps_max."),
+]  # fmt: skip
+
+
 @app.command()
 def sweep(
     run: Annotated[str, typer.Argument(help="Run id: see made status.")],
-    eps: Annotated[
+    eps: Eps = None,
+    marks: Annotated[
         str | None,
-        typer.Option(help="Comma-separated eps to try, such as 0.01,0.02, up to the run's dedup.eps_max. "
-                     "Default: eight even steps up to dedup.eps_max."),
+        typer.Option(help="File saved on the page of made review: shows the precision at each of its eps, "
+                     "with the 95 % interval."),
     ] = None,
 ) -> None:  # fmt: skip
     """Show how many samples other eps would keep: a table, and sweep.html in the output.
@@ -63,14 +71,32 @@ def sweep(
     from flows.sweep import sweep as look
     from made_core.ledger.ledger import Ledger
 
-    try:
-        every = [float(text) for text in (eps or "").split(",") if text.strip()]
-    except ValueError as error:
-        raise UserError(
-            f"--eps {eps}: expected comma-separated numbers, such as 0.01,0.02 ({error})"
-        ) from None
+    every = _numbers(eps)
     with database() as url, closing(Ledger.open(url)) as ledger:
-        look(ledger, run, every)
+        look(ledger, run, every, marks)
+
+
+@app.command()
+def review(
+    run: Annotated[str, typer.Argument(help="Run id: see made status.")],
+    eps: Eps = None,
+    pairs: Annotated[
+        int, typer.Option(help="Pairs to mark, at most, of what each eps removes in addition.")
+    ] = 24,
+) -> None:
+    """Write review.html to the output: mark pairs as right or wrong, read the precision at each eps.
+
+    The pairs are drawn at random from what each eps removes in addition to the one before. The page is
+    one file and needs no server; the marks stay in the browser. Save them there, then made sweep RUN
+    --marks FILE has the precision in its table.
+    """
+    from flows.review import write
+    from flows.servers import database
+    from made_core.ledger.ledger import Ledger
+
+    every = _numbers(eps)
+    with database() as url, closing(Ledger.open(url)) as ledger:
+        write(ledger, run, every, pairs)
 
 
 @app.command()
@@ -82,3 +108,13 @@ def why(
     from flows.why import explain
 
     explain(output, uid)
+
+
+def _numbers(eps: str | None) -> list[float]:
+    """The values of --eps. Raises UserError."""
+    try:
+        return [float(text) for text in (eps or "").split(",") if text.strip()]
+    except ValueError as error:
+        raise UserError(
+            f"--eps {eps}: expected comma-separated numbers, such as 0.01,0.02 ({error})"
+        ) from None

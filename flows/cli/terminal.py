@@ -13,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # it imports pydantic and storage, which `made --help` does not need
     from made_core.output.summary import Summary
+    from made_core.recipe import Work
 
 WITH_FAILURES = 3  # exit code
 
@@ -29,17 +30,22 @@ def prepare(ray_address: str | None, log_folder: str | None = None) -> None:
     os.environ.setdefault("PREFECT_CLI_WRAP_LINES", "false")
 
 
-def run(flow: Callable[[], Summary]) -> None:
-    """Runs a flow and prints its summary. Exits with `WITH_FAILURES` if shards failed."""
+def run(flow: Callable[[], Summary], work: Work) -> None:
+    """Runs a flow and prints its summary. Exits with `WITH_FAILURES` if shards failed.
+
+    Args:
+        work: how the recipe splits the work.
+    """
     from prefect.exceptions import CancelledRun
 
     from flows import deadline, progress, servers
+    from flows.local_ray import early
     from made_core.settings import settings
     from tasks.run_units import open_log
 
     open_log(settings().log_folder, "run")
-    print("made: starting Prefect and Ray (about 30 seconds)", file=sys.stderr)
-    with servers.prefect(), progress.shown(), deadline.guarded():
+    print("made: starting Prefect and Ray", file=sys.stderr)
+    with servers.prefect(early(work)), progress.shown(), deadline.guarded():
         try:
             summary = flow()
         except CancelledRun:

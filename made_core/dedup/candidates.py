@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ NARROWEST = 16  # coordinates of rows that int8 multiplies: below, torch's produ
 WIDEST = 0.05  # of int8's margin: beyond it float32 finds fewer candidates
 SPARSE = 1 / 200  # of a block's pairs: with more candidates than this, float32 sorts them first
 SLAB = 512  # rows of a product whose scores are held: 4 MB beside 2048 others
+HELD = 4 << 20  # bytes of blocks that `near_pairs.near` prepares once for many products
 TRIAL = 1024  # rows of the product that is timed
 
 Ints = npt.NDArray[np.int64]
@@ -35,10 +36,23 @@ Ints = npt.NDArray[np.int64]
 class Block:
     """A block of rows, ready for products."""
 
-    unit: torch.Tensor  # (n, dim) float32 unit rows
+    rows: Rows  # (n, dim) stored rows
+    wide: torch.Tensor | None  # (n, dim) float32 unit rows; None: computed when they are asked for
     quantised: torch.Tensor | None  # (n, dim) int8; None: float32 is as fast here
     scale: float  # a quantised coordinate's step
     residual: float  # no row's cut-off part is longer
+
+    @property
+    def unit(self) -> torch.Tensor:
+        """(n, dim) float32 unit rows."""
+        return unit32(self.rows) if self.wide is None else self.wide
+
+    @cached_property
+    def table(self) -> torch.Tensor:
+        """(dim, n) int8: the quantised rows as the right side of a product."""
+        assert self.quantised is not None
+        # `contiguous` keeps the strides of a single row or column as they are; a new tensor has its own.
+        return torch.empty(self.quantised.T.shape, dtype=torch.int8).copy_(self.quantised.T)
 
 
 def prepare(rows: Rows, int8: bool | None = None) -> Block:
@@ -46,27 +60,26 @@ def prepare(rows: Rows, int8: bool | None = None) -> Block:
     unit = unit32(rows)
     wanted = int8_is_faster() if int8 is None else int8
     if not wanted or not len(rows) or unit.shape[1] < NARROWEST:
-        return Block(unit, None, 0.0, 0.0)
+        return Block(rows, unit, None, 0.0, 0.0)
     scale = float(unit.abs().max()) / 127
     steps = (unit / scale).round_()
     cut = steps.to(torch.int8)
     rest = steps.mul_(-scale).add_(unit)
-    return Block(unit, cut, scale, float(torch.linalg.vector_norm(rest, dim=1).max()))
+    return Block(rows, None, cut, scale, float(torch.linalg.vector_norm(rest, dim=1).max()))
 
 
 def candidates(left: Block, right: Block, bound: float) -> tuple[Ints, Ints]:
     """(i, j) of all pairs of left and right rows whose true product exceeds `bound`, and some more."""
-    width = len(right.unit)
+    width = len(right.rows)
     if left.quantised is not None and right.quantised is not None:
         margin = left.residual + right.residual + 3 * left.residual * right.residual + MARGIN
         if margin <= WIDEST:
             least = int(np.floor((bound - margin) / (left.scale * right.scale)))
-            # `contiguous` keeps the strides of a single row or column as they are; a new tensor has its own.
-            table = torch.empty(right.quantised.T.shape, dtype=torch.int8).copy_(right.quantised.T)
-            found = _above(left.quantised, lambda some: torch._int_mm(some, table), least)
-            if len(found) <= SPARSE * len(left.unit) * width:
+            found = _above(left.quantised, lambda some: torch._int_mm(some, right.table), least)
+            if len(found) <= SPARSE * len(left.rows) * width:
                 return found // width, found % width
-    found = _above(left.unit, lambda some: some @ right.unit.T, bound - MARGIN)
+    columns = right.unit.T
+    found = _above(left.unit, lambda some: some @ columns, bound - MARGIN)
     return found // width, found % width
 
 
@@ -76,9 +89,15 @@ def _above(left: torch.Tensor, product: Callable[[torch.Tensor], torch.Tensor], 
     place = 0
     for start in range(0, len(left), SLAB):
         score = product(left[start : start + SLAB]).numpy().ravel()
-        found.append(np.flatnonzero(score > least) + place)
+        if score.size and score.max() > least:  # most slabs have none, and the largest is found faster
+            found.append(np.flatnonzero(score > least) + place)
         place += score.size
     return np.concatenate(found)
+
+
+def held(dim: int, block: int) -> int:
+    """How many blocks of (block, dim) rows are held at once."""
+    return max(1, HELD // (block * dim * (1 if int8_is_faster() else 4)))
 
 
 def unit32(rows: Rows) -> torch.Tensor:
@@ -96,8 +115,8 @@ def int8_is_faster() -> bool:
     No decision depends on it, only the time it takes.
     """
     try:
-        # Without instructions for int8, the large product takes seconds: a small one tells first.
-        return _gain(TRIAL // 8) >= 1 / 4 and _gain(TRIAL) >= 2
+        # Without instructions for int8, the large product takes seconds: smaller ones tell first.
+        return all(_gain(TRIAL // part) >= 1 / 4 for part in (8, 4, 2)) and _gain(TRIAL) >= 2
     except (AttributeError, RuntimeError):  # no such product in this torch, or on this CPU
         return False
 

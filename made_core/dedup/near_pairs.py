@@ -19,6 +19,8 @@ EXACT_CHUNK = 1024  # pairs decided at a time: 8 MB with 512 dimensions
 
 PAIR = np.dtype([("i", "<i8"), ("j", "<i8"), ("similarity", "<f8")])
 Pairs = npt.NDArray[np.void]  # (n,) of PAIR: gids i < j
+# (i, j, similarity), each (m,)
+Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,7 @@ def near(
     some: tuple[int, int] | None = None,
     known: int = 0,
     chunk: int = EXACT_CHUNK,
-) -> Iterator[tuple[
-    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:  # fmt: skip
+) -> Iterator[Found]:
     """The pairs i < j of (n, dim) stored rows whose similarity exceeds `bound`, block by block.
 
     The similarity is the float64 product of the stored rows, normalised in float64. Memory is a few
@@ -66,22 +67,36 @@ def near(
     """
     n = len(rows)
     first_row, stop = some or (0, n)
-    old, new = range(first_row, min(known, stop), block), range(max(known, first_row), stop, block)
-    for a in (*old, *new):
-        left = products.prepare(rows[a : min(a + block, stop, known if a < known else n)])
-        for b in range(max(a, known), n, block):
-            same = a == b and len(left.unit) == min(block, n - a)
-            right = left if same else products.prepare(rows[b : b + block])
-            first, second = products.candidates(left, right, bound)
-            first, second = first + a, second + b
-            if a == b:
-                first, second = first[first < second], second[first < second]
-            for start in range(0, len(first), chunk):
-                i, j = first[start : start + chunk], second[start : start + chunk]
-                exact = cosine(rows[i], rows[j])
-                keep = exact > bound
-                if keep.any():
-                    yield i[keep], j[keep], exact[keep]
+    for begin, end in ((first_row, min(known, stop)), (max(known, first_row), stop)):
+        starts = range(begin, end, block)
+        held = products.held(rows.shape[1], block)
+        for number in range(0, len(starts), held):
+            # Each right block is prepared once for all these left ones.
+            lefts = {
+                a: products.prepare(rows[a : min(a + block, end)]) for a in starts[number : number + held]
+            }
+            for b in range(max(starts[number], known), n, block):
+                whole = b in lefts and len(lefts[b].rows) == min(block, n - b)
+                right = lefts[b] if whole else products.prepare(rows[b : b + block])
+                for a, left in lefts.items():
+                    if a <= b:
+                        yield from _decided(rows, bound, left, right, a, b, chunk)
+
+
+def _decided(
+    rows: Rows, bound: float, left: products.Block, right: products.Block, a: int, b: int, chunk: int
+) -> Iterator[Found]:
+    """The pairs of the rows from a on with those from b on."""
+    first, second = products.candidates(left, right, bound)
+    first, second = first + a, second + b
+    if a == b:
+        first, second = first[first < second], second[first < second]
+    for start in range(0, len(first), chunk):
+        i, j = first[start : start + chunk], second[start : start + chunk]
+        exact = cosine(rows[i], rows[j])
+        keep = exact > bound
+        if keep.any():
+            yield i[keep], j[keep], exact[keep]
 
 
 def of_cluster(

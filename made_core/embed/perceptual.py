@@ -12,6 +12,8 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from PIL import Image
 from torch import Tensor
 
+from made_core.embed import means
+
 VERSION = 2  # of the rows; raise it whenever the same pixels would give another row
 SIZE = 24  # pixels: side of the square that images are resized to
 GRIDS = (3, 6)  # soft cells per side: the coarse ones bear turning and cropping, the fine ones tell apart
@@ -97,8 +99,10 @@ def _content(image: Image.Image) -> tuple[int, int, int, int]:
 
 def _plain(lines: npt.NDArray[np.int16]) -> int:
     """How many of the first lines are plain, of the first one's grey; if any, with the next, a mixture."""
-    middle = np.sort(lines[0])[lines.shape[1] // 2]
-    other = (np.abs(lines - middle) <= PLAIN).sum(axis=1) < MOST_OF * lines.shape[1]
+    middle, most = np.sort(lines[0])[lines.shape[1] // 2], MOST_OF * lines.shape[1]
+    if (np.abs(lines[0] - middle) <= PLAIN).sum() < most:
+        return 0  # most photographs end here, before the whole image is looked at
+    other = (np.abs(lines - middle) <= PLAIN).sum(axis=1) < most
     count = int(other.argmax()) if other.any() else len(lines)
     return count and count + 1
 
@@ -124,13 +128,11 @@ def _angles(mean: Tensor) -> Tensor:
 
 def _gradients(luma: Tensor) -> Tensor:
     """(n, 1, SIZE, SIZE) -> (n, 1 + 2 * HARMONICS, SIZE, SIZE): amount of edge, harmonics of its angle."""
-    smooth = F.avg_pool2d(F.pad(luma, (2, 2, 2, 2), mode="replicate"), 3, 1)
+    smooth = means.inner(F.pad(luma, (2, 2, 2, 2), mode="replicate"))
     dx = smooth[:, :, 1:-1, 2:] - smooth[:, :, 1:-1, :-2]
     dy = smooth[:, :, 2:, 1:-1] - smooth[:, :, :-2, 1:-1]
     size = (dx * dx + dy * dy).sqrt()
-    around = size
-    for _ in "xy":
-        around = _means(around, SIZE // 6).transpose(2, 3).contiguous()
+    around = means.around(means.around(size, 3, SIZE // 6), 2, SIZE // 6)
     # The root limits the influence of a single edge; the second factor that of noise.
     weight = (size / (around + EDGE)).clamp(max=4).sqrt() * (around / (around + EDGE / 2))
     cos, sin = dx / (size + 1e-6), dy / (size + 1e-6)
@@ -146,15 +148,10 @@ def _pool(planes: Tensor, grid: int) -> Tensor:
 
     Cells overlap so much that cropping a border of 5 % moves little from one cell to the next.
     """
-    planes = F.avg_pool2d(planes, SIZE // (grid * CELL))  # the soft borders do not need full resolution
-    for _ in "xy":
-        planes = F.avg_pool2d(_means(planes, 3 * CELL // 4), (1, CELL)).transpose(2, 3).contiguous()
+    planes = means.squares(planes, SIZE // (grid * CELL))  # the soft borders do not need full resolution
+    for axis in (3, 2):
+        planes = means.cells(means.around(planes, axis, 3 * CELL // 4), axis, CELL)
     return planes
-
-
-def _means(planes: Tensor, reach: int) -> Tensor:
-    """Means along the last axis over `reach` pixels to both sides, fewer at the borders."""
-    return F.avg_pool2d(planes, (1, 2 * reach + 1), 1, (0, reach), count_include_pad=False)
 
 
 def _levelled(cells: Tensor) -> Tensor:

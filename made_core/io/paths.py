@@ -15,7 +15,9 @@ from made_core.types import Unit
 RUN_MARK = "run.json"  # names the run that an output folder belongs to
 PARTS = ".parts"  # folder in the output for files of attempts that are not published yet
 SUMMARY = "summary.json"
-SWEEP = ("sweep.html", "sweep.json")  # files of `made sweep`, which describe the current decisions
+# Files of `made sweep` and `made review`, which describe the current decisions.
+SWEEP = ("sweep.html", "sweep.json")
+REVIEW = "review.html"
 
 
 def located(recipe: Recipe) -> Recipe:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from made_core.errors import DamagedFile
 from made_core.io import files
 from made_core.types import FileRef
+
+STAT_THREADS = 16  # threads that check whether files exist; they wait for storage
 
 
 @contextmanager
@@ -35,6 +38,20 @@ def check_size(ref: FileRef) -> None:
         _same_size(ref, files.size(ref.path))
     except FileNotFoundError as error:
         raise _missing(ref, error) from None
+
+
+def missing(refs: Sequence[FileRef]) -> list[str]:
+    """The files that do not exist or have the wrong size. Raises StorageFailed."""
+
+    def there(ref: FileRef) -> bool:
+        try:
+            check_size(ref)
+        except DamagedFile:
+            return False
+        return True
+
+    with ThreadPoolExecutor(STAT_THREADS) as pool:  # they wait for storage
+        return [r.path for r, is_there in zip(refs, pool.map(there, refs), strict=True) if not is_there]
 
 
 def read_range(ref: FileRef, start: int, end: int) -> bytes:

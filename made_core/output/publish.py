@@ -54,7 +54,7 @@ def publish(output: str, refs: Sequence[FileRef]) -> None:
             )
         if where == ref.path:
             files.move(where, paths.published(output, ref.path))
-    for name in (*paths.SWEEP, paths.PARTS):
+    for name in (*paths.SWEEP, paths.REVIEW, paths.PARTS):
         files.remove(files.join(output, name))
 
 

@@ -99,7 +99,7 @@ def chart(h: Histogram) -> Chart | None:
         heights = {10**d: f"{10**d:,}" for d in range(0, decades + 1, 1 + decades // 7)}
         span = math.log10(2 * max(top, *heights))
     else:
-        step = max(1, round(_step(top, 5)))
+        step = max(1, round(step_of(top, 5)))
         heights = {v: f"{v:,}" for v in range(0, top + step, step)}
         span = max(heights)
     left = LEFT + 8 * max(len(text) for text in heights.values())
@@ -111,7 +111,7 @@ def chart(h: Histogram) -> Chart | None:
         part = (math.log10(2 * count) if log else count) / span if count else 0
         return round(BOTTOM - part * (BOTTOM - TOP), 2)
 
-    grid = _step(high - low, 8)
+    grid = step_of(high - low, 8)
     ticks = [i * grid for i in range(math.ceil(low / grid - 1e-6), int(high / grid + 1e-6) + 1)]
     bars, fuzz = [], 1e-9  # edges are computed, so comparisons need a tolerance
     for a, b, count in zip(h.edges, h.edges[1:], h.counts, strict=False):
@@ -138,7 +138,7 @@ def chart(h: Histogram) -> Chart | None:
     )
 
 
-def _step(span: float, ticks: int) -> float:
+def step_of(span: float, ticks: int) -> float:
     """The smallest of 1, 2, 5 x 10^n that divides `span` into at most `ticks` parts."""
     unit = 10.0 ** math.floor(math.log10(span / ticks))
     return next(unit * m for m in (1, 2, 5, 10) if unit * m >= span / ticks * (1 - 1e-9))

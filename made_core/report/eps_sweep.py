@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 from pydantic import BaseModel
 
-from made_core.corpus.corpus import Corpus, Gids
-from made_core.dedup.decide import NO_SAMPLE
+from made_core.corpus.corpus import Corpus
 from made_core.dedup.inputs import ResolveInputs
-from made_core.errors import UserError
-from made_core.output.decision_tables import similarities
 from made_core.output.summary import Summary
-from made_core.reasons import KEPT, NEAR_DUPLICATE
-from made_core.report import examples, html
-from made_core.report.charts import Box
+from made_core.report import bands, html, marks
+from made_core.report.charts import Box, step_of
+from made_core.report.marks import Marks
+from made_core.report.precision import Precision, up_to
 from made_core.report.report import Example
 
-EXAMPLES = 24  # pairs of images shown per eps
-STEPS = 8  # of a sweep without given eps
 BOX = Box(left=52, right=740, top=16, bottom=240)
 WIDTH, HEIGHT = 760, 290  # of the plot's view box
 
@@ -34,7 +29,10 @@ class Step:
     samples: int
     kept: int
     near_duplicates: int
-    examples: tuple[tuple[Example, Example], ...]  # (kept, removed at this eps but not at the previous one)
+    in_addition: int  # near-duplicates that the previous eps keeps
+    examples: tuple[tuple[Example, Example], ...]  # (kept, removed) of some of these
+    precision: Precision | None = None  # of these, by marks; None: no marks file was given
+    precision_up_to: Precision | None = None  # of everything up to this eps
 
     @property
     def share(self) -> float:
@@ -42,50 +40,36 @@ class Step:
         return self.kept / self.samples if self.samples else 0.0
 
 
-def every(eps: Sequence[float], eps_max: float) -> list[float]:
-    """The eps to try, ascending without repetitions; without any, STEPS evenly spaced up to `eps_max`.
-
-    Raises:
-        UserError: an eps is not above 0 and up to `eps_max`: other pairs are not stored.
-    """
-    for value in eps:
-        if not 0 < value <= eps_max + 1e-12:
-            raise UserError(f"eps is {value:g}, allowed: above 0, up to the run's eps_max, {eps_max:g}")
-    return sorted(set(eps)) or [eps_max * n / STEPS for n in range(1, STEPS + 1)]
-
-
 def sweep(
-    corpus: Corpus, inputs: ResolveInputs, every_eps: Sequence[float], shown: int = EXAMPLES
+    corpus: Corpus,
+    inputs: ResolveInputs,
+    every_eps: Sequence[float],
+    marked: Marks | None = None,
+    shown: int = bands.PAIRS,
 ) -> list[Step]:
-    """The result of each eps, which must ascend. Embeddings, clusters and stored pairs are reused.
+    """The result of each eps, which must ascend, with at most `shown` examples of each band.
 
-    The examples are drawn at random, seeded, from all samples that an eps removes in addition: the share of
-    wrong pairs among them is that of the whole band.
+    Args:
+        marked: of a review with these eps.
 
     Raises:
+        UserError: the marks are not of these bands.
         DamagedFile: a stored file is missing or damaged.
     """
-    steps: list[Step] = []
-    new = slice(corpus.begin, None)
-    before = np.zeros(corpus.samples - corpus.begin, bool)
-    for eps in every_eps:
-        decided = inputs.decisions(eps)
-        reason = decided.reason[new]
-        near = reason == NEAR_DUPLICATE.code
-        removed = np.flatnonzero(near & ~before & (decided.representative[new] != NO_SAMPLE)) + corpus.begin
-        some = examples.drawn(removed, shown)
-        pairs = _examples(corpus, inputs, some, decided.representative[some])
-        steps.append(Step(eps, len(reason), int((reason == KEPT).sum()), int(near.sum()), pairs))
-        before = near
-    return steps
-
-
-def _examples(
-    corpus: Corpus, inputs: ResolveInputs, removed: Gids, representatives: Gids
-) -> tuple[tuple[Example, Example], ...]:
-    canonical = inputs.identities.canonical
-    value = similarities(corpus, canonical[removed], canonical[representatives])
-    return tuple(examples.beside(corpus, removed, representatives, value))
+    every = list(bands.of(corpus, inputs, every_eps))
+    counts = marks.counted(every, inputs.identities.uids, marked) if marked else []
+    steps = [
+        Step(
+            b.eps, b.samples, b.kept, b.near_duplicates, len(b.removed), bands.pairs(corpus, inputs, b, shown)
+        )
+        for b in every
+    ]
+    if not counts:
+        return steps
+    return [
+        replace(step, precision=counts[n].precision, precision_up_to=up_to(counts[: n + 1]))
+        for n, step in enumerate(steps)
+    ]
 
 
 class SweepStep(BaseModel):
@@ -96,6 +80,9 @@ class SweepStep(BaseModel):
     kept: int
     share: float
     near_duplicates: int
+    in_addition: int
+    precision: Precision | None
+    precision_up_to: Precision | None
 
 
 class Sweep(BaseModel):
@@ -110,8 +97,9 @@ def document(run: Summary, steps: Sequence[Step]) -> Sweep:
     """The content of sweep.json for these steps."""
     rows = [
         SweepStep(
-            eps=round(s.eps, 12), samples=s.samples, kept=s.kept, share=round(s.share, 6),
-            near_duplicates=s.near_duplicates,
+            eps=s.eps, samples=s.samples, kept=s.kept, share=round(s.share, 6),
+            near_duplicates=s.near_duplicates, in_addition=s.in_addition,
+            precision=s.precision, precision_up_to=s.precision_up_to,
         )
         for s in steps
     ]  # fmt: skip
@@ -124,6 +112,7 @@ def render(run: Summary, steps: Sequence[Step]) -> str:
         "sweep.html.j2",
         run=run,
         steps=steps,
+        marked=any(step.precision for step in steps),
         plot=_plot(steps),
         size=(WIDTH, HEIGHT),
         box=BOX,
@@ -141,16 +130,18 @@ class Plot:
 
 def _plot(steps: Sequence[Step]) -> Plot:
     widest = steps[-1].eps
-    lowest = math.floor(20 * min(s.share for s in steps)) / 20  # to a whole twentieth
-    span = max(0.05, 1 - lowest)
+    least = min(0.95, min(s.share for s in steps))
+    grid = step_of(1 - least, 5)
+    ticks = range(math.floor(least / grid + 1e-9), round(1 / grid) + 1)
+    lowest = ticks[0] * grid
+    span = 1 - lowest
 
     def y(share: float) -> float:
         return round(BOX.bottom - (share - lowest) / span * (BOX.bottom - BOX.top), 2)
 
     points = [(round(BOX.left + s.eps / widest * (BOX.right - BOX.left), 2), y(s.share), s) for s in steps]
-    ticks = [lowest + span * n / 5 for n in range(6)]
     return Plot(
         line=" ".join(f"{x},{at}" for x, at, _ in points),
         points=tuple(points),
-        ys=tuple((y(tick), f"{100 * tick:.0f} %") for tick in ticks),
+        ys=tuple((y(n * grid), f"{100 * n * grid:.0f} %") for n in ticks),
     )

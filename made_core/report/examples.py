@@ -17,7 +17,7 @@ from made_core.ingest import tar
 from made_core.io import files
 from made_core.output.decision_tables import Decided, similarities
 from made_core.reasons import DUPLICATES, NEAR_DUPLICATE, UNREADABLE
-from made_core.report.report import DOUBTFUL, Example, Group, Unreadable, thumbnail
+from made_core.report.report import DOUBTFUL, THUMBNAIL, Example, Group, Unreadable, thumbnail
 
 EXAMPLES = 5  # samples listed per error
 POOL = 10_000  # removed samples whose similarities are computed
@@ -98,10 +98,10 @@ def drawn(gids: Gids, number: int) -> Gids:
 
 
 def beside(
-    corpus: Corpus, removed: Gids, representatives: Gids, similarity: Floats
+    corpus: Corpus, removed: Gids, representatives: Gids, similarity: Floats, side: int = THUMBNAIL
 ) -> list[tuple[Example, Example]]:
     """(kept, removed) with images, the least similar first. Raises DamagedFile."""
-    found = images(corpus, np.unique(np.concatenate([removed, representatives])))
+    found = images(corpus, np.unique(np.concatenate([removed, representatives])), side)
     order = np.lexsort((removed, similarity))
     return [
         (found[int(representatives[n])], compared(found[int(removed[n])], float(similarity[n])))
@@ -114,8 +114,12 @@ def compared(example: Example, similarity: float) -> Example:
     return replace(example, similarity=similarity)
 
 
-def images(corpus: Corpus, gids: Gids) -> dict[int, Example]:
-    """The samples by gid, with thumbnails and captions; without a thumbnail if the tar cannot be read."""
+def images(corpus: Corpus, gids: Gids, side: int = THUMBNAIL) -> dict[int, Example]:
+    """The samples by gid, with thumbnails and captions; without a thumbnail if the tar cannot be read.
+
+    Args:
+        side: pixels: the longer side of the thumbnails.
+    """
     result = {}
     for part, positions in corpus.by_part(gids):
         rows = (gids[positions] - part.start).tolist()
@@ -134,7 +138,7 @@ def images(corpus: Corpus, gids: Gids) -> dict[int, Example]:
             pass  # the report says that there is no thumbnail
         for row, fact in zip(rows, table, strict=True):
             image = data[row]
-            jpeg = None if image is None else thumbnail(image)
+            jpeg = None if image is None else thumbnail(image, side)
             result[part.start + row] = Example(
                 fact["uid"], part.shard.id, fact["key"], None, fact["caption"] or "", jpeg
             )

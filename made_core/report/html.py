@@ -10,6 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from made_core.report.precision import Precision
+
 CAPTION = 160  # characters of a caption that are shown
 NOTHING = "\N{EN DASH}"
 # Not allowed in HTML, or not encodable as UTF-8 (lone surrogates, from JSON).
@@ -21,7 +23,9 @@ def fill(template: str, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("made_core.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(n=number, share=share, cosine=cosine, duration=duration, short=short, uri=uri)
+    environment.filters.update(
+        n=number, share=share, cosine=cosine, duration=duration, short=short, uri=uri, interval=interval
+    )
     html = environment.get_template(template).render(**values)
     return ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", html)
 
@@ -53,6 +57,13 @@ def share(part: float, whole: float) -> str:
 def cosine(value: float | None) -> str:
     """With four decimals."""
     return NOTHING if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def interval(found: Precision | None) -> str:
+    """An estimate with its interval: "0.917 (0.742 to 0.977)"."""
+    if found is None or found.estimate is None:
+        return NOTHING
+    return f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
 def duration(seconds: float) -> str:

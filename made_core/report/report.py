@@ -18,6 +18,7 @@ from made_core.report.html import NOTHING, cosine, duration, fill, number
 from made_core.types import RunState
 
 MAX_PIXELS = 100_000_000  # of an image for a thumbnail; bounds memory
+THUMBNAIL = 160  # pixels: the longer side of a thumbnail
 DOUBTFUL = 0.25  # of eps, next to the threshold: there pairs are doubtful
 PALETTE = 8  # colours for filters in style.css.j2, by position in FILTERS
 
@@ -52,7 +53,7 @@ class Unreadable:
     examples: tuple[str, ...]  # "shard/key" of the first few
 
 
-def thumbnail(data: bytes, side: int = 160) -> bytes | None:
+def thumbnail(data: bytes, side: int = THUMBNAIL) -> bytes | None:
     """A JPEG of the image as the encoder sees it, at most `side` x `side` pixels.
 
     None if `data` is not an image, is damaged, or has more than MAX_PIXELS pixels.

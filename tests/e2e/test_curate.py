@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows import steps
+from flows import steps, unchanged
 from flows.why import explain
 from made_core.errors import EncoderError, OutputError, RecipeError, SourceError, TooManyFailures
 from made_core.ledger.ledger import Ledger
@@ -68,8 +69,16 @@ def test_other_readers_read_the_output(first: First) -> None:
     checks.readers_read(first[0], first[1]["samples"]["kept"])
 
 
-def test_second_run_recomputes_nothing(servers: str, curate: Curate, sample: Path, first: First) -> None:
+@pytest.mark.parametrize("asked", ["the ledger", "each stage"])
+def test_second_run_recomputes_nothing(
+    servers: str, curate: Curate, sample: Path, first: First, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """A run that is completed is not started; nor do the stages of one that has to be looked at."""
     output, summary = first
+    if asked == "the ledger":
+        monkeypatch.setitem(sys.modules, "flows.run", None)  # would import Ray and run
+    else:
+        monkeypatch.setattr(unchanged, "result", lambda url, request: None)
     before, claims = outcome(output), events(servers, summary["run"])
     stamps = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
     again = curate(sample / "shards", output=output)

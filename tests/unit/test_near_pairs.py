@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from made_core.cluster import cluster_rows
-from made_core.dedup import near_pairs
+from made_core.dedup import candidates, near_pairs
 from made_core.dedup.near_pairs import EXACT_CHUNK
 from made_core.io import files
 from made_core.vectors import cosine
@@ -97,6 +97,26 @@ def test_block_size_does_not_change_a_bit(block: int) -> None:
     """Pairs and similarities are equal to the last bit."""
     rows = clumped(11, 70, dim=48)
     assert found(rows, 0.8, block) == found(rows, 0.8, 70)
+
+
+@pytest.mark.parametrize("held", [1, 2, 3, 100])
+@pytest.mark.parametrize("some, known", [(None, 0), ((10, 55), 0), (None, 23), ((5, 60), 23), ((30, 41), 23)])
+def test_blocks_held_at_once_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch, held: int, some: tuple[int, int] | None, known: int
+) -> None:
+    """Of a slice, and of what an earlier run has not compared."""
+    rows = clumped(13, 70)
+    monkeypatch.setattr(candidates, "held", lambda dim, block: held)
+    start, stop = some or (0, 70)
+    expected = {
+        (i, j) for i, j in oracle.pairs(rows, everywhere(rows), 0.8) if start <= i < stop and j >= known
+    }
+    got = [
+        pair
+        for i, j, _ in near_pairs.near(rows, 0.8, 8, some, known)
+        for pair in zip(i.tolist(), j.tolist(), strict=True)
+    ]
+    assert len(got) == len(expected) and set(got) == expected
 
 
 @pytest.mark.parametrize("chunk", [1, 7])

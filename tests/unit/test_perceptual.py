@@ -9,10 +9,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
-from made_core.embed import perceptual
+from made_core.embed import means, perceptual
 from made_core.sample.write import write_sample
 
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT
@@ -194,3 +195,20 @@ def near(images: list[Image.Image], others: list[Image.Image]) -> float:
         perceptual.describe(torch.stack([perceptual.to_pixels(i) for i in some])) for some in (images, others)
     ]
     return float(((rows[0] * rows[1]).sum(1) > 1 - perceptual.DEFAULT_EPS).float().mean())
+
+
+def test_means_are_those_of_avg_pool2d() -> None:
+    """Rows of one version do not change: not by a bit where torch adds in the same order."""
+    planes = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 5, 24, 24)).astype(np.float32))
+    along = F.avg_pool2d(planes, (1, 7), 1, (0, 3), count_include_pad=False)
+    across = F.avg_pool2d(planes, (9, 1), 1, (4, 0), count_include_pad=False)
+    for found, expected in (
+        (means.around(planes, 3, 3), along),
+        (means.around(planes, 2, 4), across),
+        (means.inner(planes), F.avg_pool2d(planes, 3, 1)),
+        (means.squares(planes, 2), F.avg_pool2d(planes, 2)),
+        (means.squares(planes, 1), planes),
+        (means.cells(planes, 3, 4), F.avg_pool2d(planes, (1, 4))),
+        (means.cells(planes, 2, 4), F.avg_pool2d(planes, (4, 1))),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)

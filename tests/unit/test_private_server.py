@@ -1,0 +1,50 @@
+"""What a command says if its own Prefect server does not start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import prefect
+import pytest
+
+from flows import private_server
+from flows.private_server import PrivateServer
+from made_core.errors import MadeError
+from made_core.settings import settings
+
+CLOSED = "http://127.0.0.1:9/api"  # nothing listens on the port for discarded data
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty MADE_HOME."""
+    monkeypatch.setenv("MADE_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield tmp_path
+    settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("log", "said"), [("imports\nno such table: flow\n\n", "no such table: flow"), ("", "it logged nothing")]
+)
+def test_a_server_that_ends(home: Path, log: str, said: str) -> None:
+    (home / "server.log").write_text(log)
+    template = home / f"prefect-{prefect.__version__}.db"
+    template.write_text("not a database")
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
+        process.wait()
+        with pytest.raises(MadeError, match=rf"^Prefect's server ended with code 3: {said}$"):
+            PrivateServer(process, CLOSED, home).wait()
+    assert not template.exists()
+
+
+def test_a_server_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "server.log").write_text("")
+    monkeypatch.setattr(private_server, "START_SECONDS", 0)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        with pytest.raises(MadeError, match=r"^Prefect's server does not answer after 0 s: it logged"):
+            PrivateServer(process, CLOSED, home).wait()
+        process.kill()
