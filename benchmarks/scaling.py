@@ -26,6 +26,9 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import open_clip
+
+from benchmarks.embed import model_files
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.postgres import embedded
 from made_core.ledger.records import UnitStatus
@@ -37,7 +40,7 @@ from tests.chaos.cluster import Cluster, Prefect, environment, wait_for
 GOAL = 0.97
 IMAGES_PER_SHARD, BATCH = 8, 8
 BARE_IMAGES = 160  # of each bare model
-MODEL = "ViT-B-32"
+MODEL, NAME = "ViT-B-32", "vit-b-32-random"  # random weights
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -55,7 +58,7 @@ class Round:
         return (self.ours[1] / self.ours[0]) / (self.bare[1] / self.bare[0])
 
 
-def bare(images: int) -> None:
+def bare(images: int, config: Path, checkpoint: Path) -> None:
     """One bare model: says that it is ready, waits for a line, and prints its images per second."""
     import torch
 
@@ -63,7 +66,12 @@ def bare(images: int) -> None:
     from made_core.embed import encoder
 
     torch.set_num_threads(1)
-    part = encoder.resolve(recipe.Encoder(model=MODEL, device="cpu", batch_size=BATCH))
+    part = encoder.resolve(
+        recipe.Encoder(
+            model=NAME, config=str(config), pretrained=str(checkpoint), device="cpu", batch_size=BATCH,
+            precision="fp32",
+        )
+    )  # fmt: skip
     loaded = encoder.load(part)
     pixels = torch.rand(BATCH, 3, loaded.encoding.image_size, loaded.encoding.image_size)
     with torch.inference_mode():
@@ -76,13 +84,14 @@ def bare(images: int) -> None:
     print(images // BATCH * BATCH / (time.monotonic() - began), flush=True)
 
 
-def bare_rate(processes: int, images: int) -> float:
+def bare_rate(processes: int, images: int, weights: tuple[Path, Path]) -> float:
     """Images per second of several bare models together.
 
     Args:
         images: of each.
+        weights: the model's config and checkpoint.
     """
-    command = [sys.executable, "-m", "benchmarks.scaling", "--bare", str(images)]
+    command = [sys.executable, "-m", "benchmarks.scaling", "--bare", str(images), *map(str, weights)]
     started = [
         subprocess.Popen(command, env={**os.environ, **THREADS}, stdin=subprocess.PIPE,
                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -99,7 +108,9 @@ def bare_rate(processes: int, images: int) -> float:
     return sum(float(process.communicate()[0]) for process in started)
 
 
-def our_rate(folder: Path, shards: Path, workers: int, url: str, api: str) -> tuple[float, float]:
+def our_rate(
+    folder: Path, shards: Path, weights: tuple[Path, Path], workers: int, url: str, api: str
+) -> tuple[float, float]:
     """Images per second of a run's workers, and the share of the time in which they had a shard."""
     folder.mkdir()
     shared = {**environment(folder, folder / "scratch", url, api), **THREADS}
@@ -109,8 +120,10 @@ def our_rate(folder: Path, shards: Path, workers: int, url: str, api: str) -> tu
     command = [
         str(Path(sys.executable).with_name("made")), "curate",
         "--source", str(shards), "--output", f"{folder}/out",
-        "--set", f"encoder.model={MODEL}", "--set", f"encoder.batch_size={BATCH}", "--set", "audit.queries=0",
-        "--set", "work.shards_per_task=8",
+        "--set", f"encoder.model={NAME}", "--set", f"encoder.config={weights[0]}",
+        "--set", f"encoder.pretrained={weights[1]}", "--set", "encoder.precision=fp32",
+        "--set", f"encoder.batch_size={BATCH}", "--set", "audit.queries=0",
+        "--set", "work.shards_per_task=8", "--set", "clusters.k=4",
     ]  # fmt: skip
     try:
         cluster.start()
@@ -155,6 +168,7 @@ def measure(images: int, rounds: int) -> list[Round]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         write_sample(folder / "sample", samples=images, shards=images // IMAGES_PER_SHARD, seed=0)
+        weights = model_files(folder, NAME, open_clip.get_model_config(MODEL))
         url = stack.enter_context(embedded(folder / "home"))
         prefect = Prefect(folder)
         prefect.start()
@@ -165,10 +179,10 @@ def measure(images: int, rounds: int) -> list[Round]:
         for number in range(rounds):
             ours, alone, busy = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
             for workers in (1, 2):
-                alone[workers - 1] = bare_rate(workers, BARE_IMAGES)
+                alone[workers - 1] = bare_rate(workers, BARE_IMAGES, weights)
                 place = folder / f"{number}-{workers}"
                 ours[workers - 1], busy[workers - 1] = our_rate(
-                    place, folder / "sample" / "shards", workers, url, prefect.url
+                    place, folder / "sample" / "shards", weights, workers, url, prefect.url
                 )
             r = Round((ours[0], ours[1]), (alone[0], alone[1]), (busy[0], busy[1]))
             results.append(r)
@@ -183,10 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=640, help="a multiple of 8")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--bare", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.bare:
-        bare(args.bare)
+        images, config, checkpoint = args.bare
+        bare(int(images), Path(config), Path(checkpoint))
         return 0
     results = measure(args.images, args.rounds)
     ratio = statistics.median(r.ratio for r in results)

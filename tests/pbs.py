@@ -3,12 +3,12 @@
 Jobs of the PBS stand-ins curate the same input on one host, and then, in the parts
 
     two      on two hosts
-    cut      in two jobs, of which the first is cut by its walltime
-    ssh      on two hosts that are reached by ssh
     at-once  in two jobs at once on the same hosts, of which one is deleted
     shell    in an interactive job
     servers  in two jobs with a ledger and a Prefect server of their own, of which the first is cut
     local    the same, with the servers' data on a node's disk, lost after the first job, and dumps
+    cut      in two jobs, of which the first is cut by its walltime
+    ssh      on two hosts that are reached by ssh
     killed   on two hosts, of which one loses its power in mid-run
 
 Their decisions must be equal, both hosts must have embedded images, nothing that was done may be done again,
@@ -121,9 +121,9 @@ class Trial:
         self.desk = Desk(self.site, self.folder / "with", known | {"MADE_RAY_DASHBOARD": "0"})
         # Of a user who has no service: neither ledger nor Prefect are given.
         self.bare = Desk(self.site, self.folder / "without", {"MADE_RAY_DASHBOARD": "0"})
-        self.arguments: list[object] = ["--set", "work.shards_per_task=1", "--set", "work.lease_seconds=10"]
+        self.arguments: list[object] = ["--set", "work.shards_per_task=1", "--set", "work.lease_seconds=20"]
         if self.real is None:
-            write_sample(self.folder / "sample", samples=1200, shards=12, seed=3)
+            write_sample(self.folder / "sample", samples=480, shards=12, seed=3)
             self.arguments += ["--source", self.folder / "sample" / "shards", "--set", "clusters.k=8"]
         else:
             encoder = self.real.resolve() / "encoder"
@@ -274,12 +274,12 @@ def _ssh(trial: Trial) -> None:
 ON_TWO = ("-l", "select=2:ncpus=1")
 PARTS: dict[str, Callable[[Trial], None]] = {
     "two": lambda trial: trial.curate("two hosts", *ON_TWO),
-    "cut": _cut,
-    "ssh": _ssh,
     "at-once": forms.at_once,
     "shell": forms.shell,
     "servers": forms.own_servers,
     "local": forms.local_servers,
+    "cut": _cut,
+    "ssh": _ssh,
     "killed": lambda trial: trial.curate(KILLED, *ON_TWO, kill=True),  # the last: its host stays off
 }
 

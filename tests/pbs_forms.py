@@ -53,6 +53,8 @@ def shell(trial: Trial) -> None:
     screen, job = trial.desk.interactive(*ON_TWO, typed=typed)
     trial.desk.wait(job)
     text = screen.read_text()
+    if not (trial.output(name) / "summary.json").exists():
+        raise RuntimeError(f"the run did not complete:\n{text[-8000:]}")
     for wanted in (
         "2 nodes",
         "code=0",

@@ -14,7 +14,8 @@ start_servers() {
         return 0 # the run starts its own, for this host alone
     fi
     local ready=$MADE_CLUSTER/servers.env end=$((SECONDS + 900))
-    made_exec="exec" made_python -m flows.pbs.servers "${MADE_SERVERS:-$HOME/.made/servers}" --listen "${MADE_RAY_ADDRESS%:*}" \
+    # Their own PREFECT_HOME: the user's profiles of Prefect stay as they are.
+    PREFECT_HOME=$MADE_CLUSTER/prefect made_exec="exec" made_python -m flows.pbs.servers "${MADE_SERVERS:-$HOME/.made/servers}" --listen "${MADE_RAY_ADDRESS%:*}" \
         --environment "$ready" --owner $$ ${MADE_SERVERS_LOCAL:+--local "$MADE_SERVERS_LOCAL"} &
     made_servers_pid=$!
     until [ -f "$ready" ]; do

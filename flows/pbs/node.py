@@ -189,7 +189,7 @@ class Local:
         ]  # fmt: skip
         print(
             f"node {self.node}: {self.address}, {self.cpus} CPUs, {self.gpus} GPUs, ports {first} to {high}, "
-            f"{self._memory >> 20} MiB of /dev/shm, {self._temporary}", flush=True,
+            f"{self._memory >> 20} MiB of object store, {self._temporary}", flush=True,
         )  # fmt: skip
         own = {
             **os.environ, **self._folder.ray_environment(), MARK: self._mark,

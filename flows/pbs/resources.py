@@ -16,6 +16,7 @@ from made_core.errors import UserError
 
 OBJECT_STORE_MOST = 8 << 30  # made sends little through Ray's object store
 OBJECT_STORE_LEAST = 80 << 20  # Ray's own minimum
+OBJECT_STORE_ON_DISK = 256 << 20  # Ray takes its temporary folder for at most 10 GB
 SIOCGIFADDR = 0x8915
 INTERFACE, OBJECT_STORE = "MADE_INTERFACE", "MADE_OBJECT_STORE_BYTES"
 CPUS, GPUS = "MADE_NODE_CPUS", "MADE_NODE_GPUS"
@@ -83,18 +84,18 @@ def gpus(share: Share, environment: Mapping[str, str] = os.environ, proc: Path =
 def object_store(environment: Mapping[str, str] = os.environ, shm: Path = Path("/dev/shm")) -> int:
     """Bytes for Ray's object store, within what /dev/shm has free and a third of the free memory.
 
+    Where /dev/shm has no room for the smallest one, as in containers (64 MiB by default), Ray puts a store of
+    this size into its temporary folder. made sends too little through it to notice.
+
     Raises:
-        UserError: /dev/shm has no room for the smallest one.
+        UserError: MADE_OBJECT_STORE_BYTES is not a number.
     """
     if text := environment.get(OBJECT_STORE):
         return _number(text, "bytes")
     state = os.statvfs(shm)
     room = int(0.8 * state.f_bavail * state.f_frsize)
     if room < OBJECT_STORE_LEAST:
-        raise UserError(
-            f"/dev/shm of {socket.gethostname()} has {room >> 20} MiB free, Ray needs "
-            f"{OBJECT_STORE_LEAST >> 20}: remove what other jobs left there"
-        )
+        return OBJECT_STORE_ON_DISK
     return max(OBJECT_STORE_LEAST, min(room, _free_memory() // 3, OBJECT_STORE_MOST))
 
 

@@ -17,9 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from sqlalchemy import make_url
 
@@ -33,6 +34,7 @@ from made_core.ledger import postgres, postgres_tcp
 from made_core.settings import settings
 
 DUMP_SECONDS = 600.0  # between two dumps of node-local data: what a killed job loses at most
+LEAVING_SECONDS = 60.0  # in which the servers of a job that has ended are waited for
 TICK = 0.2
 DATABASES = ("postgres", state.PREFECT_DATABASE)
 
@@ -62,11 +64,13 @@ def claimed(folder: Path) -> Iterator[None]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     record = folder / "owner.json"
     with (folder / "lock").open("a") as gate:
-        try:
-            fcntl.lockf(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is in use by {_owner(record) or 'another job'}") from None
         here = Owner(socket.gethostname(), os.environ.get("PBS_JOBID", ""), os.getpid())
+        end = time.monotonic() + LEAVING_SECONDS
+        while not _locked(gate):
+            before = _owner(record)
+            if before is None or time.monotonic() > end or not _is_leaving(before, here):
+                raise UserError(f"{folder} is in use by {before or 'another job'}")
+            time.sleep(1)
         before = _owner(record)
         if before is not None and before.job != here.job:
             _refuse_live(folder, before)
@@ -76,6 +80,25 @@ def claimed(folder: Path) -> Iterator[None]:
         _take_over(folder)
         yield
         record.unlink()  # ended in order; otherwise the next job asks PBS
+
+
+def _locked(gate: IO[str]) -> bool:
+    """Takes the lock; False: another process has it."""
+    try:
+        fcntl.lockf(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_leaving(owner: Owner, here: Owner) -> bool:
+    """Whether the owner's job has ended, so that its servers will follow within seconds."""
+    if not owner.job or owner.job == here.job:
+        return False
+    try:
+        return batch.query([owner.job])[owner.job].phase is Phase.ENDED
+    except BatchError:
+        return False
 
 
 def _take_over(folder: Path) -> None:
@@ -204,7 +227,8 @@ def main() -> int:
     parser.add_argument("--owner", type=int, help="process of the job, such as that of its script")
     given = parser.parse_args()
     # PBS kills a deleted job's sessions, often at once: in one of their own the servers end in order.
-    os.setsid()
+    with suppress(PermissionError):  # a job of an interactive shell leads a group already
+        os.setsid()
     mark = os.environ[MARK] = str(given.environment.with_suffix(""))
     janitor = Janitor(mark, None, lambda: given.environment.unlink(missing_ok=True))
     try:

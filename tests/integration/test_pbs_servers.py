@@ -61,6 +61,21 @@ def test_a_second_job_is_refused(site: Site, tmp_path: Path) -> None:
     assert not (folder / "owner.json").exists()
 
 
+def test_the_servers_of_a_job_that_has_ended_are_waited_for(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "servers"
+    code = (
+        "import sys, time; from pathlib import Path; from flows.pbs.servers import claimed\n"
+        "with claimed(Path(sys.argv[1])): print('has it', flush=True); time.sleep(2)"
+    )
+    environment = {**os.environ, "PBS_JOBID": "5.pbs"}  # of which PBS knows nothing any more
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, cwd=ROOT, env=environment
+    ) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"has it\n"
+        with claimed(folder):
+            assert first.wait(60) == 0
+
+
 def test_a_killed_job_is_succeeded_once_it_has_ended(site: Site, tmp_path: Path) -> None:
     """The lock of a killed job is free at once, but it may live on where locks do not work: PBS is asked."""
     folder, script = tmp_path / "servers", tmp_path / "job.sh"

@@ -11,11 +11,11 @@ from tests.fuzz.box import MIB, Box
 
 def test_damage_affects_only_its_own_sample() -> None:
     box = Box("tests.fuzz.judge:judged", seed=1, memory=256 * MIB, seconds=60)
-    verdicts = list(box.run(range(250)))
+    verdicts = list(box.run(range(150)))
     assert [(v.number, v.wrong) for v in verdicts if v.wrong] == []
     total = sum((Counter(v.counts) for v in verdicts), Counter())
-    assert len(verdicts) == 250 and box.starts == 1
-    assert total["refused"] > 20 and total["unreadable"] > 50 and total["embedded"] > 500
+    assert len(verdicts) == 150 and box.starts == 1
+    assert total["refused"] > 10 and total["unreadable"] > 30 and total["embedded"] > 300
 
 
 def test_cases_are_reproducible() -> None:

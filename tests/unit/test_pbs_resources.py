@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,6 +64,11 @@ def test_the_object_store_fits_into_shm(tmp_path: Path) -> None:
     assert resources.object_store({"MADE_OBJECT_STORE_BYTES": "100000000"}) == 100_000_000
     with pytest.raises(UserError, match="expected a number of bytes"):
         resources.object_store({"MADE_OBJECT_STORE_BYTES": "2GB"})
+
+
+def test_the_shared_memory_of_a_container_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=16384, f_frsize=4096))
+    assert resources.object_store({}) == 256 << 20  # more than there is: Ray takes its temporary folder
 
 
 def test_addresses() -> None:
