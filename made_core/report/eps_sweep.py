@@ -57,15 +57,15 @@ def sweep(
         DamagedFile: a stored file is missing or damaged.
     """
     every = list(bands.of(corpus, inputs, every_eps))
+    counts = marks.counted(every, inputs.identities.uids, marked) if marked else []
     steps = [
         Step(
             b.eps, b.samples, b.kept, b.near_duplicates, len(b.removed), bands.pairs(corpus, inputs, b, shown)
         )
         for b in every
     ]
-    if marked is None:
+    if not counts:
         return steps
-    counts = marks.counted(every, inputs.identities.uids, marked)
     return [
         replace(step, precision=counts[n].precision, precision_up_to=up_to(counts[: n + 1]))
         for n, step in enumerate(steps)

@@ -74,7 +74,13 @@ def test_pages(servers: str, curate: Curate, tmp_path: Path, samples: int) -> No
     assert any(step.precision_up_to and 0 < (step.precision_up_to.estimate or 0) < 1 for step in marked)
     text = figures.words((output / "sweep.html").read_text())
     assert "Precision up to it" in text and all(one in text for one in shown)
-    refuses(servers, run, file)
+    if not many:
+        assert [step.eps for step in steps] == [0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.24]
+        refuses(servers, run, file)
+        curate(source / "shards", output=output, dedup={"eps": 0.01}, replace=True, **parts)
+        assert not list(output.glob("sweep.*")) and not (output / "review.html").exists()
+        with pytest.raises(UserError, match="is replaced"):
+            sweep(servers, run)
 
 
 def review(url: str, run: str) -> None:
@@ -111,7 +117,12 @@ def mark(page: Page, file: Path, saved: Path) -> list[str]:
 
 
 def refuses(url: str, run: str, file: Path) -> None:
-    """Damaged marks, and marks of something else, end with one sentence."""
+    """Other eps, damaged marks and marks of something else end with one sentence."""
+    for eps in (0.25, 0.0):
+        with pytest.raises(UserError, match="allowed: above 0, up to the run's eps_max, 0\\.24"):
+            sweep(url, run, (eps,))
+    with pytest.raises(UserError, match="no run nonsense"):
+        sweep(url, "nonsense")
     good = json.loads(file.read_text())
     other = good["marks"][0] | {"kept": "f" * 32}
     for changes, sentence in (

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from made_core.errors import UserError
 from made_core.ledger.ledger import Ledger
 from tests.support import checks
 from tests.support.runs import Curate
@@ -56,23 +55,3 @@ def test_a_sweep_equals_runs(
     assert page.count("data:image/jpeg") >= 4 and "<polyline" in page and run["run"] in page
     assert json.loads((tmp_path / "out" / "sweep.json").read_text())["steps"] == steps
     checks.keep_lists(tmp_path / "out")
-
-
-def test_a_sweep_by_default_and_its_mistakes(
-    servers: str, curate: Curate, sample: Path, tmp_path: Path
-) -> None:
-    run = curate(sample / "shards", output=tmp_path / "out", audit={"queries": 0})
-    steps = sweep(servers, run["run"])
-    assert [s["eps"] for s in steps] == [round(0.24 * n / 8, 12) for n in range(1, 9)]
-    with pytest.raises(UserError, match=r"eps is 0.25, allowed: above 0, up to the run's eps_max, 0.24"):
-        sweep(servers, run["run"], 0.25)
-    with pytest.raises(UserError, match=r"eps is 0, allowed"):
-        sweep(servers, run["run"], 0.0)
-    with pytest.raises(UserError, match="no run nonsense"):
-        sweep(servers, "nonsense")
-    curate(
-        sample / "shards", output=tmp_path / "out", audit={"queries": 0}, dedup={"eps": 0.01}, replace=True
-    )
-    assert not (tmp_path / "out" / "sweep.html").exists()
-    with pytest.raises(UserError, match="is replaced"):
-        sweep(servers, run["run"])
