@@ -67,15 +67,15 @@ def shell(trial: Trial) -> None:
 
 
 def own_servers(trial: Trial) -> None:
-    """Neither database nor Prefect are given; a job that starts meanwhile must not open the same data."""
+    """Neither database nor Prefect are given; the servers of another job must not open the same data."""
     name, desk = "servers of the job", trial.bare
     data = desk.home / ".made" / "servers"
 
     def end(job: str) -> None:
-        arguments = [*trial.arguments, "--output", trial.output("refused")]
-        other = desk.curate(*ON_TWO, arguments=arguments)
+        command = f"{sys.executable} -m flows.pbs.servers {data} --listen 127.0.0.1 --environment {data}/env"
+        other = desk.submit("-l", "select=1:ncpus=1", script=f"#!/bin/bash\n{command}\n")
         status, text = desk.wait(other), desk.printed(other).read_text()
-        if status != 1 or f"is in use by PBS job {job}" not in text:
+        if status != 2 or f"is in use by PBS job {job}" not in text:
             trial.problems.append(f"{name}: a second job got {status}:\n{text}")
         trial.at_the_walltime(job)
 
