@@ -46,22 +46,7 @@ THIN: dict[str, Any] = {
     "vision_cfg": {"image_size": 224, "layers": 1, "width": 16, "head_width": 8, "patch_size": 56},
     "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
 }
-WORDS = [
-    "a",
-    "the",
-    "photo",
-    "of",
-    "red",
-    "small",
-    "old",
-    "house",
-    "with",
-    "on",
-    "view",
-    "art",
-    "women",
-    "2019",
-]
+WORDS = ("a", "the", "photo", "of", "red", "small", "old", "house", "with", "view", "art", "women", "2019")
 DISTINCT = 64  # images of a synthetic shard; the others repeat them
 Figures = dict[str, float]
 

@@ -1,6 +1,6 @@
 """What does not depend on device and precision, and how much the rest does.
 
-    python -m benchmarks.exact --rows 1000000 --real FOLDER
+    python -m benchmarks.exact --rows 250000 --real FOLDER
 
 1. Decisions on a store. Pairs of stored rows whose cosine is within WIDTH of 1 - eps, at eps .01 to .1. A
    product in fp32, bf16 or fp16 finds the candidates, the float64 product of the stored rows decides: no
@@ -170,7 +170,7 @@ def on_real(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
 def main() -> int:
     """Returns 0 if the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="at each eps")
+    parser.add_argument("--rows", type=int, default=250_000, help="at each of the 4 eps")
     parser.add_argument("--real", type=Path, help="folder with shards/ and encoder/")
     args = parser.parse_args()
     table = Table(
