@@ -85,7 +85,7 @@ def stage(url: str, shards: int) -> Row:
         name = f"bench-{shards}"
         recipe = Recipe(sources=("/in",), output=f"/{name}", store="/store")
         run = ledger.runs.begin(name, name, {}, recipe.output, "/store", "bench", 3600, False)
-        engine = Engine(ledger, RunContext(run, url, recipe, ENCODING), display)
+        engine = Engine(ledger, RunContext(run, url, recipe, ENCODING, shards=shards), display)
         keys = [f"{number:032d}" for number in range(shards)]
         start, cpu = time.perf_counter(), time.process_time()
         engine.units(EMBED, name, keys, lambda some: trivial.submit(engine.context, name, some))

@@ -99,14 +99,14 @@ def put_result(
     flow_run: FlowRun,
     summary: Summary,
     failed: Mapping[str, str],
-    refused: Sequence[str],
+    unread: Mapping[str, str],
     groups: Sequence[Group],
 ) -> None:
     """The artifacts of a run that has ended: counts by reason, shards that failed, the report.
 
     Args:
         failed: shard -> error.
-        refused: URLs of tars that were not read.
+        unread: path or URL of a tar that was not read -> why.
         groups: of duplicates, with pictures.
     """
     rows = [
@@ -116,7 +116,7 @@ def put_result(
     run = summary.run
     _create(flow_run, f"made-samples-{run}", "table", json.dumps(rows), f"Run {run}: samples by reason")
     shards = [{"shard": name, "error": error} for name, error in sorted(failed.items())]
-    shards += [{"shard": url, "error": "not read: it has no _stats.json beside it"} for url in refused]
+    shards += [{"shard": url, "error": f"not read: {why}"} for url, why in sorted(unread.items())]
     if shards:
         _create(flow_run, f"made-failed-{run}", "table", json.dumps(shards), f"Run {run}: shards that failed")
     text = report_text(summary, groups)

@@ -40,6 +40,7 @@ ResultT = TypeVar("ResultT")
 # How Ray starts on this machine.
 LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 TICK = 1.0  # seconds between two looks at the ledger while no task ends
+PARTS = 4  # tasks into which a worker's share of thousands of units is divided, at least
 CRASHES = 8  # consecutive lost tasks before the run fails
 
 
@@ -96,6 +97,21 @@ def present(output: UnitOutput) -> bool:
         return all(files.size(ref.path) == ref.size for ref in output.refs)
     except FileNotFoundError:
         return False
+
+
+def batch_size(ready: int, slots: int, usual: int) -> int:
+    """Units of the next task: few enough to use every worker, many enough to amortise loading a model.
+
+    Where each worker has hundreds before it, Prefect's cost of a task counts: then a task gets a part of a
+    worker's share, and the tasks get smaller towards the end.
+
+    Args:
+        ready: units that no task has.
+        slots: tasks that run at once.
+        usual: units per task at most, where workers have fewer before them.
+    """
+    most = max(usual, ready // (PARTS * slots))
+    return max(1, min(most, -(-ready // (2 * slots))))
 
 
 @dataclass
@@ -202,6 +218,8 @@ class Engine:
         expect: int | None,
         fail_fast: bool,
     ) -> None:
+        work = self.context.recipe.work
+        usual = work.shards_per_task if stage in (EMBED, CAPTIONS) else 4
         flying: dict[PrefectRayFuture, list[str]] = {}
         crashes, before = 0, -1
         while True:
@@ -212,8 +230,9 @@ class Engine:
             ready = [k for k in keys if k in waiting]  # so that a batch of shards is a range
             if not ready and wait is None and not flying:
                 return
-            size = self._batch_size(stage, resources, len(ready))
-            while ready and len(flying) < self.context.recipe.work.tasks_in_flight:
+            slots = max(1, placement.workers(placement.nodes(), resources))
+            while ready and len(flying) < work.tasks_in_flight:
+                size = batch_size(len(ready), slots, usual)
                 batch, ready = ready[:size], ready[size:]
                 flying[submit(batch)] = batch
             # A query over 100,000 units takes a while: spend at most a tenth of the time on queries.
@@ -235,12 +254,6 @@ class Engine:
                 crashes, before = 0, now
             if crashes >= CRASHES:
                 raise MadeError(f"{stage.name}: {crashes} consecutive tasks were lost, see the errors above")
-
-    def _batch_size(self, stage: Stage[Any], resources: Resources, ready: int) -> int:
-        """Units per task: few enough to use every worker, many enough to amortise loading a model."""
-        slots = max(1, placement.workers(placement.nodes(), resources))
-        most = self.context.recipe.work.shards_per_task if stage in (EMBED, CAPTIONS) else 4
-        return max(1, min(most, -(-ready // (2 * slots))))
 
     def _landed(self, futures: list[PrefectRayFuture], pause: float) -> list[PrefectRayFuture]:
         """The futures that have ended; waits for the first one, at most `pause` seconds."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect.states import Completed
 
+from made_core.ingest.finished import Unfinished
 from made_core.output.summary import Summary
 
 WITH_FAILURES = "CompletedWithFailures"  # name of the state
@@ -22,6 +23,17 @@ class Outcome:
     summary: Summary
     failed: Mapping[str, str] = field(default_factory=dict)  # shard -> error
     refused: Sequence[str] = ()  # URLs of tars that were not read: their upstream job has not finished them
+    unfinished: Sequence[Unfinished] = ()  # folders among the sources
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Why shards were not read, by path or URL: those of upstream jobs that have not finished them."""
+        missing = {
+            f"{folder.folder.rstrip('/')}/{name}.tar": fault
+            for folder in self.unfinished
+            for name, fault in folder.shards.items()
+        }
+        return missing | dict.fromkeys(self.refused, "it has no _stats.json beside it")
 
     @property
     def sentence(self) -> str:
@@ -30,14 +42,16 @@ class Outcome:
         parts = [f"{samples.in_:,} in, {samples.kept:,} kept"]
         if self.failed:
             parts.append(f"failed shards: {_some(sorted(self.failed))}")
-        if self.refused:
-            names = [basename(url).removesuffix(".tar") for url in self.refused]
+        if unread := self.unread:
+            names = [basename(url).removesuffix(".tar") for url in unread]
             parts.append(f"unfinished shards, not read: {_some(sorted(names))}")
+        running = [folder.folder for folder in self.unfinished if folder.running]
+        parts += [f"img2dataset runs or was killed: {folder} has a folder _tmp" for folder in running]
         return f"{'; '.join(parts)} (run {self.summary.run})"
 
     def state(self) -> Any:
         """The end of a flow, which Prefect shows; a caller of the flow gets the summary."""
-        name = WITH_FAILURES if self.failed or self.refused else "Completed"
+        name = WITH_FAILURES if self.failed or self.refused or self.unfinished else "Completed"
         return Completed(name=name, message=self.sentence, data=self.summary)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Collection
 from contextlib import closing
 
 from flows.holder import has_died, holder
+from flows.service import state
 from made_core.embed import models
 from made_core.errors import OutputError, RayAddressError
 from made_core.ingest import roots
 from made_core.io import files, paths, probe
+from made_core.ledger.database import is_loopback
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run
 from made_core.recipe import Recipe
@@ -88,7 +90,7 @@ def check_ray() -> None:
 
     Raises:
         RayAddressError: the address is not host:port, no Ray head answers, or the head is on another host
-            while the ledger is the private PostgreSQL of this host.
+            while the ledger listens on this host only.
     """
     address = settings().ray_address
     if address in (None, "", "auto", "local"):
@@ -98,11 +100,10 @@ def check_ray() -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise RayAddressError(f"Ray head {address}: unknown host {host} ({error.strerror})") from None
-    if settings().database_url is None and not any(_is_own(family, at[0]) for family, _, _, _, at in found):
-        raise RayAddressError(
-            f"Ray head {address} is on another host: its workers cannot reach the private PostgreSQL "
-            "of this host; set MADE_DATABASE_URL to a PostgreSQL that all hosts can reach"
-        )
+    if not any(_is_own(family, at[0]) for family, _, _, _, at in found):
+        service = state.running()
+        ledger = service.database_url if service else None
+        _check_reachable(str(address), settings().database_url or ledger)
     try:
         with socket.create_connection((host, port), RAY_SECONDS) as connection:
             connection.settimeout(RAY_SECONDS)
@@ -112,6 +113,21 @@ def check_ray() -> None:
     except OSError as error:
         reason = error.strerror or str(error) or "no answer"
         raise RayAddressError(f"no Ray head answers at {address} ({reason}): {REMEDY}") from None
+
+
+def _check_reachable(address: str, ledger: str | None) -> None:
+    """Checks that the workers of another host can reach a ledger; None: the private PostgreSQL."""
+    if ledger is None:
+        raise RayAddressError(
+            f"Ray head {address} is on another host: its workers cannot reach the private PostgreSQL "
+            "of this host; set MADE_DATABASE_URL to a PostgreSQL that all hosts can reach"
+        )
+    if is_loopback(ledger):
+        raise RayAddressError(
+            f"Ray head {address} is on another host: its workers cannot reach the ledger, which listens on "
+            "loopback; start the service with `made up --listen ADDRESS`, or set MADE_DATABASE_URL to a "
+            "PostgreSQL that all hosts can reach"
+        )
 
 
 def _parts(address: str) -> tuple[str, int]:

@@ -57,7 +57,6 @@ class Display:
             TextColumn("{task.description:>8}"),
             BarColumn(30),
             TextColumn("{task.fields[units]}"),
-            TextColumn("{task.fields[what]}"),
             _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),

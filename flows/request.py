@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from flows import preflight
 from made_core.errors import RecipeError
-from made_core.ingest import discovery, roots
+from made_core.ingest import discovery, finished, roots
 from made_core.ingest.discovery import Discovery
+from made_core.ingest.finished import Unfinished
 from made_core.io import paths
 from made_core.ledger.ledger import Ledger
 from made_core.output.claim import check_claim
@@ -29,6 +30,7 @@ class Request:
     replace: bool  # take over an output that belongs to a run of another recipe
     found: Discovery  # its shards; only the new ones if it extends a run
     earlier: Generation | None  # that it extends
+    unfinished: tuple[Unfinished, ...]  # folders among the sources, whose run is told what is missing
 
 
 def checked(url: str, recipe: object, replace: object, deployed: bool) -> Request:
@@ -63,7 +65,8 @@ def checked(url: str, recipe: object, replace: object, deployed: bool) -> Reques
         found = generation.new(found, earlier)
     check_claim(valid, replace, settings().log_folder)
     preflight.check_owner(url, valid, replace)
-    return Request(valid, replace, found, earlier)
+    folders = [finished.unfinished(s, valid.admission.require_stats, tails=False) for s in valid.sources]
+    return Request(valid, replace, found, earlier, tuple(f for f in folders if f is not None))
 
 
 def _extended(url: str, recipe: Recipe) -> tuple[Recipe, Generation]:

@@ -94,8 +94,8 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
             groups = with_retries(publish_ours)
         _clean_up(engine, ours)
         ours.end(result.state, result, None)
-    outcome = Outcome(result, embedded.failed, found.refused)
-    put_result(flow_run, result, outcome.failed, outcome.refused, groups)
+    outcome = Outcome(result, embedded.failed, found.refused, request.unfinished)
+    put_result(flow_run, result, outcome.failed, outcome.unread, groups)
     return outcome
 
 

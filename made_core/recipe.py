@@ -153,7 +153,12 @@ class Writing(Part):
 class Work(Part):
     """How the work is divided; no field changes the result."""
 
-    shards_per_task: int = Field(16, ge=1, le=10_000, description="Input shards per Prefect task.")
+    shards_per_task: int = Field(
+        16,
+        ge=1,
+        le=10_000,
+        description="Input shards per Prefect task; more where each worker has hundreds before it.",
+    )
     tasks_in_flight: int = Field(
         64, ge=1, le=10_000, description="Prefect tasks that are submitted and not finished, at most."
     )

@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema
 # Only NaN is both, since it compares as false with everything: a JSON schema refuses it by `not`. Prefect
 # stores NaN as null, so the flow itself cannot tell it from a field that was not set.
 NAN = {"type": "number", "minimum": 1, "maximum": 0}
+BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
 class Part(BaseModel):
@@ -31,11 +32,17 @@ class Part(BaseModel):
             if "description" not in field:  # a part: its own is in its definition
                 continue
             kinds = field.get("anyOf", [field])
+            for kind in kinds:
+                if "const" in kind:  # the form would not let it be changed
+                    kind["enum"] = [kind.pop("const")]
             if allowed := " or ".join(filter(None, map(_allowed, kinds))):
                 field["description"] = f"{field['description']} Allowed: {allowed}."
             for kind in kinds:
                 if kind.get("type") in ("number", "integer"):
-                    kind["not"] = NAN
+                    field["not"] = NAN
+                    # Of a union that none of its kinds fits, the form says only that. Bounds do not concern
+                    # what is no number.
+                    field.update({bound: kind.pop(bound) for bound in BOUNDS if bound in kind})
         return reference
 
 
@@ -43,8 +50,6 @@ def _allowed(schema: dict[str, Any]) -> str:
     """The values that a JSON schema allows, in words; nothing where it has no limit."""
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
-    if "const" in schema:
-        return str(schema["const"])
     least, most = schema.get("minimum"), schema.get("maximum")
     if least is not None and most is not None:
         return f"{_number(least)} to {_number(most)}"

@@ -8,7 +8,7 @@ import resource
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,8 @@ from made_core.types import Encoding, Unit, UnitState
 
 log = logging.getLogger(__name__)
 MANY = 100  # shards
+CLAIMABLE = 32  # keys of a batch that one claim looks at: its cost grows with them
+SHORT = 0.5  # seconds that a worker keeps its connection to the ledger during a unit
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,13 @@ def run_units(
     _clean_scratch()
     _open_files()
     logger = get_run_logger()
-    ledger = Ledger(context.database_url)
+    ledger = Ledger(context.database_url, keep=True)
     seconds = context.recipe.work.lease_seconds
     if gpus := os.environ.get("CUDA_VISIBLE_DEVICES"):  # set by Ray for a task that reserves some
         logger.info("%s: GPU %s", stage.name, gpus)
-    host = f"{settings().host}:{os.getpid()}"
     try:
-        while units := ledger.units.claim(stage, scope, list(names), 1, seconds, host, context.run):
-            unit, name = units[0], names[units[0].key]
+        for unit in _claimed(ledger, context, stage, scope, list(names)):
+            name = names[unit.key]
             logger.log(level, "%s %s: attempt %d", stage.name, name, unit.attempt)
             try:
                 with Lease(ledger, unit, seconds) as lease:
@@ -120,6 +121,18 @@ def run_units(
         APILogHandler().flush()  # Prefect loses a Ray worker's last lines otherwise
 
 
+def _claimed(
+    ledger: Ledger, context: RunContext, stage: Stage[Any], scope: str, keys: list[str]
+) -> Iterator[Unit]:
+    """Claims a unit, then the next one when it is asked for, until none can be claimed."""
+    host = f"{settings().host}:{os.getpid()}"
+    seconds = context.recipe.work.lease_seconds
+    for first in range(0, len(keys), CLAIMABLE):
+        some = keys[first : first + CLAIMABLE]
+        while units := ledger.units.claim(stage, scope, some, 1, seconds, host, context.run):
+            yield units[0]
+
+
 @cache
 def _clean_scratch() -> None:
     """Removes, once per process, scratch files of workers that died on this machine."""
@@ -134,7 +147,11 @@ def _open_files() -> None:
 
 
 class Lease:
-    """Renews a unit's lease from a thread while the unit is running."""
+    """Renews a unit's lease from a thread while the unit is running.
+
+    After a moment the ledger's connection is closed between calls, so that more workers than the database
+    has connections can share them.
+    """
 
     def __init__(self, ledger: Ledger, unit: Unit, seconds: float) -> None:
         self._ledger, self._unit, self._seconds = ledger, unit, seconds
@@ -158,6 +175,9 @@ class Lease:
             raise LeaseLost(f"{self._unit.stage} {self._unit.key}")
 
     def _renew(self) -> None:
+        if self._stop.wait(min(self._seconds / 3, SHORT)):
+            return
+        self._ledger.rest()
         # Often enough for a live progress bar, and at least three times per lease.
         while not self._stop.wait(min(self._seconds / 3, 5.0)):
             try:
@@ -167,6 +187,7 @@ class Lease:
                     "%s %s: lease not renewed, retrying", self._unit.stage, self._unit.key, exc_info=True
                 )
                 continue
+            self._ledger.rest()
             if not held:
                 self._lost.set()
                 return

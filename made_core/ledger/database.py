@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
-from sqlalchemy import Engine, NullPool, Row, create_engine, make_url, text
+from sqlalchemy import URL, Engine, NullPool, QueuePool, Row, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from tenacity import (
     RetryCallState,
@@ -35,20 +36,29 @@ Values = Mapping[str, object]  # parameters of a statement, by name
 
 
 class Database:
-    """Runs statements, each in its own connection and transaction. Thread-safe."""
+    """Runs statements, each in a transaction of its own. Thread-safe."""
 
-    def __init__(self, url: str, patience: float) -> None:
-        """Args: url: `postgresql://` or `postgresql+psycopg://`; patience: seconds.
+    def __init__(self, url: str, patience: float, keep: bool = False) -> None:
+        """Prepares connections; none is made yet.
+
+        Args:
+            url: `postgresql://` or `postgresql+psycopg://`.
+            patience: seconds.
+            keep: keep a connection for the next statement, until `rest`; default: connect for each.
 
         Raises:
             DatabaseError: the URL is invalid.
         """
         self.patience = patience
-        self._engine, self.name = _engine(url)
+        self._engine, self.name = _engine(url, keep)
 
     def close(self) -> None:
         """Close the engine."""
         self._engine.dispose()
+
+    def rest(self) -> None:
+        """Close the kept connection; the next statement makes another."""
+        self._engine.pool.dispose()
 
     def one(self, sql: str, values: Values) -> Row[Any]:
         """The first row of `all`."""
@@ -104,26 +114,48 @@ class Database:
             raise DatabaseError(f"{self.name} {what}: {_reason(error)}") from None
 
 
-def _engine(url: str) -> tuple[Engine, str]:
-    """The engine, and a name of the database for messages, without a password."""
+def _parsed(url: str) -> URL:
     try:
-        parsed = make_url(url)
+        return make_url(url)
     except ArgumentError:
         # Does not quote the URL: it may contain a password.
         raise DatabaseError("MADE_DATABASE_URL: expected postgresql://user@host/name") from None
+
+
+def _engine(url: str, keep: bool) -> tuple[Engine, str]:
+    """The engine, and a name of the database for messages, without a password."""
+    parsed = _parsed(url)
     if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
         raise DatabaseError(f"MADE_DATABASE_URL: {parsed.drivername}://, expected postgresql://")
     host = parsed.host or parsed.query.get("host") or "the local socket"
     port = f":{parsed.port}" if parsed.port else ""
+    # Hundreds of workers share the server's connections, so one is made for each statement, which costs more
+    # than the statement; or kept while statements follow each other. Threads that need more make them.
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if keep:
+        pool = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": -1}
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg"),
-        # Hundreds of workers share the server's connections: each uses one only while a statement runs.
-        poolclass=NullPool,
+        **pool,
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,  # in errors: they can be megabytes of keys
-        connect_args={name: CONNECTION[name] for name in CONNECTION if name not in parsed.query},
+        connect_args={name: CONNECTION[name] for name in CONNECTION if name not in parsed.query}
+        | {"prepare_threshold": None},  # a plan for the values at hand, on a kept connection too
     )
     return engine, f"database {parsed.database or ''} on {host}{port}"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether only processes of this host can reach a database. Raises DatabaseError: the URL is invalid."""
+    parsed = _parsed(url)
+    host = parsed.host or parsed.query.get("host") or ""
+    name = host if isinstance(host, str) else host[0]
+    if not name or name.startswith("/") or name == "localhost":  # a socket, by default or by name
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _unanswered(error: BaseException) -> bool:

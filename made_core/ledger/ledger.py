@@ -13,18 +13,23 @@ from made_core.ledger.units import Units
 
 
 class Ledger:
-    """Runs, units and progress. Thread-safe; keeps no connection between calls.
+    """Runs, units and progress. Thread-safe; keeps no connection between calls unless told to.
 
     Every call can raise StorageFailed if the database did not answer for `patience` seconds.
     """
 
-    def __init__(self, url: str, patience: float = 300) -> None:
-        """Args: url: `postgresql://` or `postgresql+psycopg://`; patience: seconds.
+    def __init__(self, url: str, patience: float = 300, keep: bool = False) -> None:
+        """Prepares the connection; none is made yet.
+
+        Args:
+            url: `postgresql://` or `postgresql+psycopg://`.
+            patience: seconds.
+            keep: keep a connection between calls, until `rest` or `close`.
 
         Raises:
             DatabaseError: the URL is invalid.
         """
-        self._database = Database(url, patience)
+        self._database = Database(url, patience, keep)
         self.runs = Runs(self._database)
         self.progress = Progress(self._database)
         self.units = Units(self._database)
@@ -39,6 +44,10 @@ class Ledger:
         ledger = cls(url, patience)
         ledger._database.prepare()
         return ledger
+
+    def rest(self) -> None:
+        """Close the kept connection, if any; the next call makes another."""
+        self._database.rest()
 
     def close(self) -> None:
         """Close the engine."""

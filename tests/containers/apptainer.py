@@ -60,11 +60,15 @@ def commands(folder: Path, layers: tuple[Layer, ...], definition: Definition) ->
     (loaded / "ray.py").write_text("raise SystemExit('the module of the host was imported')\n")
     for path in (home, loaded):
         os.chown(path, USER, USER)
+    # Apptainer adds the caller to the image's users.
+    users = folder / "passwd"
+    known = (layers[0].folder / "etc" / "passwd").read_text()
+    users.write_text(f"{known}caller:x:{USER}:{USER}::{home}:/bin/sh\n")
     environment = {"PATH": PATH, "HOME": str(home), "PYTHONPATH": str(loaded), "PYTHONHOME": str(loaded)}
     root = Root(
         layers, folder, environment, f"{USER}:{USER}", str(home),
-        mounts=(Mount(home, str(home)),), network={}, tmpfs=("/tmp",), is_read_only=True,
-        has_capabilities=False,
+        mounts=(Mount(home, str(home)), Mount(users, "/etc/passwd")), network={}, tmpfs=("/tmp",),
+        is_read_only=True, has_capabilities=False,
     )  # fmt: skip
     run = definition.sections["environment"] + definition.sections["runscript"]
     test = definition.sections["environment"] + definition.sections["test"]
@@ -95,6 +99,7 @@ def in_a_job(folder: Path, layers: tuple[Layer, ...], definition: Definition) ->
     (home / "hosts.txt").write_text(f"{socket.gethostname()}\n")
     binds = "".join(f"mkdir -p {root}{path}; mount --rbind {path} {root}{path}\n"
                     for path in ("/dev", "/proc", "/tmp", str(home)))  # fmt: skip
+    binds += f"touch {root}/etc/hosts; mount --bind /etc/hosts {root}/etc/hosts\n"
     enter = f"set -e\n{overlay(layers, upper, scratch, root)}\n{binds}exec bash {home}/job.sh"
     (home / "job.sh").write_text(
         f"set -e\nexport HOME={home} MADE_HOSTFILE={home}/hosts.txt\ncd {home}\n"

@@ -1,55 +1,25 @@
-"""The run form of `made/curate` in a browser, and the page of a run whose request was wrong."""
+"""The run form of `made/curate` in a browser. The long form, with a run, is tests/service/test_pages.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import pytest
+from prefect.client.orchestration import get_client
 
-from tests.e2e.test_service import Service, service
-from tests.support import browser
+from tests.support import browser, form
 
-__all__ = ["service"]  # the fixture: a service that is up
-pytestmark = [pytest.mark.service, pytest.mark.timeout(1200), browser.needed]
-FIRST = (
-    "Sources",
-    "Output",
-    "Store (Optional)",
-    "Encoder (Optional)",
-    "Dedup (Optional)",
-    "Filters (Optional)",
-)
-LAST = "Work (Optional)"
-MISTAKE = "output: relative/out is a relative path, which a deployment's run has no folder for"
+pytestmark = [pytest.mark.service, pytest.mark.timeout(600), browser.needed]
 
 
-def in_order(text: str, *names: str) -> bool:
-    lines = text.splitlines()
-    places = [lines.index(name) for name in names]
-    return places == sorted(places)
-
-
-def test_the_form_and_a_mistake(service: Service, tmp_path: Path) -> None:
-    """Fields in the order a person needs, bounds in the sentences; the run page has the whole sentence."""
-    variables = service.variables()
-    api, login = variables["PREFECT_API_URL"], variables["PREFECT_API_AUTH_STRING"]
-    user, _, word = login.partition(":")
-    with (
-        httpx.Client(base_url=api, auth=(user, word), timeout=60) as client,
-        browser.page(tmp_path, login) as page,
-    ):
-        deployment = client.get("/deployments/name/made/curate").json()["id"]
-        url = api.removesuffix("/api")
-        text = page.open(f"{url}/deployments/deployment/{deployment}/run", FIRST[0], LAST)
-        page.shot("form")
-        assert in_order(text, *FIRST, LAST)
-        assert "Allowed: above 0 and below 1." in text and "Allowed: 1 to 1,000,000 or auto." in text
-
-        recipe = {"sources": ["/in"], "output": "relative/out"}
-        reply = client.post(
-            f"/deployments/{deployment}/create_flow_run", json={"parameters": {"recipe": recipe}}
-        )
-        run = reply.json()["id"]
-        page.open(f"{url}/runs/flow-run/{run}", "Failed", MISTAKE)
-        page.shot("mistake")
+def test_the_form_and_a_wrong_value(deployments: dict[str, str], tmp_path: Path) -> None:
+    """Sources first; a wrong value gets its message, and starts nothing."""
+    with get_client(sync_client=True) as client:
+        wanted = client.read_deployment_by_name("made/curate").id
+    with browser.page(tmp_path / "profile") as page:
+        form.opened(page, deployments["PREFECT_API_URL"].removesuffix("/api"))
+        form.filled_in(page, tmp_path / "shards", tmp_path / "out")
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs()
+    started = [run for run in runs if run.deployment_id == wanted]
+    assert str(tmp_path) not in str([run.parameters for run in started])

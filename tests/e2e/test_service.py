@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,10 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that is up."""
-    found = Service(tmp_path_factory.mktemp("service"))
+@contextmanager
+def up(folder: Path) -> Iterator[Service]:
+    """A service, until the context ends."""
+    found = Service(folder)
     try:
         said = found.call(MADE, "up")
         assert "login:" in said and "Prefect UI:" in said
@@ -116,6 +117,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     finally:
         found.call(MADE, "down")
         assert found.left() == []
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that is up."""
+    with up(tmp_path_factory.mktemp("service")) as found:
+        yield found
 
 
 @pytest.mark.timeout(1200)
@@ -222,8 +230,12 @@ def test_down_ends_a_run_and_up_resumes_it(service: Service, tmp_path: Path) -> 
 
 @pytest.mark.service
 @pytest.mark.timeout(1200)
-def test_a_run_that_died_with_its_worker_is_closed(service: Service, tmp_path: Path) -> None:
-    """As after a power cut: Prefect still calls the run running, and counts it against the limit."""
+@pytest.mark.parametrize("all_of_it", [False, True], ids=["with its worker", "with the whole service"])
+def test_a_run_that_died_with_its_worker_is_closed(service: Service, tmp_path: Path, all_of_it: bool) -> None:
+    """As after a power cut: Prefect still calls the run running, and counts it against the limit.
+
+    The supervisor starts another worker; if all of the service has died, `made up` does.
+    """
     write_sample(tmp_path, samples=200, shards=20, seed=10)
     recipe = {"sources": [str(tmp_path / "shards")], "output": str(tmp_path / "out")}
     start = (PREFECT, "deployment", "run", "made/curate", "--param", f"recipe={json.dumps(recipe)}")
@@ -231,10 +243,15 @@ def test_a_run_that_died_with_its_worker_is_closed(service: Service, tmp_path: P
     until(lambda: any((tmp_path / "out" / "store").rglob("*.npy")))
     mark = json.loads((service.folder / "made/service/service.json").read_text())["id"]
     (flow,) = processes.runs(mark).values()
-    worker = service.pid("worker")
-    os.kill(worker, signal.SIGSTOP)  # else it would see the flow end
-    os.kill(flow.pid, signal.SIGKILL)
-    os.kill(worker, signal.SIGKILL)
+    killed = ["worker", *(["front-door", "prefect", "postgres"] if all_of_it else [])]
+    pids = [service.pid(name) for name in killed]
+    if all_of_it:
+        os.kill(service.supervisor(), signal.SIGKILL)  # else it would start the others again
+    os.kill(pids[0], signal.SIGSTOP)  # else the worker would see the flow end
+    for pid in (flow.pid, *pids):
+        os.kill(pid, signal.SIGKILL)
+    if all_of_it:
+        service.call(MADE, "up")
     until(lambda: states(service)[0] == "CRASHED")
     service.call(*start, "--watch")
     assert checks.summary(tmp_path / "out")["state"] == "completed"

@@ -647,3 +647,31 @@ def test_a_failed_start_reports_the_reason(tmp_path: Path) -> None:
         conf.write("shared_buffers = much\n")
     with pytest.raises(DatabaseError, match="shared_buffers"), postgres.embedded(tmp_path):
         pass
+
+
+def test_a_kept_connection_is_one_until_it_rests(ledger: Ledger, empty_url: str) -> None:
+    """Short units share a connection; a rest gives it back, and one that was lost is made again."""
+    keeps = Ledger(empty_url, keep=True)
+    begin(keeps)
+    first = backends(empty_url)
+    put(keeps, "a")
+    assert len(first) == 1 and backends(empty_url) == first
+    keeps.rest()
+    assert backends(empty_url) == set()
+    assert state(keeps, "a") is UnitState.OPEN
+    second = backends(empty_url, "pg_terminate_backend(pid, 5000)")
+    assert len(second) == 1 and second != first and backends(empty_url) == set()
+    assert state(keeps, "a") is UnitState.OPEN
+    keeps.close()
+    assert backends(empty_url) == set()
+
+
+def backends(url: str, action: str = "true") -> set[int]:
+    """The server's processes with a connection of a ledger; `action` is done to each."""
+    statement = f"""SELECT pid, {action} FROM pg_stat_activity
+        WHERE application_name = 'made' AND datname = current_database()"""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = {row.pid for row in connection.execute(text(statement))}
+    engine.dispose()
+    return found

@@ -14,6 +14,7 @@ from flows import artifacts, naming
 from flows.mistakes import failed
 from flows.outcome import Outcome
 from made_core.errors import RecipeError
+from made_core.ingest.finished import Unfinished
 from made_core.ledger.records import StageStatus, Tally
 from made_core.report.report import Example, Group
 from made_core.types import Shard, UnitState
@@ -53,6 +54,13 @@ def test_the_message_of_a_state_names_counts_shards_and_run() -> None:
     assert bad.message == (
         f"{samples}; failed shards: {', '.join(f'{n:05}' for n in range(10))} and 2 more; "
         f"unfinished shards, not read: 00099 (run {SUMMARY.run})"
+    )
+    folder = Unfinished("/in", True, {"00099": "no _stats.json", "00101": "missing"})
+    cut = Outcome(SUMMARY, {}, ["/in/00099.tar"], [folder]).state()
+    assert (cut.name, cut.message) == (
+        "CompletedWithFailures",
+        f"{samples}; unfinished shards, not read: 00099, 00101; "
+        f"img2dataset runs or was killed: /in has a folder _tmp (run {SUMMARY.run})",
     )
     mistake = failed(RecipeError("sources:\n  missing"))
     assert (mistake.type, mistake.message) == (StateType.FAILED, "recipe: sources: missing")

@@ -113,6 +113,11 @@ def test_another_host_needs_a_database_that_it_reaches(
     place_of("192.0.2.7:6379")
     with pytest.raises(RayAddressError, match=r"192\.0\.2\.7:6379 is on another host.*MADE_DATABASE_URL"):
         preflight.check_ray()
+    for url in ("postgresql://made:s3cret@127.0.0.1:5433/made", "postgresql:///made?host=/run/made"):
+        place_of("192.0.2.7:6379", url)
+        with pytest.raises(RayAddressError, match=r"listens on loopback.*made up --listen") as refused:
+            preflight.check_ray()
+        assert "s3cret" not in str(refused.value)
     place_of("192.0.2.7:6379", "postgresql://db/made")
     monkeypatch.setattr(preflight, "RAY_SECONDS", 0.01)
     with pytest.raises(RayAddressError, match="no Ray head answers"):

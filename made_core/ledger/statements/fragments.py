@@ -20,6 +20,11 @@ THESE_OR_ALL = f"stage = :stage AND scope = :scope AND (CAST(:keys AS text) IS N
 # When an open or running unit can be claimed.
 READY_AT = "CASE state WHEN 'open' THEN not_before ELSE lease_until END"
 
+# True, and the transaction's commit does not wait for the disk, which has it within a second. If the server
+# is killed before, a claim is as if it had not happened: the worker has lost its lease, the unit is done
+# again, and files that the worker wrote in that moment stay. Not for transitions that record a result.
+NO_WAIT = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
+
 # The columns of a records.Tally.
 TALLY = (
     ", ".join(f"count(*) FILTER (WHERE state = '{s.value}') AS {s.value}" for s in UnitState)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from made_core.ledger.statements.fragments import KEYS, LEASE, READY_AT, TALLY, THESE, THESE_OR_ALL
+from made_core.ledger.statements.fragments import KEYS, LEASE, NO_WAIT, READY_AT, TALLY, THESE, THESE_OR_ALL
 
 LOST = "the worker was lost"
 
@@ -28,7 +28,7 @@ CLAIM = f"""
         WHERE {THESE} AND state = 'running' AND token = :token
     ), due AS MATERIALIZED (
         SELECT id, state, host, attempts, attempts >= max_attempts AS last FROM unit
-        WHERE {THESE} AND state IN ('open', 'running') AND {READY_AT} <= now()
+        WHERE {THESE} AND state IN ('open', 'running') AND {READY_AT} <= now() AND {NO_WAIT}
             AND NOT EXISTS (SELECT FROM held)
             AND NOT EXISTS (SELECT FROM run WHERE id = :run AND state <> 'running')
         ORDER BY key LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -56,7 +56,7 @@ RENEW = f"""
     UPDATE unit SET lease_until = {LEASE}, progress = given.progress
     FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS text[]), CAST(:done AS bigint[]))
         AS given (id, token, progress)
-    WHERE unit.id = given.id AND unit.token = given.token RETURNING unit.id
+    WHERE unit.id = given.id AND unit.token = given.token AND {NO_WAIT} RETURNING unit.id
 """
 
 # Commit the unit's output if the token still holds the unit; no row if it does not.
