@@ -92,6 +92,7 @@ def _above(left: torch.Tensor, product: Callable[[torch.Tensor], torch.Tensor], 
         if score.size and score.max() > least:  # most slabs have none, and the largest is found faster
             found.append(np.flatnonzero(score > least) + place)
         place += score.size
+        del score  # before the next one is made
     return np.concatenate(found)
 
 

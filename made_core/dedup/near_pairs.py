@@ -72,9 +72,9 @@ def near(
         held = products.held(rows.shape[1], block)
         for number in range(0, len(starts), held):
             # Each right block is prepared once for all these left ones.
-            lefts = {
-                a: products.prepare(rows[a : min(a + block, end)]) for a in starts[number : number + held]
-            }
+            lefts: dict[int, products.Block] = {}  # the ones before are freed
+            for a in starts[number : number + held]:
+                lefts[a] = products.prepare(rows[a : min(a + block, end)])
             for b in range(max(starts[number], known), n, block):
                 whole = b in lefts and len(lefts[b].rows) == min(block, n - b)
                 right = lefts[b] if whole else products.prepare(rows[b : b + block])

@@ -34,10 +34,10 @@ def sweep(url: str, run: str, eps: tuple[float, ...] = (), marks: Path | None = 
 def look_at(page: Page, folder: Path, samples: int) -> None:
     """Takes pictures of the pages, wide and narrow, light and dark; nothing on them may be unreadable."""
     for name in ("report", "sweep", "review"):
+        page.open((folder / f"{name}.html").as_uri(), "made")
         for width in WIDTHS:
             for dark in (False, True):
                 page.look(width, dark)
-                page.open((folder / f"{name}.html").as_uri(), "made")
                 page.whole(f"{name}-{samples}-{width}-{'dark' if dark else 'light'}")
                 assert page.faults() == [], (name, width, dark)
 

@@ -38,9 +38,10 @@ def agree(url: str, run: str, output: Path) -> None:
     probes = probes_of(batches, gids)
 
     # Every pair that was compared, from the stored rows, in float64.
-    i, j = np.triu_indices(len(gids), 1)
-    value = np.concatenate([cosine(rows[i[n : n + 4096]], rows[j[n : n + 4096]])
-                            for n in range(0, len(i), 4096)])  # fmt: skip
+    unit = rows.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    i, j = np.nonzero(np.triu(unit @ unit.T, 1) > bound - 1e-9)
+    value = cosine(rows[i], rows[j])
     near = (value > bound) & compared(probes[i], probes[j])
     i, j, value = i[near], j[near], value[near]
     crowded = found.resolve_files.crowded
