@@ -58,7 +58,7 @@ def test_a_run_from_the_form_to_its_report(service: Service, tmp_path: Path) -> 
         page.shot("run-running")
 
         progress = wait(lambda: artifact(client, flow_run, "progress"), "the progress")
-        page.open(f"{ui}/artifacts/artifact/{progress}", "embed")
+        page.open(f"{ui}/artifacts/artifact/{progress}", "progress by stage")
         page.reload("7 of 8")
         page.shot("progress")
         ledger.units.fail(unit, StorageFailed("given back"), 0)
