@@ -86,8 +86,6 @@ class ClusterFolder:
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             # PBS kills ten seconds after SIGTERM.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "2",
-            # A node that lost its power is dead after 40 s; by Ray's defaults, after 65.
-            "RAY_health_check_timeout_ms": "5000",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 
