@@ -41,6 +41,17 @@ def test_a_server_that_ends(home: Path, log: str, said: str) -> None:
     assert not template.exists()
 
 
+def test_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy of the database is for the next start: this one goes on without."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MADE_HOME", str(tmp_path / "file" / "home"))
+    settings.cache_clear()
+    monkeypatch.setattr(private_server, "_answers", lambda url: True)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        PrivateServer(process, CLOSED, tmp_path).wait()
+    settings.cache_clear()
+
+
 def test_a_server_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "server.log").write_text("")
     monkeypatch.setattr(private_server, "START_SECONDS", 0)
