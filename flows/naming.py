@@ -15,6 +15,11 @@ def of_curate() -> str:
     """`curated 2026-11-25 21:46`; for a request that is not valid, as much as it says."""
     recipe: Any = flow_run.parameters.get("recipe")
     output = recipe.get("output") if isinstance(recipe, dict) else getattr(recipe, "output", None)
+    return named(output)
+
+
+def named(output: object) -> str:
+    """`curated 2026-11-25 21:46`, for an output of that name."""
     return f"{folder(output)} {_now()}"
 
 

@@ -133,7 +133,15 @@ def _name(unit: UnitStatus) -> str:
 
 def _run(run: Run) -> Text:
     state = state_of(run).replace("_", " ") + (" (replaced)" if run.replaced else "")
-    return Text.assemble((run.id, "bold"), f"  {state}  {run.updated_at:%Y-%m-%d %H:%M:%S}")
+    return Text.assemble((run.id, "bold"), f"  {state}{_counts(run)}  {run.updated_at:%Y-%m-%d %H:%M:%S}")
+
+
+def _counts(run: Run) -> str:
+    """`: 1,145 in, 1,013 kept` of a run that has completed, else empty."""
+    samples = (run.summary or {}).get("samples")
+    if not run.state.value.startswith(RunState.COMPLETED.value) or not samples:
+        return ""
+    return f": {samples['in']:,} in, {samples['kept']:,} kept"
 
 
 def _print_output(console: Console, run: Run) -> None:

@@ -86,7 +86,7 @@ def _routes() -> APIRouter:
         run if that is live or completed. After a run that failed, crashed or was cancelled, a new one starts.
         """
         wanted = requests.checked(recipe)
-        run, is_new = prefect_runs.start({"recipe": wanted.recipe}, wanted.key)
+        run, is_new = prefect_runs.start({"recipe": wanted.recipe}, recipe.output, wanted.key)
         response.status_code = 201 if is_new else 200
         return run
 

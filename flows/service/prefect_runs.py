@@ -17,6 +17,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from prefect.utilities.urls import url_for
 
+from flows import naming
 from flows.service.records import COMPLETED, FINAL, StageProgress, TriggeredRun
 from made_core.errors import UserError
 from made_core.io import files, paths
@@ -38,11 +39,12 @@ class RunHasEnded(UserError):
     """The run has ended, so it cannot be cancelled."""
 
 
-def start(parameters: dict[str, Any], key: str) -> tuple[TriggeredRun, bool]:
+def start(parameters: dict[str, Any], output: str, key: str) -> tuple[TriggeredRun, bool]:
     """Starts a run, unless the latest run with this key is live, or completed and its output is there.
 
     Args:
         parameters: of the deployment.
+        output: which names the run; the flow names it again when it starts.
         key: digest of all that the run depends on. Prefect keeps one run for an idempotency key for ever,
             whatever became of it, so each attempt has a key of its own: `<key>-1`, `<key>-2`, ...
 
@@ -67,7 +69,7 @@ def start(parameters: dict[str, Any], key: str) -> tuple[TriggeredRun, bool]:
                 "/deployments/{id}/create_flow_run",
                 path_params={"id": deployment.id},
                 json={"parameters": parameters, "idempotency_key": f"{key}-{attempt}", "tags": [TAG],
-                      "state": {"type": StateType.SCHEDULED.value}},
+                      "name": naming.named(output), "state": {"type": StateType.SCHEDULED.value}},
             )  # fmt: skip
             run = FlowRun.model_validate(answer.json())
             if answer.status_code == 201:

@@ -58,9 +58,9 @@ def programs(config: Config) -> list[Program]:
     base = {MARK: config.id, "MADE_HOME": str(settings().home_path), "PYTHONUNBUFFERED": "1"}
     clients = {**base, **config.environment()}
     found = [_server(config, base)] if config.has_server else []
-    found.append(
-        Program(REGISTER, _python("flows.service.register", str(config.runs)), clients, _never, once=True)
-    )
+    workers = [sys.executable] if config.worker else []  # else they are elsewhere
+    register = _python("flows.service.register", str(config.runs), *workers)
+    found.append(Program(REGISTER, register, clients, _never, once=True))
     if importlib.util.find_spec(FRONT_DOOR_MODULE) is not None:
         found.append(_front_door(config, clients))
     if config.worker:

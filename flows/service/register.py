@@ -1,8 +1,12 @@
-"""The work pool `made` and the deployments of prefect.yaml: `python -m flows.service.register RUNS`."""
+"""Registers the work pool `made` and the deployments of prefect.yaml.
+
+`python -m flows.service.register RUNS [PYTHON]`: see `register_pool`.
+"""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -20,15 +24,29 @@ POOL = "made"
 PREFECT_YAML = Path(__file__).parents[2] / "prefect.yaml"  # in a checkout, and beside an installed package
 
 
-def template() -> dict[str, Any]:
-    """The pool's base job template: callers can set no command, environment or folder."""
+def template(python: str | None = None) -> dict[str, Any]:
+    """The pool's base job template: callers can set no command, environment or folder.
+
+    Args:
+        python: the interpreter of all its workers. None: each worker's own, which takes Prefect two more
+            processes before that of a run, and so some seconds.
+    """
     found: dict[str, Any] = json.loads(files("flows.service").joinpath("pool.json").read_text("utf-8"))
+    if python is not None:
+        found["job_configuration"]["command"] = shlex.join([python, "-m", "prefect.engine"])
     return found
 
 
-def register_pool(client: SyncPrefectClient, runs: int) -> None:
-    """Creates or updates the pool. `runs`: how many run at once, each with a Ray of its own."""
-    pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template(), concurrency_limit=runs)
+def register_pool(client: SyncPrefectClient, runs: int, python: str | None = None) -> None:
+    """Creates or updates the pool.
+
+    Args:
+        runs: how many run at once, each with a Ray of its own.
+        python: see `template`.
+    """
+    pool = WorkPoolCreate(
+        name=POOL, type="process", base_job_template=template(python), concurrency_limit=runs
+    )
     client.create_work_pool(pool, overwrite=True)
 
 
@@ -79,7 +97,7 @@ def _concurrency(wanted: int | dict[str, Any] | None) -> tuple[int | None, Concu
 def main() -> None:
     """Registers the pool and the deployments with the server of this environment."""
     with get_client(sync_client=True) as client:
-        register_pool(client, int(sys.argv[1]))
+        register_pool(client, int(sys.argv[1]), *sys.argv[2:3])
         register_deployments(client)
 
 

@@ -85,8 +85,11 @@ def follow(door: httpx.Client, run: TriggeredRun) -> Iterator[TriggeredRun]:
             raise NoAnswer(
                 f"{door.base_url} does not answer ({error}); the run continues: {run.url}"
             ) from None
-        if latest != run:
-            run = latest
+        if latest == run:
+            continue
+        is_publishing = run.stages and not latest.stages and not latest.ended  # the ledger's run has ended
+        run = latest
+        if not is_publishing:
             yield run
 
 

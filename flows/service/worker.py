@@ -27,6 +27,7 @@ from flows.service import processes
 from flows.service.register import POOL
 
 LEFT_SECONDS = 15.0  # for Ray's processes of a flow that was killed
+QUERY_SECONDS = "2"  # between two looks for scheduled runs, unless PREFECT_WORKER_QUERY_SECONDS is set
 LOST = "Its process ended with the worker. Start it again, or use Retry, to resume."
 
 
@@ -72,6 +73,7 @@ def main() -> None:
     for run in closed:
         print(f"flow run {run.name}: its process had ended with an earlier worker", flush=True)
     processes.end_all(processes.left_by(mark, {str(run.id) for run in closed}), LEFT_SECONDS)
+    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", QUERY_SECONDS)
     health = ["--with-healthcheck"] if "PREFECT_WORKER_WEBSERVER_PORT" in os.environ else []
     os.execv(
         sys.executable,

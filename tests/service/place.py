@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def place(folder: Path) -> Iterator[Place]:
         try:
             with temporary_settings({PREFECT_API_URL: here.url}):
                 with get_client(sync_client=True) as client:
-                    register.register_pool(client, runs=4)
+                    register.register_pool(client, 4, sys.executable)
                     register.register_deployments(client)
                 yield here
         finally:
