@@ -104,7 +104,7 @@ test-pbs: setup
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed
 
-# On the images of a folder of shards: make bench-embed REAL=folder. clip-retrieval is installed beside, alone.
+# On real images, of REAL/shards: make bench-embed REAL=folder. clip-retrieval is installed beside, alone.
 bench-embed: setup build/clip-retrieval
 	$(BIN)/python -m benchmarks.embed $(if $(REAL),--real $(REAL))
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import ray
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect_ray.task_runners import PrefectRayFuture
 
 from flows import servers
 from flows.engine import Engine, runner
@@ -89,7 +90,9 @@ def measure(url: str, recipe: Recipe, workers: int, per_worker: int, seconds: fl
                 engine = Engine(ledger, RunContext(run, url, recipe, encoding), display)
                 submitted = 0
 
-                def submit(batch: list[str], scope: str = scope, context: RunContext = engine.context):  # type: ignore[no-untyped-def]
+                def submit(
+                    batch: list[str], scope: str = scope, context: RunContext = engine.context
+                ) -> PrefectRayFuture:
                     nonlocal submitted
                     submitted += 1
                     return sleep.submit(context, scope, batch, seconds)

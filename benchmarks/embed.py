@@ -2,8 +2,8 @@
 
     python -m benchmarks.embed --samples 400 --real FOLDER
 
-On the CPU with one thread for the model, fp32, on JPEGs of 512 x 384 made here, or on the first of a folder's
-shards. Every measurement is a process of its own, the fastest of RUNS interleaved ones, in CPU seconds, which
+On the CPU with one thread for the model, fp32, on JPEGs of 512 x 384 made here, or on those of the first shard
+in FOLDER/shards. Every measurement is a process of its own, the fastest of RUNS interleaved ones, in CPU seconds, which
 other processes disturb least. Prints a table and one JSON line; exits 0 only if
 
 - the stage reaches 0.95 of the speed of the bare ViT-B-32 (random weights);
@@ -92,10 +92,10 @@ def shard_of(path: Path, samples: int, images: list[bytes]) -> Path:
 
 
 def images_of(real: Path | None) -> list[bytes]:
-    """The JPEGs of the first shard of a folder; else synthetic ones."""
+    """The JPEGs of the first shard in `real`/shards; else synthetic ones."""
     if real is None:
         return [photograph(seed) for seed in range(DISTINCT)]
-    with tarfile.open(sorted(real.glob("*.tar"))[0]) as tar:
+    with tarfile.open(min((real / "shards").glob("*.tar"))) as tar:
         members = [m for m in tar if m.name.endswith(".jpg")]
         return [found.read() for m in members if (found := tar.extractfile(m))]
 
@@ -159,7 +159,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=400, help="of the shard for the thin model")
     parser.add_argument("--shard-sizes", type=int, nargs=2, default=(1000, 10_000), help="for the memory")
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--real", type=Path, help="folder of shards with images to use")
+    parser.add_argument("--real", type=Path, help="folder whose shards/ has images to use")
     args = parser.parse_args()
     images = images_of(args.real)
     with tempfile.TemporaryDirectory(prefix="made-embed-", dir=os.environ.get("MADE_SCRATCH")) as name:

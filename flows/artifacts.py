@@ -77,6 +77,8 @@ class Progress:
 def progress(run: str, output: str, stages: Sequence[StageStatus]) -> str:
     """A table of the stages that have started, as Markdown."""
     lines = [f"Run `{run}`, output `{output}`", ""]
+    if not stages:
+        return "\n".join([*lines, "Ray starts, and the encoder is loaded."])
     lines += ["| stage | | units | failed | samples | samples/s | ETA |", "|:--|:--|--:|--:|--:|--:|--:|"]
     for status in stages:
         units, total = status.tally.units, max(1, status.tally.total)

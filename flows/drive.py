@@ -39,7 +39,7 @@ def drive(check: Callable[[str, FlowRun], Request | Summary]) -> Any:
                     return run_request(url, found, display, flow_run, watch).state()
                 found = done
             flow_run.belongs_to(found.run)
-            put_result(flow_run, found, {}, (), ())
+            put_result(flow_run, found, {}, {}, ())
             return Completed(message=f"nothing to do: {Outcome(found).sentence}", data=found)
     except MadeError as error:
         return mistakes.failed(error)

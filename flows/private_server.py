@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +44,15 @@ class PrivateServer:
         end = time.monotonic() + START_SECONDS
         while not _answers(f"{self.api_url}/health"):
             if self.process.poll() is not None:
-                _template().unlink(missing_ok=True)  # in case it is that
+                with suppress(OSError):
+                    _template().unlink()  # in case it is that
                 raise MadeError(f"Prefect's server ended with code {self.process.returncode}: {self._log()}")
             if time.monotonic() > end:
                 raise MadeError(f"Prefect's server does not answer after {START_SECONDS} s: {self._log()}")
             time.sleep(POLL_SECONDS)
         if not _template().exists():
-            _keep(self.folder / "prefect.db")
+            with suppress(OSError, sqlite3.Error):  # MADE_HOME may be read-only: the next start takes longer
+                _keep(self.folder / "prefect.db")
 
     def _log(self) -> str:
         lines = (self.folder / "server.log").read_text(errors="replace").split("\n")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from flows.engine import Engine
 from flows.generation import Generation, OwnPairs, resolve_files
 from flows.placement import of_embed
+from flows.results import Clustered, Decided, Embedded
 from made_core.cluster import cluster_rows, pair_tasks
 from made_core.corpus import clip_scores
 from made_core.corpus import corpus as corpora
@@ -18,7 +19,6 @@ from made_core.dedup import pair_recall
 from made_core.errors import Permanent, TooManyFailures
 from made_core.io import files
 from made_core.io.arrays import read_array
-from made_core.ledger.records import Result
 from made_core.output import publish
 from made_core.output.plan import Plan
 from made_core.recipe import Clusters
@@ -36,12 +36,7 @@ from made_core.stages import (
     RESOLVE,
     TABULATE,
     WRITE,
-    AssignOutput,
-    EmbedOutput,
     FitOutput,
-    IdentifyOutput,
-    ResolveOutput,
-    TabulateOutput,
     UnitOutput,
     WriteOutput,
 )
@@ -59,37 +54,6 @@ from tasks.tabulate import tabulate as tabulate_task
 from tasks.write import write as write_task
 
 PAIRS_COST = 4e9  # approximate row products per pair task: seconds on one core
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """The corpus, the generation that it extends, and the failed shards."""
-
-    corpus: Corpus
-    ref: FileRef
-    earlier: Generation | None
-    results: Mapping[str, Result[EmbedOutput]]  # by fingerprint
-    failed: Mapping[str, str]  # shard id -> error
-
-
-@dataclass(frozen=True)
-class Clustered:
-    """The corpus in cluster order."""
-
-    identities: IdentifyOutput
-    fit: FitOutput
-    scope: str
-    batches: Mapping[str, AssignOutput]  # by range of parts, earlier generations first
-    own: tuple[AssignOutput, ...]  # this run's
-
-
-@dataclass(frozen=True)
-class Decided:
-    """The decisions, over the whole corpus and by input shard."""
-
-    digest: str  # of everything that they depend on
-    resolved: ResolveOutput
-    tables: tuple[TabulateOutput, ...]
 
 
 def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = None) -> Embedded:

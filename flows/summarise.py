@@ -11,7 +11,8 @@ import numpy as np
 
 from flows.engine import Engine
 from flows.generation import OwnPairs
-from flows.steps import Clustered, Decided, Embedded, probes_of
+from flows.results import Clustered, Decided, Embedded
+from flows.steps import probes_of
 from made_core import __version__
 from made_core.cluster import cluster_rows, kmeans
 from made_core.dedup.pair_recall import Recall

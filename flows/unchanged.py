@@ -30,7 +30,7 @@ def result(url: str, request: Request) -> Summary | None:
     Args:
         url: of the ledger.
     """
-    if request.earlier is not None:
+    if request.earlier is not None or request.unfinished:
         return None
     return of_recipe(url, request.recipe, request.found)
 

@@ -141,10 +141,10 @@ def _configured(
     )
     taken = [] if known is None else _taken(config)
     if taken:
-        fresh = ports.choose(address)
-        config.ports = config.ports.model_copy(update={name: getattr(fresh, name) for name in taken})
+        before, fresh = config.ports, ports.choose(address)
+        config.ports = before.model_copy(update={name: getattr(fresh, name) for name in taken})
         for name in taken:
-            say(f"Port {getattr(known.ports, name)} of {name} is taken by another program; "  # type: ignore[union-attr]
+            say(f"Port {getattr(before, name)} of {name} is taken by another program; "
                 f"now {getattr(config.ports, name)}. Open shells need `made env` again.")  # fmt: skip
     return config
 

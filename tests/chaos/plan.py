@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
 
-from made_core.stages import EMBED, STAGES, WRITE
+from made_core.stages import CAPTIONS, EMBED, STAGES, WRITE
 
 # worker: a Ray worker; raylet: a worker node's; head: Ray's GCS; flow: the process that runs the
 # run; postgres: the postmaster; all by SIGKILL. disk: full for seconds; cut: the database out of reach.
 KINDS = ("worker", "raylet", "head", "flow", "postgres", "disk", "cut")
 OF_A_UNIT = ("before-file", "before-row", "after-row")
 OF_PUBLISH = ("before-moves", "amid-moves", "after-moves", "before-summary")
-POINTS = (
-    *((stage.name, when) for stage in STAGES for when in OF_A_UNIT),
+POINTS = (  # the sample is embedded by an encoder without captions
+    *((stage.name, when) for stage in STAGES if stage is not CAPTIONS for when in OF_A_UNIT),
     *((stage.name, "mid-shard") for stage in (EMBED, WRITE)),
     *(("publish", when) for when in OF_PUBLISH),
 )

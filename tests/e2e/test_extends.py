@@ -14,7 +14,7 @@ import pytest
 from made_core.errors import OutputError, RecipeError, SourceError, UserError
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
-from made_core.stages import AUDIT, DRAW, STAGES
+from made_core.stages import AUDIT, CAPTIONS, DRAW, STAGES
 from made_core.types import RunState
 from tests.support import checks
 from tests.support.runs import Curate
@@ -53,7 +53,7 @@ def embedded(url: str, run: str) -> list[str]:
     ledger = Ledger.open(url)
     try:
         assert [s.stage for s in ledger.progress.of(run)] == [
-            s.name for s in STAGES if s not in (DRAW, AUDIT)
+            s.name for s in STAGES if s not in (CAPTIONS, DRAW, AUDIT)
         ]
         return [s.id for s in ledger.runs.shards(run)]
     finally:

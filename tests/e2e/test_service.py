@@ -19,7 +19,7 @@ import pytest
 
 from flows.service import ports, processes
 from made_core.sample.write import write_sample
-from tests.support import checks
+from tests.support import browser, checks, form
 
 MADE, PREFECT = (Path(sys.executable).with_name(name) for name in ("made", "prefect"))
 PATIENCE = 300  # seconds, on a busy machine
@@ -139,6 +139,16 @@ def test_a_deployment_run(service: Service, tmp_path: Path) -> None:
     summary = checks.summary(tmp_path / "out")
     listed = json.loads(service.call(MADE, "status", "--json"))["runs"]
     assert [(run["id"], run["state"]) for run in listed] == [(summary["run"], "completed")]
+
+
+@browser.needed
+def test_the_form_and_a_wrong_value(service: Service, tmp_path: Path) -> None:
+    """Sources first; a wrong value gets its message, and starts nothing. (A run: test_pages.py.)"""
+    with form.desk(service.variables(), tmp_path) as (page, client, ui):
+        form.opened(page, ui)
+        form.filled_in(page, tmp_path / "shards", tmp_path / "out")
+        runs = client.post("/flow_runs/filter", json={}).text
+        assert str(tmp_path) not in runs
 
 
 def test_secrets_stay_with_the_user(service: Service) -> None:

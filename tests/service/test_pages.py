@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,10 @@ from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
 from tests.e2e.test_service import Service
 from tests.support import browser, form
-from tests.support.browser import Page
 from tests.support.deployed import held_up, running, wait
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(1200), browser.needed]
 MISTAKE = "output: relative/out is a relative path, which a deployment's run has no folder for"
-
-
-@contextmanager
-def desk(service: Service, folder: Path) -> Iterator[tuple[Page, httpx.Client, str]]:
-    """A browser that has logged in, a client of Prefect's API, and the UI's address."""
-    variables = service.variables()
-    api, login = variables["PREFECT_API_URL"], variables["PREFECT_API_AUTH_STRING"]
-    user, _, word = login.partition(":")
-    with (
-        httpx.Client(base_url=api, auth=(user, word), timeout=60) as client,
-        browser.page(folder / "profile", login) as page,
-    ):
-        yield page, client, api.removesuffix("/api")
 
 
 def artifact(client: httpx.Client, flow_run: str, kind: str) -> str | None:
@@ -53,7 +38,10 @@ def test_a_run_from_the_form_to_its_report(service: Service, tmp_path: Path) -> 
     source, output = tmp_path / "shards", tmp_path / "curated"
     (source / "00001.tar").write_bytes(b"no tar at all" * 1000)
     database = service.variables()["MADE_DATABASE_URL"]
-    with desk(service, tmp_path) as (page, client, ui), closing(Ledger.open(database)) as ledger:
+    with (
+        form.desk(service.variables(), tmp_path) as (page, client, ui),
+        closing(Ledger.open(database)) as ledger,
+    ):
         form.opened(page, ui)
         form.filled_in(page, source, output)
         page.fill("K (Optional)", "4")
@@ -70,7 +58,7 @@ def test_a_run_from_the_form_to_its_report(service: Service, tmp_path: Path) -> 
         page.shot("run-running")
 
         progress = wait(lambda: artifact(client, flow_run, "progress"), "the progress")
-        page.open(f"{ui}/artifacts/artifact/{progress}", "embed")
+        page.open(f"{ui}/artifacts/artifact/{progress}", "progress by stage")
         page.reload("7 of 8")
         page.shot("progress")
         ledger.units.fail(unit, StorageFailed("given back"), 0)
@@ -98,7 +86,7 @@ def test_a_run_from_the_form_to_its_report(service: Service, tmp_path: Path) -> 
 
 def test_a_mistake_on_the_page_of_its_run(service: Service, tmp_path: Path) -> None:
     """The whole sentence is readable."""
-    with desk(service, tmp_path) as (page, client, ui):
+    with form.desk(service.variables(), tmp_path) as (page, client, ui):
         deployment = client.get("/deployments/name/made/curate").json()["id"]
         recipe = {"sources": ["/in"], "output": "relative/out"}
         reply = client.post(

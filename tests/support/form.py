@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
+from tests.support import browser
 from tests.support.browser import Page
 
 FIRST = (
@@ -16,6 +21,23 @@ FIRST = (
 )
 LAST = "Work (Optional)"
 WRONG = "Validation failed for field 'recipe.clusters.k'. Failure reason: 0 is less than the minimum of 1"
+
+
+@contextmanager
+def desk(variables: Mapping[str, str], folder: Path) -> Iterator[tuple[Page, httpx.Client, str]]:
+    """A browser that has logged in to a service, a client of Prefect's API, and the UI's address.
+
+    Args:
+        variables: as `made env` prints them.
+        folder: of the browser's profile.
+    """
+    api, login = variables["PREFECT_API_URL"], variables["PREFECT_API_AUTH_STRING"]
+    user, _, word = login.partition(":")
+    with (
+        httpx.Client(base_url=api, auth=(user, word), timeout=60) as client,
+        browser.page(folder / "profile", login) as page,
+    ):
+        yield page, client, api.removesuffix("/api")
 
 
 def opened(page: Page, ui: str) -> None:

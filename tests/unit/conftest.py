@@ -1,4 +1,4 @@
-"""Folders for files, local and on a local S3 server; unit tests must not start servers."""
+"""Folders for files, local and on a local S3 server, and MADE_HOME; unit tests must not start servers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
+from made_core.settings import settings
 from tests.support.s3 import BUCKET, server
 
 SERVERS = {"initdb", "pg_ctl", "postgres", "gcs_server", "raylet", "ray", "prefect", "uvicorn", "made"}
@@ -61,3 +62,12 @@ def s3(client: Any) -> Iterator[str]:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A local folder, then one in the object store."""
     return str(tmp_path / "folder") if request.param == "local" else request.getfixturevalue("s3")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """MADE_HOME for the settings of this process."""
+    monkeypatch.setenv("MADE_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield tmp_path
+    settings.cache_clear()

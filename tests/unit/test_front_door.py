@@ -148,15 +148,6 @@ def test_openapi_describes_the_recipe(door: TestClient) -> None:
     assert document["paths"]["/runs"]["post"]["security"]
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """MADE_HOME for the settings of this process."""
-    monkeypatch.setenv("MADE_HOME", str(tmp_path))
-    settings.cache_clear()
-    yield tmp_path
-    settings.cache_clear()
-
-
 def test_the_token_file(home: Path) -> None:
     token = tokens.ensured()
     path = home / "service" / "trigger-token"

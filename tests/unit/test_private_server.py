@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import prefect
@@ -13,18 +12,8 @@ import pytest
 from flows import private_server
 from flows.private_server import PrivateServer
 from made_core.errors import MadeError
-from made_core.settings import settings
 
 CLOSED = "http://127.0.0.1:9/api"  # nothing listens on the port for discarded data
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty MADE_HOME."""
-    monkeypatch.setenv("MADE_HOME", str(tmp_path))
-    settings.cache_clear()
-    yield tmp_path
-    settings.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -39,6 +28,15 @@ def test_a_server_that_ends(home: Path, log: str, said: str) -> None:
         with pytest.raises(MadeError, match=rf"^Prefect's server ended with code 3: {said}$"):
             PrivateServer(process, CLOSED, home).wait()
     assert not template.exists()
+
+
+def test_a_home_that_cannot_be_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy of the database is for the next start: this one goes on without."""
+    (home / "file").write_text("")
+    monkeypatch.setattr(private_server, "_template", lambda: home / "file" / "prefect.db")
+    monkeypatch.setattr(private_server, "_answers", lambda url: True)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        PrivateServer(process, CLOSED, home).wait()
 
 
 def test_a_server_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,8 @@ class Machine:
 
     def cut_the_power(self) -> None:
         """Nothing that it sends arrives any more, and all its processes end."""
-        _ip("link", "set", self.link, "down")
+        if Path("/sys/class/net", self.link).exists():  # not if its power was cut before
+            _ip("link", "set", self.link, "down")
         with suppress(OSError):  # its first process is the last one
             while len(others := [pid for pid in self.processes() if pid != self.pid]) > 0:
                 for pid in others:
