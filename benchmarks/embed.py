@@ -2,9 +2,9 @@
 
     python -m benchmarks.embed --samples 400 --real FOLDER
 
-On the CPU with one thread for the model, fp32, on JPEGs of 512 x 384 made here, or on those of the first shard
-in FOLDER/shards. Every measurement is a process of its own, the fastest of RUNS interleaved ones, in CPU seconds, which
-other processes disturb least. Prints a table and one JSON line; exits 0 only if
+On the CPU with one thread for the model, fp32, on JPEGs of 512 x 384 made here, or on those of the first
+shard in FOLDER/shards. Every measurement is a process of its own, the fastest of RUNS interleaved ones, in
+CPU seconds, which other processes disturb least. Prints a table and one JSON line; exits 0 only if
 
 - the stage reaches 0.95 of the speed of the bare ViT-B-32 (random weights);
 - with a thin model, a sample costs at most 1.8 ms of CPU and 0.3 of what clip-retrieval takes;
