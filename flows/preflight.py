@@ -9,7 +9,7 @@ from contextlib import closing
 from flows.holder import has_died, holder
 from flows.service import state
 from made_core.embed import models
-from made_core.errors import OutputError, RayAddressError
+from made_core.errors import TAKE_OVER, OutputError, RayAddressError
 from made_core.ingest import roots
 from made_core.io import files, paths, probe
 from made_core.ledger.database import is_loopback
@@ -75,7 +75,7 @@ def check_owner(url: str, recipe: Recipe, replace: bool) -> None:
     if run is not None and run.recipe_digest != recipe.recipe_digest and not replace:
         raise OutputError(
             f"{recipe.output} belongs to run {run.id} with another recipe since "
-            f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}; name another output, or use --replace"
+            f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}; {TAKE_OVER}"
         )
 
 

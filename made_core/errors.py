@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+TAKE_OVER = "name another output, or use --replace (in Prefect: the parameter replace)"
+
 
 class MadeError(Exception):
     """made cannot continue."""

@@ -12,6 +12,9 @@ from sqlalchemy.engine import Engine
 
 from made_core.settings import settings
 
+# The pages that the tests go through, unless a browser has chosen the others; without advertisements.
+PAGES = {"PREFECT_SERVER_UI_V2_ENABLED": "false", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
+
 
 def main() -> None:
     """Upgrades the schema, then becomes the server."""
@@ -23,6 +26,8 @@ def main() -> None:
         pages = settings().home_path / "prefect-ui"
         pages.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("PREFECT_UI_STATIC_DIRECTORY", str(pages))
+    for name, value in PAGES.items():
+        os.environ.setdefault(name, value)
     # What `prefect server start` runs, without its second process.
     os.environ["PREFECT__SERVER_FINAL"] = "1"
     os.execv(

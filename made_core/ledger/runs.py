@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from made_core.errors import LeaseLost, OutputError, OutputHeld
+from made_core.errors import TAKE_OVER, LeaseLost, OutputError, OutputHeld
 from made_core.ledger.database import Database, Values, clean
 from made_core.ledger.records import Run
 from made_core.ledger.statements import runs as sql
@@ -58,7 +58,7 @@ class Runs:
             if row.owner is not None:
                 raise OutputError(
                     f"{output} belongs to run {row.owner} with another recipe since "
-                    f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}; name another output, or use --replace"
+                    f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}; {TAKE_OVER}"
                 )
             # Neither: another process took the output between the query and the insert. Try again.
 

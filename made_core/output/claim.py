@@ -6,7 +6,7 @@ import posixpath
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from made_core.errors import OutputError
+from made_core.errors import TAKE_OVER, OutputError
 from made_core.io import files, paths
 from made_core.io.storage import translated_errors
 from made_core.recipe import Recipe
@@ -49,10 +49,7 @@ def check_claim(recipe: Recipe, replace: bool, log_folder: str | None) -> RunMar
                 ) from None
         return None
     if known.recipe_digest != recipe.recipe_digest and not replace:
-        raise OutputError(
-            f"{recipe.output} belongs to run {known.run} with another recipe; "
-            "name another output, or use --replace"
-        )
+        raise OutputError(f"{recipe.output} belongs to run {known.run} with another recipe; {TAKE_OVER}")
     return known
 
 
