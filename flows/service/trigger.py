@@ -21,6 +21,7 @@ from made_core.recipe_file import load
 from made_core.settings import settings
 
 POLL_SECONDS = 2.0  # between two looks at a run
+PROGRESS_SECONDS = 30.0  # between two lines about one stage
 PATIENCE_SECONDS = 300.0  # for a front door that does not answer while a run is followed
 ANSWER_SECONDS = 300.0  # for the start of a run: all shards are fingerprinted first
 DONE, FAILED, WITH_FAILURES = 0, 1, 3  # exit codes, as of `made curate`
@@ -63,7 +64,7 @@ def start(door: httpx.Client, recipe: dict[str, Any]) -> tuple[TriggeredRun, boo
 
 
 def follow(door: httpx.Client, run: TriggeredRun) -> Iterator[TriggeredRun]:
-    """The run each time that its state or progress has changed, until it ends.
+    """The run each time that its state or stage has changed, and its progress twice a minute, until it ends.
 
     Raises:
         NoAnswer: the front door did not answer for PATIENCE_SECONDS.
@@ -76,7 +77,7 @@ def follow(door: httpx.Client, run: TriggeredRun) -> Iterator[TriggeredRun]:
         reraise=True,
     )
     yield run
-    page = f"/runs/{run.id}"
+    page, told = f"/runs/{run.id}", time.monotonic()
     while not run.ended:
         time.sleep(POLL_SECONDS)
         try:
@@ -85,12 +86,16 @@ def follow(door: httpx.Client, run: TriggeredRun) -> Iterator[TriggeredRun]:
             raise NoAnswer(
                 f"{door.base_url} does not answer ({error}); the run continues: {run.url}"
             ) from None
-        if latest == run:
-            continue
-        is_publishing = run.stages and not latest.stages and not latest.ended  # the ledger's run has ended
-        run = latest
-        if not is_publishing:
+        # A live run that has lost its stages has ended in the ledger, and is about to end in Prefect.
+        changed = _place(latest) != _place(run) and (latest.ended or bool(latest.stages or not run.stages))
+        if changed or (latest != run and time.monotonic() - told > PROGRESS_SECONDS):
+            run, told = latest, time.monotonic()
             yield run
+
+
+def _place(run: TriggeredRun) -> tuple[str, str, str]:
+    """How far a run is: its state and current stage."""
+    return run.state, run.message, run.stages[-1].stage if run.stages else ""
 
 
 def exit_code(run: TriggeredRun) -> int:

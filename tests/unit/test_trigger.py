@@ -1,0 +1,36 @@
+"""What `made trigger --wait` prints of a run."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from flows.service import trigger
+from flows.service.records import StageProgress, TriggeredRun
+
+
+def test_progress_is_told_at_each_stage_and_twice_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stage's progress is one line for half a minute; a run that is publishing is not news."""
+    monkeypatch.setattr(trigger, "POLL_SECONDS", 0.0)
+    blank = TriggeredRun(
+        id=uuid4(), name="curated", type="RUNNING", state="Running", message="run 1", output="/out", url="",
+        created_at=None, started_at=None, ended_at=None,
+    )  # fmt: skip
+
+    def at(stage: str, done: int) -> TriggeredRun:
+        progress = StageProgress(stage=stage, units=9, done=done, failed=0, rate=None, eta=None)
+        return blank.model_copy(update={"stages": [progress]})
+
+    end = blank.model_copy(update={"type": "COMPLETED", "state": "Completed", "message": "9 in, 9 kept"})
+    answers = iter([blank, at("embed", 0), at("embed", 1), at("embed", 2), at("write", 0), blank, end])
+    door = httpx.Client(
+        base_url="http://door",
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, text=next(answers).model_dump_json())),
+    )
+    lines = [trigger.line(run) for run in trigger.follow(door, blank)]
+    assert lines == [
+        "Running: run 1", "Running: embed 0 of 9", "Running: write 0 of 9", "Completed: 9 in, 9 kept",
+    ]  # fmt: skip
+    assert next(answers, None) is None
