@@ -18,6 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,7 +95,7 @@ def bare(part: recipe.Encoder) -> dict[str, float]:
 
             once = timed(size, lambda: forward(1))
             images = BARE if once["cpu"] > 1e-3 * size else BARE_THIN
-            found = timed(images, lambda times=images // size: forward(times))
+            found = timed(images, partial(forward, images // size))
             best = min(best, found, key=lambda f: f["cpu"] / f["samples"])
     return best
 
