@@ -43,6 +43,7 @@ from tests import pbs_forms as forms
 from tests.support import checks
 from tests.support.pbs.desk import Desk, samples_by_host, until
 from tests.support.pbs.hosts import NET, Machine, machines, trouble, wait_for_sshd
+from tests.support.pbs.jobs import FINISHED
 from tests.support.pbs.mom import WALLTIME_STATUS as OVER
 from tests.support.pbs.site import Host, Site
 from tests.support.runs import MADE, events
@@ -170,8 +171,15 @@ class Trial:
             for folder in re.findall(r"/tmp/made-\w+", log):  # its disk; here it has this machine's /tmp
                 shutil.rmtree(folder, ignore_errors=True)
             print(f"{TWO} lost its power", file=sys.stderr)
+            self.notices(job)
         self.completes(name, self.desk, job)
         self.record(name, output, started)
+
+    def notices(self, job: str) -> None:
+        """Prints how long the run waits for the answer of a task on the host that lost its power."""
+        cut, printed = time.monotonic(), self.desk.printed(job)
+        until(lambda: "task lost" in printed.read_text() or self.desk.job(job).state == FINISHED)
+        print(f"after {time.monotonic() - cut:.1f} s the run noticed it", file=sys.stderr)
 
     def completes(self, name: str, desk: Desk, job: str) -> None:
         """Waits until the job has ended. Raises RuntimeError if it failed."""

@@ -86,6 +86,11 @@ class ClusterFolder:
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             # PBS kills ten seconds after SIGTERM.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "2",
+            # The answer of a task on a node that lost its power is waited for until gRPC's own checks of the
+            # connection fail; by default they come every 300 s and may take 120 s. Checks that come more
+            # often than every 60 s are abuse to Ray's servers, which close the connection.
+            "RAY_grpc_client_keepalive_time_ms": "65000",
+            "RAY_grpc_client_keepalive_timeout_ms": "20000",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 

@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 from made_core.errors import DatabaseError
 from made_core.ledger import postgres
 from tests.chaos.processes import FOLDER, Part, lives
-from tests.chaos.proxy import Proxy
+from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD, WORKERS = "127.0.0.2", ("127.0.0.3", "127.0.0.4")

@@ -84,3 +84,15 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
     write_sample(folder, samples=400, shards=4, seed=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def first(
+    servers: str, sample: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """The planted sample curated with defaults: (output, summary)."""
+    from flows.curate import curate as flow
+
+    output = tmp_path_factory.mktemp("first") / "output"
+    recipe = validate({"sources": [str(sample / "shards")], "output": str(output)}, "the test")
+    return output, flow(recipe).document()

@@ -27,19 +27,6 @@ from tests.support.runs import Curate, events
 First = tuple[Path, dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def first(
-    servers: str, sample: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
-    """The planted sample curated with defaults: (output, summary)."""
-    from flows.curate import curate as flow
-    from made_core.recipe_file import validate
-
-    output = tmp_path_factory.mktemp("first") / "output"
-    recipe = validate({"sources": [str(sample / "shards")], "output": str(output)}, "the test")
-    return output, flow(recipe).document()
-
-
 def scored(sample: Path, output: Path) -> Score:
     truth = json.loads((sample / "truth.json").read_text())
     rows = checks.decisions(output)
@@ -87,28 +74,20 @@ def test_second_run_recomputes_nothing(
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()} == stamps
 
 
-@pytest.mark.parametrize(
-    ("cost", "work"),
-    [
-        (steps.PAIRS_COST, {"shards_per_task": 1, "pairs_per_sample": 0}),
-        (1e4, {"block_rows": 50}),  # its one cluster is cut into slices
-        (1e4, {"pairs_per_sample": 0}),
-    ],
-)
-def test_same_recipe_elsewhere_gives_identical_files(
+@pytest.mark.parametrize("work", [{"block_rows": 50}, {"pairs_per_sample": 0}])
+def test_a_cut_cluster_gives_identical_files(
     curate: Curate,
     sample: Path,
     first: First,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    cost: float,
     work: dict[str, int],
 ) -> None:
-    monkeypatch.setattr(steps, "PAIRS_COST", cost)
+    """The one cluster is searched in slices; test_pbs_cluster.py has a run on other workers, uncut."""
+    monkeypatch.setattr(steps, "PAIRS_COST", 1e4)
     curate(sample / "shards", output=tmp_path / "twin", work=work)
     assert outcome(tmp_path / "twin") == outcome(first[0])
-    cut = list((tmp_path / "twin" / "store" / "pairs").glob("*/0.*of*.pairs"))
-    assert (len(cut) > 2) == (cost == 1e4)
+    assert len(list((tmp_path / "twin" / "store" / "pairs").glob("*/0.*of*.pairs"))) > 2
 
 
 def test_shards_in_another_order_change_nothing(

@@ -133,15 +133,15 @@ def until(true: Callable[[], object], printed: Path | None = None, seconds: floa
         time.sleep(0.1)
 
 
-def samples_by_host(url: str, run: str, stage: str) -> Counter[str]:
-    """Samples of a stage's units that are done, by the host that did them."""
+def samples_by_host(url: str, run: str, stage: str | None = None) -> Counter[str]:
+    """Samples of a stage's units that are done, by the host that did them; None: of all stages' units."""
     ledger, found = Ledger.open(url), Counter[str]()
     try:
         for status in ledger.progress.of(run):
-            if status.stage == stage:
-                for key, result in ledger.units.results(BY_NAME[stage], status.scope, None).items():
+            if stage in (None, status.stage):
+                for key, result in ledger.units.results(BY_NAME[status.stage], status.scope, None).items():
                     if result.output is not None:
-                        events = ledger.units.events(BY_NAME[stage], status.scope, key)
+                        events = ledger.units.events(BY_NAME[status.stage], status.scope, key)
                         [*_, last] = (event for event in events if event.kind == "done")
                         found[str(last.host).partition(":")[0]] += result.output.samples
     finally:

@@ -1,4 +1,4 @@
-"""A TCP proxy for PostgreSQL's socket that can be cut: connections drop and new ones are refused."""
+"""A TCP proxy of a server that can be cut: connections drop and new ones are refused."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Listens on a port of 127.0.0.1 in its own thread until the process ends."""
+    """Listens in its own thread until the process ends.
 
-    def __init__(self, upstream: str) -> None:
-        """Args: upstream: path of the unix socket."""
-        self._upstream, self.port = upstream, 0
+    Args:
+        upstream: path of a unix socket, or a port of this machine.
+        address: on which it listens.
+    """
+
+    def __init__(self, upstream: str | int, address: str = "127.0.0.1") -> None:
+        self._upstream, self._address, self.port = upstream, address, 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -29,7 +33,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._join, self._address, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _cut(self) -> None:
@@ -42,12 +46,17 @@ class Proxy:
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         with suppress(OSError):
-            theirs, ours = await asyncio.open_unix_connection(self._upstream)
+            theirs, ours = await self._connect()
             self._open.add(ours)
             await asyncio.gather(_pump(reader, ours), _pump(theirs, writer), return_exceptions=True)
             self._open.discard(ours)
         self._open.discard(writer)
         writer.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._upstream, int):
+            return await asyncio.open_connection("127.0.0.1", self._upstream)
+        return await asyncio.open_unix_connection(self._upstream)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
