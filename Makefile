@@ -64,11 +64,13 @@ demo: setup
 	$(BIN)/made curate --source demo/sample/shards --output demo/output --log-folder demo/logs
 	@$(BIN)/python -m benchmarks.demo demo/sample demo/output
 
+# Each process has its own servers: with more of them, make test PROCESSES=4. The files with long tests come first.
+PROCESSES ?= 2
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit -m unit
+	$(BIN)/python -m pytest -n $(PROCESSES) tests/unit -m unit
 
 # Creates an environment of 7 GB for each other version in build/pythons.
 test-pythons: setup

@@ -3,10 +3,10 @@
     python -m benchmarks.embed_run made SHARD CONFIG CHECKPOINT OUTPUT
 
 `made`: the embed stage; `made-text`: embed and captions. `bare`: the model on tensors in memory, the
-fastest batch size. `loop`: webdataset, open_clip's transform and a DataLoader. `clip-retrieval`: that
-package's reader, mapper, writer and runner, without its logger, which is a process of its own;
-`clip-retrieval-text`: captions too. One thread for the model; CPU seconds are those of all threads and child
-processes.
+fastest batch size. `pixels`: an image's bytes in memory to the model's uint8, by the libraries alone.
+`loop`: webdataset, open_clip's transform and a DataLoader. `clip-retrieval`: that package's reader, mapper,
+writer and runner, without its logger, which is a process of its own; `clip-retrieval-text`: captions too.
+CPU seconds are those of all threads and child processes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +35,7 @@ from made_core.ingest import tar
 from made_core.types import FileRef, Shard
 
 BATCHES = (8, 16, 32)  # of the bare model
-BARE = 32  # images per batch size
+BARE, BARE_THIN = 32, 1024  # images per batch size; of a model that takes less than a millisecond for one
 
 Rows = npt.NDArray[np.float32]
 
@@ -52,14 +53,16 @@ def timed(samples: int, do: Callable[[], Any]) -> dict[str, float]:
     return {"samples": samples, "cpu": cpu() - spent, "wall": time.perf_counter() - started}
 
 
-def made(shard: Path, part: recipe.Encoder, output: Path) -> tuple[dict[str, float], list[Rows]]:
-    """The embed stage, with one thread that decodes; with captions where `part` says so."""
+def made(
+    shard: Path, part: recipe.Encoder, output: Path, threads: int
+) -> tuple[dict[str, float], list[Rows]]:
+    """The embed stage, with `threads` that decode; with captions where `part` says so."""
     loaded = encoder.load(encoder.resolve(part))
     loaded.encode(
         [torch.zeros((3, loaded.encoding.image_size, loaded.encoding.image_size), dtype=torch.uint8)]
     )
     given = Shard("0", str(shard), "0" * 32, 0, None)
-    limits = Limits(10**8, threads=1, ahead=recipe.Work().samples_ahead)
+    limits = Limits(10**8, threads=threads, ahead=recipe.Work().samples_ahead)
     kept: list[FileRef] = []
 
     def stage() -> None:
@@ -86,13 +89,32 @@ def bare(part: recipe.Encoder) -> dict[str, float]:
             batch = torch.randn(size, 3, *open_clip.transform.to_2tuple(model.image_size))
             model(batch)
 
-            def forward(batch: torch.Tensor = batch) -> None:
-                for _ in range(BARE // len(batch)):
+            def forward(times: int, batch: torch.Tensor = batch) -> None:
+                for _ in range(times):
                     model(batch)
 
-            found = timed(BARE, forward)
+            once = timed(size, lambda: forward(1))
+            images = BARE if once["cpu"] > 1e-3 * size else BARE_THIN
+            found = timed(images, partial(forward, images // size))
             best = min(best, found, key=lambda f: f["cpu"] / f["samples"])
     return best
+
+
+def libraries(shard: Path) -> dict[str, float]:
+    """simplejpeg and torchvision from JPEG to 224 x 224 x 3 uint8: what the CPU allows."""
+    import simplejpeg
+    from torchvision.transforms import InterpolationMode, v2
+
+    transform = v2.Compose([v2.Resize(224, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(224)])
+    descriptor = os.open(shard, os.O_RDONLY)
+    images = [tar.load(descriptor, entry, "").image for entry in tar.index(shard).entries]
+
+    def decode() -> None:
+        for image in images:
+            pixels = simplejpeg.decode_jpeg(image, "RGB")
+            transform(torch.from_numpy(pixels).permute(2, 0, 1))
+
+    return timed(len(images), decode)
 
 
 def others(kind: str, shard: Path, part: recipe.Encoder, output: Path) -> tuple[dict[str, float], list[Rows]]:
@@ -179,13 +201,15 @@ def main() -> None:
     """Prints one JSON line; rows, of images then captions, go to OUTPUT/KIND.rows.npy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "kind", choices=["made", "made-text", "bare", "loop", "clip-retrieval", "clip-retrieval-text"]
+        "kind",
+        choices=["made", "made-text", "bare", "pixels", "loop", "clip-retrieval", "clip-retrieval-text"],
     )
     for name in ("shard", "config", "checkpoint", "output"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--limit-mib", type=int, help="of data, enforced by the kernel")
+    parser.add_argument("--threads", type=int, default=1, help="for the model, and for decoding by made")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     if args.limit_mib:
         resource.setrlimit(resource.RLIMIT_DATA, (args.limit_mib << 20,) * 2)
     part = recipe.Encoder(
@@ -199,9 +223,13 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     if args.kind == "bare":
         found = bare(part)
+    elif args.kind == "pixels":
+        found = libraries(args.shard)
     else:
-        run = made if args.kind.startswith("made") else lambda *a: others(args.kind, *a)
-        found, rows = run(args.shard, part, args.output)
+        if args.kind.startswith("made"):
+            found, rows = made(args.shard, part, args.output, args.threads)
+        else:
+            found, rows = others(args.kind, args.shard, part, args.output)
         np.save(args.output / f"{args.kind}.rows.npy", np.concatenate(rows))
     print(json.dumps({**found, "peak_mib": round(peak_mib(), 1)}))
 

@@ -42,13 +42,15 @@ def reasons() -> str:
 
 def summary() -> str:
     """A table of the summary's fields."""
-    rows = []
-    for name, field in Summary.model_fields.items():
-        rows.append(f"| `{name}` | {field.description} |")
-        for inner, of in _fields(field.annotation).items():
-            if of.description:
-                rows.append(f"| `{name}.{of.alias or inner}` | {of.description} |")
-    return "\n".join(["| field | what |", "| --- | --- |", *rows])
+    return "\n".join(["| field | what |", "| --- | --- |", *_rows(dict(Summary.model_fields))])
+
+
+def _rows(fields: dict[str, Any], parent: str = "") -> Iterator[str]:
+    for name, field in fields.items():
+        path = f"{parent}{field.alias or name}"
+        if field.description:
+            yield f"| `{path}` | {field.description} |"
+        yield from _rows(_fields(field.annotation), f"{path}.")
 
 
 def _fields(annotation: Any) -> dict[str, Any]:

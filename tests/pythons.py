@@ -25,6 +25,7 @@ from tests.support.checks import ROOT
 
 Command = list[str | Path]
 
+PROCESSES = "2"
 VERSIONS = ("3.10", "3.11", "3.12")
 BUILD = ROOT / "build" / "pythons"
 TESTS = re.compile(r"^(?=.*\b(?:passed|failed|errors?)\b)=*\s*(.+? in [\d.]+s)", re.MULTILINE)
@@ -71,7 +72,8 @@ def attempt(version: str) -> Result:
     except subprocess.CalledProcessError as error:
         return Result(version, str(python), f"not installed: {error.cmd[0]} exits {error.returncode}")
     began = time.monotonic()
-    tests = call([home / "bin" / "python", "-m", "pytest", "tests/unit", "-m", "unit", "-q", "--tb=short"])
+    pytest: Command = [home / "bin" / "python", "-m", "pytest", "-n", PROCESSES]
+    tests = call([*pytest, "tests/unit", "-m", "unit", "-q", "--tb=short"])
     found = TESTS.findall(tests.stdout)
     demo, seconds = demonstrate(home / "bin", BUILD / "demo" / version), time.monotonic() - began
     print(f"Python {version}: {seconds:.0f} s", flush=True)

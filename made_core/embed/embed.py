@@ -6,7 +6,6 @@ shard; `embedded.put` writes a batch while the model computes the next.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -119,7 +118,7 @@ def _prepare(
     if data is None:
         record["error"] = metadata.valid(f"no image among its members: {', '.join(sample.members)}")
         return _Prepared(record, None)
-    record["image_digest"] = hashlib.blake2b(data, digest_size=16).digest()
+    record["image_digest"] = sample.image_digest
     try:
         image = decode(data, max_pixels)
     except BadImage as error:

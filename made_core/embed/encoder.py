@@ -17,7 +17,7 @@ from torch import Tensor
 
 from made_core import recipe
 from made_core.digests import digest
-from made_core.embed import models, perceptual, pixels, text_tower
+from made_core.embed import last_block, models, perceptual, pixels, text_tower
 from made_core.embed.text_tower import TextTower
 from made_core.errors import EncoderError, Transient
 from made_core.ingest.decode import Pixels
@@ -156,6 +156,8 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
         return vectors
 
     facts = [_digest(visual.state_dict()), str(transform), vision, pixels.VERSION]
+    if last_block.of_images(visual) is not None:
+        facts.append(last_block.VERSION)
     blank = to_pixels(np.zeros((8, 8, 3), np.uint8))
     with torch.inference_mode():
         dim = forward(blank[None]).shape[-1]

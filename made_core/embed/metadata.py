@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),  # why it is unreadable; null: it has an embedding
         ("warning", pa.string()),  # what is wrong with the json or txt; the sample is used anyway
         ("image_digest", pa.binary(16)),  # blake2b-128 of the image's bytes
-        ("content_digest", pa.binary(16)),  # blake2b-128 of all members, checked again on writing
+        ("content_digest", pa.binary(16)),  # of all members, checked again on writing
         ("width", pa.int32()),  # of the decoded image, pixels
         ("height", pa.int32()),
         ("caption", pa.string()),

@@ -12,6 +12,7 @@ import os
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO, FileIO
 from pathlib import Path
 
@@ -68,13 +69,23 @@ class Sample:
         """The bytes of the image; None if there is none."""
         return self.get(*IMAGES)
 
+    @cached_property
+    def digests(self) -> dict[str, bytes]:
+        """Suffix as written -> blake2b-128 of the content."""
+        return {s: hashlib.blake2b(data, digest_size=16).digest() for s, data in self.members.items()}
+
+    @property
+    def image_digest(self) -> bytes | None:
+        """16 bytes: blake2b-128 of the image; None if there is none."""
+        return next((d for s, d in self.digests.items() if s.lower() in IMAGES), None)
+
     @property
     def content_digest(self) -> bytes:
-        """16 bytes: blake2b-128 over the suffixes and contents of all members."""
+        """16 bytes: blake2b-128 over the suffixes, sizes and digests of all members."""
         state = hashlib.blake2b(digest_size=16)
         for suffix, data in self.members.items():
             state.update(b"%s\n%d\n" % (suffix.encode("utf-8", "surrogateescape"), len(data)))
-            state.update(data)
+            state.update(self.digests[suffix])
         return state.digest()
 
 

@@ -70,7 +70,13 @@ def test_a_holder_that_has_died_is_freed(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [f"elsewhere:{2**22 + 1}", f"{socket.gethostname()}:{os.getpid()}", "me", "a:b"]
+    "name",
+    [
+        f"elsewhere:{2**22 + 1}",
+        pytest.param(f"{socket.gethostname()}:{os.getpid()}", id="this process"),
+        "me",
+        "a:b",
+    ],
 )
 def test_only_a_process_of_this_host_is_known_to_have_died(name: str) -> None:
     assert not holder.has_died(name)

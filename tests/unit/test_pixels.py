@@ -62,7 +62,7 @@ def test_close_to_open_clips(format: str, mode: str, size: tuple[int, int]) -> N
 @pytest.mark.parametrize("size", SIZES)
 def test_a_dithered_image(size: tuple[int, int]) -> None:
     found, expected = compared(encoded(photograph(size).convert("1"), "PNG"), "shortest")
-    assert torch.equal(found, expected)
+    assert torch.equal(found.round(), expected.round())
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -77,7 +77,7 @@ def test_other_geometries(size: tuple[int, int], mode: str, interpolation: str) 
 def test_an_image_of_the_models_size_is_not_resized() -> None:
     data = encoded(photograph((SIZE, SIZE)), "JPEG")
     found, expected = compared(data, "shortest")
-    assert torch.equal(found, expected)
+    assert torch.equal(found.round(), expected.round())
 
 
 def test_normalised_as_by_open_clip() -> None:
@@ -86,7 +86,7 @@ def test_normalised_as_by_open_clip() -> None:
     ours = pixels.normaliser(transform, "cpu", torch.float32)(
         pixels.resizer(transform, "shortest")(np.array(image))[None]
     )
-    assert torch.equal(ours[0], transform(image))
+    assert (ours[0] - transform(image)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("size", [(3, 30_000), (30_000, 3), (1, 5000)])
