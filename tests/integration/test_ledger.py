@@ -387,7 +387,7 @@ def test_outputs_of_another_version_of_a_stage_are_refused(ledger: Ledger) -> No
         ledger.units.of_run("r1", newer)
     # Another output type in the same version is a bug, and the error is as clear.
     other = Stage(EMBED.name, EMBED.folder, EMBED.version, EMBED.key, TabulateOutput)
-    with pytest.raises(OutdatedRun, match=r"unit a: .* not a TabulateOutput as version 1 of"):
+    with pytest.raises(OutdatedRun, match=f"unit a: .* not a TabulateOutput as version {EMBED.version} of"):
         ledger.units.of_run("r1", other)
 
 
