@@ -49,10 +49,10 @@ def test_a_run_from_the_form_to_its_report(service: Service, tmp_path: Path) -> 
         page.fill("Shards Per Task (Optional)", "1")
         page.click("Submit")
         page.wait("scheduled to start")
-        named = re.search(r"curated 20\S+ \S+", page.wait("curated 20"))
+        unit = held_up(ledger, running(ledger, output))
+        named = re.search(r"curated 20\S+ \S+", page.reload("curated 20"))
         assert named
         page.click(named.group())
-        unit = held_up(ledger, running(ledger, output))
         page.wait("Running", named.group(), "Artifacts")
         flow_run = page.driver.current_url.rpartition("/")[2].partition("?")[0]
         page.shot("run-running")
