@@ -54,15 +54,19 @@ def timed(samples: int, do: Callable[[], Any]) -> dict[str, float]:
 
 
 def made(
-    shard: Path, part: recipe.Encoder, output: Path, threads: int
+    shard: Path, part: recipe.Encoder, output: Path, start: Callable[[], None]
 ) -> tuple[dict[str, float], list[Rows]]:
-    """The embed stage, with `threads` that decode; with captions where `part` says so."""
+    """The embed stage, with one thread that decodes; with captions where `part` says so.
+
+    Args:
+        start: called when the model is loaded.
+    """
     loaded = encoder.load(encoder.resolve(part))
     loaded.encode(
         [torch.zeros((3, loaded.encoding.image_size, loaded.encoding.image_size), dtype=torch.uint8)]
     )
     given = Shard("0", str(shard), "0" * 32, 0, None)
-    limits = Limits(10**8, threads=threads, ahead=recipe.Work().samples_ahead)
+    limits = Limits(10**8, threads=1, ahead=recipe.Work().samples_ahead)
     kept: list[FileRef] = []
 
     def stage() -> None:
@@ -73,6 +77,7 @@ def made(
             scored = captions.embed(url, done.rows, done.metadata, loaded.text, lambda _: None)
             kept.append(scored.rows)
 
+    start()
     found = timed(0, stage)
     rows = [metadata.read_rows(ref).astype(np.float32) for ref in kept]
     found["samples"] = len(rows[0])
@@ -192,6 +197,12 @@ def clip_retrieval(
     return found, [np.load(next((output / name).glob("*.npy"))).astype(np.float32) for name in folders]
 
 
+def ready() -> None:
+    """Says so, and waits for a line."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
 def peak_mib() -> float:
     """Peak of resident memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -207,7 +218,8 @@ def main() -> None:
     for name in ("shard", "config", "checkpoint", "output"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--limit-mib", type=int, help="of data, enforced by the kernel")
-    parser.add_argument("--threads", type=int, default=1, help="for the model, and for decoding by made")
+    parser.add_argument("--threads", type=int, default=1, help="for the model")
+    parser.add_argument("--wait", action="store_true", help="made: for a line, when the model is loaded")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.limit_mib:
@@ -227,7 +239,7 @@ def main() -> None:
         found = libraries(args.shard)
     else:
         if args.kind.startswith("made"):
-            found, rows = made(args.shard, part, args.output, args.threads)
+            found, rows = made(args.shard, part, args.output, ready if args.wait else lambda: None)
         else:
             found, rows = others(args.kind, args.shard, part, args.output)
         np.save(args.output / f"{args.kind}.rows.npy", np.concatenate(rows))

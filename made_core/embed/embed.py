@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,6 +30,7 @@ from made_core.vectors import Rows
 if TYPE_CHECKING:
     from made_core.embed.encoder import Encoder
 
+PART = 8  # samples that a thread prepares at a time, at most: handing them over one by one takes longer
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -79,12 +80,20 @@ def _batches(
     size, done = encoder.encoding.batch_size, 0
     descriptor = os.open(path, os.O_RDONLY)
 
-    def prepare(entry: tar.Entry) -> _Prepared:
-        return _prepare(tar.load(descriptor, entry, shard.url), entry, shard, encoder, limits.max_pixels)
+    def prepare(entries: Sequence[tar.Entry]) -> list[_Prepared]:
+        return [
+            _prepare(tar.load(descriptor, entry, shard.url), entry, shard, encoder, limits.max_pixels)
+            for entry in entries
+        ]
 
     try:
-        ready = _ahead(prepare, index.entries, limits.threads, max(size, limits.ahead))
-        while batch := list(islice(ready, size)):
+        ahead = max(size, limits.ahead)
+        step = max(1, min(PART, ahead // 2))
+        parts = [index.entries[n : n + step] for n in range(0, len(index.entries), step)]
+        # The part that is being taken counts too.
+        ready = _ahead(prepare, parts, limits.threads, max(1, ahead // step - 1))
+        samples = chain.from_iterable(ready)
+        while batch := list(islice(samples, size)):
             rows = _encode(batch, encoder)
             yield Batch(rows, pa.Table.from_pylist([p.record for p in batch], schema=metadata.SCHEMA))
             done += len(batch)

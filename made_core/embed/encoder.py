@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -92,9 +93,9 @@ def load(part: recipe.Encoder) -> Encoder:
             size that does not divide the image size.
         Transient: the weights could not be read or downloaded; a retry may succeed.
     """
-    if part.model in BUILTIN:
-        return _builtin(part)
-    return _open_clip(part)
+    loaded = _builtin(part) if part.model in BUILTIN else _open_clip(part)
+    gc.freeze()  # what imports and the model made stays: else the index of each shard has all of it searched
+    return loaded
 
 
 def _encoding(part: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: float) -> Encoding:
