@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import hashlib
 from collections.abc import Callable, Sequence
@@ -95,6 +96,8 @@ def load(part: recipe.Encoder) -> Encoder:
     """
     loaded = _builtin(part) if part.model in BUILTIN else _open_clip(part)
     gc.freeze()  # what imports and the model made stays: else the index of each shard has all of it searched
+    atexit.unregister(gc.unfreeze)
+    atexit.register(gc.unfreeze)  # else extension modules report leaks
     return loaded
 
 
