@@ -6,11 +6,13 @@ The hosts are two Ray nodes of one CPU each, on addresses of their own. The runs
 curate`; the ledger says when each worker began and ended each shard. The rate of a run is the sum of its
 workers' rates while all of them work: what a long run has, which the start of the second worker and the last
 shards of a short one would hide. A bare model is a process that does nothing but the model's forward pass on
-one thread; the rate of two is the sum of theirs. Each round measures one and two of both in turn, the bare
-models on the idle cluster: both lose what Ray, PostgreSQL and Prefect's server take of the two cores when
-nothing runs, which is the head's in a job. Goal: the speed-up of made is at least 0.97 of that of the bare
-models. On a machine with other work the bare models do not double either, so the ratio holds there too, with
-more noise.
+one thread; the rate of two is the sum of theirs. Each node and each bare model has a core of its own, so that
+a worker that is alone does not decode on a core that is idle.
+
+Each round measures one and two of both in turn, the bare models on the idle cluster: both lose what Ray,
+PostgreSQL and Prefect's server take of the two cores when nothing runs, which is the head's in a job. Goal:
+the speed-up of made is at least 0.97 of that of the bare models. On a machine with other work the bare models
+do not double either, so the ratio holds there too, with more noise.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,6 +87,17 @@ def bare(images: int, config: Path, checkpoint: Path) -> None:
     print(images // BATCH * BATCH / (time.monotonic() - began), flush=True)
 
 
+@contextmanager
+def on_core(number: int) -> Iterator[None]:
+    """Processes that are started inside run on one core."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[number]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def bare_rate(processes: int, images: int, weights: tuple[Path, Path]) -> float:
     """Images per second of several bare models together.
 
@@ -93,11 +106,13 @@ def bare_rate(processes: int, images: int, weights: tuple[Path, Path]) -> float:
         weights: the model's config and checkpoint.
     """
     command = [sys.executable, "-m", "benchmarks.scaling", "--bare", str(images), *map(str, weights)]
-    started = [
-        subprocess.Popen(command, env={**os.environ, **THREADS}, stdin=subprocess.PIPE,
-                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        for _ in range(processes)
-    ]  # fmt: skip
+    started = []
+    for core in range(processes):
+        with on_core(core):
+            started.append(
+                subprocess.Popen(command, env={**os.environ, **THREADS}, stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            )  # fmt: skip
     for process in started:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
@@ -141,7 +156,12 @@ def rates(place: Place, name: str, workers: int) -> tuple[float, float, float]:
         "--set", "work.shards_per_task=8", "--set", "clusters.k=4", "--set", "admission.require_stats=false",
     ]  # fmt: skip
     try:
+        nodes, cluster.nodes = cluster.nodes, []
         cluster.start()
+        cluster.nodes = nodes
+        for core, node in enumerate(nodes):
+            with on_core(core):
+                cluster.start_node(node)
         wait_for(lambda: all(cluster.raylets(node) for node in cluster.nodes), 60, "the worker nodes")
         alone = bare_rate(workers, BARE_IMAGES, weights)
         done = subprocess.run(
