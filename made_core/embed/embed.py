@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from made_core.embed.encoder import Encoder
 
 PART = 8  # samples that a thread prepares at a time, at most: handing them over one by one takes longer
+WRITTEN = 64  # samples that are handed over to be written at a time, at least, for the same reason
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -93,11 +94,16 @@ def _batches(
         # The part that is being taken counts too.
         ready = _ahead(prepare, parts, limits.threads, max(1, ahead // step - 1))
         samples = chain.from_iterable(ready)
+        rows: list[Rows] = []
+        records: list[metadata.Record] = []
         while batch := list(islice(samples, size)):
-            rows = _encode(batch, encoder)
-            yield Batch(rows, pa.Table.from_pylist([p.record for p in batch], schema=metadata.SCHEMA))
+            rows.append(_encode(batch, encoder))
+            records.extend(p.record for p in batch)
             done += len(batch)
             progress(done)
+            if len(records) >= WRITTEN or done == len(index.entries):
+                yield Batch(np.concatenate(rows), pa.Table.from_pylist(records, schema=metadata.SCHEMA))
+                rows, records = [], []
     finally:
         ready.close()
         os.close(descriptor)

@@ -80,9 +80,8 @@ def _write(rows_path: Path, table_path: Path, shard: EmbeddedShard) -> tuple[int
             unreadable += batch.table.num_rows - batch.table["error"].null_count
             warnings += batch.table.num_rows - batch.table["warning"].null_count
             group.append(batch.table)
-            whole = pa.concat_tables(group)
-            stop = len(whole) - len(whole) % GROUP
-            if stop:
+            if (rows := sum(map(len, group))) >= GROUP:
+                whole, stop = pa.concat_tables(group), rows - rows % GROUP
                 tables.write_table(whole.slice(0, stop), row_group_size=GROUP)
                 group[:] = [whole.slice(stop)]
 

@@ -30,21 +30,20 @@ def resizer(transform: Any, mode: str) -> Callable[[Pixels], Tensor]:
         transform: open_clip's, which ends in conversion to float and normalisation.
         mode: its `resize_mode`: shortest (side to the model's size, then a crop), squash or longest.
     """
-    from torchvision.transforms import Compose, Resize, v2  # here: torchvision takes a second to import
+    from torchvision.transforms import Compose, Resize  # here: torchvision takes a second to import
+    from torchvision.transforms.v2 import functional  # the transforms themselves take a tenth longer
 
     steps, crops = transform.transforms[:-2], mode == "shortest"
-    on_images, on_tensors = Compose(steps), None
-    if isinstance(steps[0], Resize):  # else a step of open_clip's own, for images of PIL only
-        resize: list[Any] = [v2.Resize(steps[0].size, steps[0].interpolation, antialias=True)]
-        if crops:
-            resize.append(v2.CenterCrop(steps[1].size))
-        on_tensors = Compose(resize)
+    on_images, first = Compose(steps), steps[0]
+    sides = [first.size] if isinstance(getattr(first, "size", None), int) else getattr(first, "size", None)
 
     def resized(pixels: Pixels) -> Tensor:
-        if on_tensors is None or bilevel(pixels):
+        # A first step of open_clip's own is for images of PIL only.
+        if not isinstance(first, Resize) or bilevel(pixels):
             return torch.from_numpy(np.array(on_images(Image.fromarray(pixels)))).permute(2, 0, 1)
-        square: Tensor = on_tensors(torch.from_numpy(pixels).permute(2, 0, 1))
-        return square
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        square: Tensor = functional.resize_image(image, sides, first.interpolation, antialias=True)
+        return functional.center_crop_image(square, steps[1].size) if crops else square
 
     return lambda pixels: resized(middle(pixels) if crops else pixels).contiguous()
 

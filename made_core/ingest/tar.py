@@ -13,16 +13,15 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO, FileIO
+from io import BytesIO
 from pathlib import Path
 
 from webdataset.tariterators import base_plus_ext
 
 from made_core.errors import CorruptShard, StorageFailed
+from made_core.ingest.tar_headers import BLOCK, Headers
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-BLOCK = 512  # bytes: the block size of tar
-LONGEST = 1 << 20  # maximum bytes of a header with a long name or PAX records
 
 
 @dataclass(frozen=True)
@@ -89,27 +88,6 @@ class Sample:
         return state.digest()
 
 
-class _Headers(FileIO):
-    """A tar of which only headers are read. Limits their length, so a false length takes no memory."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= LONGEST:
-            raise tarfile.ReadError(f"a header claims {size} bytes, allowed: {LONGEST}")
-        return super().read(size)
-
-
-def _header(tar: tarfile.TarFile, file: FileIO, start: int) -> tarfile.TarInfo | None:
-    """The header at byte `start`; None at the end-of-archive marker or where the tar is damaged.
-
-    TarFile.next would keep all headers in memory, and fails for an empty tar on Python 3.10.
-    """
-    file.seek(start)
-    try:
-        return tarfile.TarInfo.fromtarfile(tar)
-    except tarfile.HeaderError:
-        return None
-
-
 def index(path: Path) -> Index:
     """The samples of a tar, read from its headers.
 
@@ -125,24 +103,25 @@ def index(path: Path) -> Index:
     latest: dict[str, Entry] = {}
     stray = 0
     try:
-        with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            at, end = -1, 0
-            while (info := _header(tar, file, end)) is not None:
-                if info.offset_data <= at:
-                    raise CorruptShard(f"{path.name}: the header at byte {info.offset} points backwards")
-                at, end = info.offset_data, tar.offset
-                key, suffix = base_plus_ext(info.name)
-                nul = "\0" in info.name  # possible in PAX, not in the headers that we write
-                if not info.isreg() or info.issparse() or nul or key is None or suffix is None:
+        with Headers(path) as headers:
+            at = -1
+            while (header := headers.next()) is not None:
+                if header.data <= at:
+                    raise CorruptShard(f"{path.name}: the header at byte {header.start} points backwards")
+                at = header.data
+                key, suffix = base_plus_ext(header.name)
+                nul = "\0" in header.name  # possible in PAX, not in the headers that we write
+                if not header.is_file or nul or key is None or suffix is None:
                     stray += 1
                     continue
-                if not 0 <= info.size <= size - info.offset_data:
-                    raise CorruptShard(f"{path.name} is cut off inside {info.name!r}")
+                if not 0 <= header.size <= size - header.data:
+                    raise CorruptShard(f"{path.name} is cut off inside {header.name!r}")
                 entry = latest.get(key)
                 if entry is None or any(m.suffix == suffix for m in entry.members):
                     entry = latest[key] = Entry(len(entries), key, entry is not None)
                     entries.append(entry)
-                entry.members.append(Member(suffix, info.offset_data, info.size))
+                entry.members.append(Member(suffix, header.data, header.size))
+            end = headers.end
     except OSError as error:
         if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):  # these come from invalid headers
             raise StorageFailed(f"{path}: {error}") from error
