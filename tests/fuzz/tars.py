@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from io import BytesIO
 
-from made_core.ingest.tar import BLOCK
+from made_core.ingest.tar_headers import BLOCK
 from tests.support.factories import tar_bytes
 
 Files = Sequence[tuple[str, bytes]]

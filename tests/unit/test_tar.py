@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest import tar as samples
-from made_core.ingest.tar import BLOCK, Sample
+from made_core.ingest.tar import Sample
+from made_core.ingest.tar_headers import BLOCK
 from tests.support.factories import make_shard, members, tar_bytes
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
