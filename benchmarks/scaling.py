@@ -10,9 +10,9 @@ one thread; the rate of two is the sum of theirs. Each node and each bare model 
 a worker that is alone does not decode on a core that is idle.
 
 Each round measures one and two of both in turn, the bare models on the idle cluster before and after a run:
-both lose what Ray, PostgreSQL and Prefect's server take of the two cores when nothing runs, which is the head's
-in a job. Goal: the speed-up of made is at least 0.97 of that of the bare models. On a machine with other work the
-bare models do not double either, so the ratio holds there too, with more noise.
+both lose what Ray, PostgreSQL and Prefect's server take of the two cores when nothing runs, which is the
+head's in a job. Goal: the speed-up of made is at least 0.97 of that of the bare models. On a machine with
+other work the bare models do not double either, so the ratio holds there too, with more noise.
 """
 
 from __future__ import annotations
