@@ -88,7 +88,8 @@ stop_ray_cluster() {
         sleep 0.1
     done
     rm -rf -- "$MADE_CLUSTER" # the head's agent has removed it, unless it was killed
-    unset MADE_CLUSTER MADE_RAY_ADDRESS MADE_STOP_AT RAY_AUTH_MODE RAY_AUTH_TOKEN_PATH
+    # shellcheck disable=SC2046 # a list of names
+    unset MADE_CLUSTER $(sed -n 's/^export \([A-Za-z_]*\)=.*/\1/p' <<<"${made_exports:-}")
     trap - EXIT
 }
 
@@ -122,7 +123,8 @@ start_ray_cluster() {
     fi
     made_head_pid=$(sed -E 's/.*"pid": ([0-9]+).*/\1/' "$MADE_CLUSTER/head.json")
     trap stop_ray_cluster EXIT
-    eval "$(made_python -m flows.pbs environment "$MADE_CLUSTER")"
+    made_exports=$(made_python -m flows.pbs environment "$MADE_CLUSTER")
+    eval "$made_exports"
     desk=$(made_python -m flows.pbs desk "$MADE_CLUSTER")
     for node in "${nodes[@]:1}"; do
         # In a subshell of its own: an interactive shell does not report it. pbs_tmrsh's errors go to the log.
