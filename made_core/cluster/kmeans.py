@@ -114,11 +114,14 @@ def assign(rows: Rows, centroids: Centroids, probes: int, block: int = BLOCK) ->
     index = faiss.IndexFlatIP(exact.shape[1])
     index.add(exact.astype(np.float32))
     nearest = np.empty((len(rows), min(probes, len(exact))), np.int32)
-    wide = np.empty((min(block, len(rows)), exact.shape[1]), np.float32)
+    distance = np.empty(len(rows))
+    memory = np.empty((min(block, len(rows)), exact.shape[1]), np.float32)
     for start in range(0, len(rows), block):
-        part = rows[start : start + block]
-        nearest[start : start + block] = _nearest(index, exact, _widened(part, wide), nearest.shape[1])
-    return Assignment(nearest, _distance(rows, exact, nearest[:, 0]))
+        some = slice(start, start + block)
+        wide = _widened(rows[some], memory)
+        nearest[some] = _nearest(index, exact, wide, nearest.shape[1])
+        distance[some] = _distance(wide, exact, nearest[some, 0])
+    return Assignment(nearest, distance)
 
 
 def _nearest(index: faiss.IndexFlatIP, exact: Floats, rows: npt.NDArray[np.float32], p: int) -> Ints:
@@ -158,15 +161,15 @@ def _best(rows: npt.NDArray[np.float32], exact: Floats, row: Ints, cluster: Ints
     return best
 
 
-def _distance(rows: Rows, exact: Floats, home: npt.NDArray[np.int32]) -> Floats:
+def _distance(rows: npt.NDArray[np.float32], exact: Floats, home: npt.NDArray[np.int32]) -> Floats:
     """(n,) 1 - <unit row, centroid of home>."""
     distance = np.empty(len(rows))
     shape = (min(PIECE, len(rows)), exact.shape[1])  # written again and again: fresh pages cost more
-    narrow, wide, mean = np.empty(shape, np.float32), np.empty(shape), np.empty(shape)
+    wide, mean = np.empty(shape), np.empty(shape)
     for start in range(0, len(rows), PIECE):
         some = slice(start, start + PIECE)
         n = len(home[some])
-        wide[:n] = _widened(rows[some], narrow)
+        wide[:n] = rows[some]
         np.take(exact, home[some], axis=0, out=mean[:n], mode="clip")  # "raise" copies once more
         length = np.sqrt(_products(wide[:n], wide[:n]))
         distance[some] = 1 - _products(wide[:n], mean[:n]) / length
