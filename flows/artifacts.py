@@ -31,7 +31,7 @@ from made_core.report.report import Example, Group
 from made_core.types import UnitState
 
 logger = logging.getLogger("prefect.made")
-SECONDS = 4.0  # between two updates of the progress
+SECONDS = 10.0  # between two updates of the progress
 BAR = 20  # characters
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
 

@@ -39,7 +39,7 @@ from tasks.run_units import RunContext
 ResultT = TypeVar("ResultT")
 # How Ray starts on this machine.
 LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-TICK = 1.0  # seconds between two looks at the ledger while no task ends
+TICK = 2.0  # seconds between two looks at the ledger while no task ends
 PARTS = 4  # tasks into which a worker's share of thousands of units is divided, at least
 CRASHES = 8  # consecutive lost tasks before the run fails
 
