@@ -1,0 +1,81 @@
+"""The private PostgreSQL: shared by the processes of a host, stopped by the last one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from made_core.errors import (
+    DatabaseError,
+)
+from made_core.ledger import postgres
+from made_core.ledger.ledger import Ledger
+
+
+def test_a_folder_of_another_host_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "postgres.host").write_text("login9\n")
+    with pytest.raises(DatabaseError) as caught, postgres.embedded(tmp_path):
+        pass
+    for word in (str(tmp_path), "login9", socket.gethostname(), "MADE_DATABASE_URL", "MADE_HOME"):
+        assert word in str(caught.value)
+    assert not (tmp_path / "postgres").exists()
+
+
+USE = """
+import sys, time
+from pathlib import Path
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.postgres import embedded
+with embedded(Path(sys.argv[1])) as url:
+    Ledger.open(url)
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def use(home: Path) -> subprocess.Popen[str]:
+    """Another process that uses the server until its stdin is closed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", USE, str(home)],
+        cwd=Path(__file__).parents[2], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "in\n"
+    return process
+
+
+def test_processes_share_a_server_and_the_last_one_stops_it(tmp_path: Path) -> None:
+    home = tmp_path / ("a folder with spaces, too long for a socket " * 3)
+    data = home / "postgres"
+    with postgres.embedded(home) as url:
+        other, killed = use(home), use(home)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.communicate()
+    assert postgres._server(data)
+    Ledger.open(url).close()
+    other.communicate()
+    assert other.returncode == 0 and not postgres._server(data)
+    with postgres.embedded(home) as again:
+        assert again == url
+
+
+def test_a_recorded_process_id_of_another_process_is_not_a_server(tmp_path: Path) -> None:
+    with postgres.embedded(tmp_path):
+        pass
+    (tmp_path / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n")
+    with postgres.embedded(tmp_path) as url:
+        assert Ledger.open(url).runs.all() == []
+
+
+def test_a_failed_start_reports_the_reason(tmp_path: Path) -> None:
+    with postgres.embedded(tmp_path):
+        pass
+    with (tmp_path / "postgres" / "postgresql.conf").open("a") as conf:
+        conf.write("shared_buffers = much\n")
+    with pytest.raises(DatabaseError, match="shared_buffers"), postgres.embedded(tmp_path):
+        pass
