@@ -1,4 +1,4 @@
-"""Folders for files, local and on a local S3 server, and MADE_HOME; unit tests must not start servers."""
+"""Fixtures of several files, and a guard: unit tests must not start servers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 
 from made_core.settings import settings
 from tests.support.s3 import BUCKET, server
+
+if TYPE_CHECKING:
+    from made_core.embed.encoder import Encoder  # torch, which most unit tests need not load
 
 SERVERS = {"initdb", "pg_ctl", "postgres", "gcs_server", "raylet", "ray", "prefect", "uvicorn", "made"}
 
@@ -71,3 +74,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     settings.cache_clear()
     yield tmp_path
     settings.cache_clear()
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Iterator[Path]:
+    """The path of a test's tar."""
+    yield tmp_path / "00000.tar"
+
+
+@pytest.fixture(scope="module")
+def builtin() -> Encoder:
+    """The encoder without weights, with small batches."""
+    from made_core import recipe
+    from made_core.embed import encoder
+    from tests.support.embedding import BATCH
+
+    return encoder.load(encoder.resolve(recipe.Encoder(device="cpu", batch_size=BATCH)))
