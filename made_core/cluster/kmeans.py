@@ -17,8 +17,9 @@ from made_core.vectors import MARGIN, Rows, unit64
 
 IMAGES_PER_CLUSTER = 1024  # of k: auto below 2^20 images: a block of the pair search
 FIT_THREADS = 2  # FAISS's float32 products, and so the centroids, may depend on the number of threads
-BLOCK = 1024  # rows of a search: their products with 1,024 centroids are 4 MB
+BLOCK = 2048  # rows of a search: their products with 1,024 centroids are 8 MB
 PIECE = 256  # float64 products at a time: their rows fit a core's cache
+PAGE = 4096  # bytes
 WIDER = 8  # times as many neighbours where those found are all within the error of float32
 
 FARTHER = 1.2  # mean distance to the centroids, against that when they were trained: they fit no more
@@ -111,16 +112,29 @@ def assign(rows: Rows, centroids: Centroids, probes: int, block: int = BLOCK) ->
     threads and device change nothing.
     """
     exact = unit64(centroids)
-    index = faiss.IndexFlatIP(exact.shape[1])
+    k, dim = exact.shape
+    index = faiss.IndexFlatIP(dim)
     index.add(exact.astype(np.float32))
-    nearest = np.empty((len(rows), min(probes, len(exact))), np.int32)
+    nearest = np.empty((len(rows), min(probes, k)), np.int32)
     distance = np.empty(len(rows))
-    memory = np.empty((min(block, len(rows)), exact.shape[1]), np.float32)
+    memory = np.empty((min(block, len(rows)), dim), np.float32)
+    pieces = _pieces(exact)
+    close = []
     for start in range(0, len(rows), block):
         some = slice(start, start + block)
         wide = _widened(rows[some], memory)
-        nearest[some] = _nearest(index, exact, wide, nearest.shape[1])
-        distance[some] = _distance(wide, exact, nearest[some, 0])
+        score, found = index.search(wide, min(probes + 1, k))
+        nearest[some] = found[:, :probes]
+        distance[some], length = _distance(wide, exact, found[:, 0], pieces)
+        # Where all these scores are farther apart than twice the error of one, they are in the true order.
+        tied = score[:, :-1] - score[:, 1:] <= 2 * MARGIN * length[:, None]
+        close.append(start + np.flatnonzero(tied.any(axis=1)))
+    again = np.concatenate(close) if close else np.empty(0, int)
+    for start in range(0, len(again), block):
+        these = again[start : start + block]
+        wide = _widened(rows[these], memory)
+        nearest[these] = _nearest(index, exact, wide, nearest.shape[1])
+        distance[these], _ = _distance(wide, exact, nearest[these, 0], pieces)
     return Assignment(nearest, distance)
 
 
@@ -128,22 +142,21 @@ def _nearest(index: faiss.IndexFlatIP, exact: Floats, rows: npt.NDArray[np.float
     """(n, p) nearest of the k `exact` centroids, which `index` holds, to (n, dim) rows of any length.
 
     With e the error of a float32 score, whoever is among the p nearest scores within 2 e of the
-    p-th best. Where p + 1 scores are all farther apart than that, they are in the true order.
+    p-th best.
     """
     k = len(exact)
-    width = min(p + 1, k)
-    score, found = index.search(rows, width)
-    nearest: Ints = found[:, :p]
-    slack = 2 * MARGIN * np.sqrt(_products(rows, rows))
-    close = np.flatnonzero((score[:, :-1] - score[:, 1:] <= slack[:, None]).any(axis=1))
-    while len(close):
+    nearest = np.empty((len(rows), p), np.int64)
+    slack = 2 * MARGIN * np.linalg.norm(rows.astype(np.float64), axis=1)
+    left = np.arange(len(rows))
+    width = p + 1
+    while len(left):
         width = min(WIDER * width, k)
-        score, found = index.search(rows[close], width)
-        least = score[:, p - 1] - slack[close]
+        score, found = index.search(rows[left], width)
+        least = score[:, p - 1] - slack[left]
         whole = (score[:, -1] < least) | (width == k)  # none beyond those found may be nearer
         row, place = np.nonzero((score >= least[:, None]) & whole[:, None])
-        nearest[close[whole]] = _best(rows[close], exact, row, found[row, place], p)
-        close = close[~whole]
+        nearest[left[whole]] = _best(rows[left], exact, row, found[row, place], p)
+        left = left[~whole]
     return nearest
 
 
@@ -154,33 +167,44 @@ def _best(rows: npt.NDArray[np.float32], exact: Floats, row: Ints, cluster: Ints
     score = np.empty(len(row))
     for start in range(0, len(row), PIECE):
         some = slice(start, start + PIECE)
-        np.einsum("ij,ij->i", unit[place[some]], exact[cluster[some]], out=score[some])
+        score[some] = np.vecdot(unit[place[some]], exact[cluster[some]])
     order = np.lexsort((cluster, -score, place))
     first = np.searchsorted(place, np.arange(len(held)))
     best: Ints = cluster[order][first[:, None] + np.arange(p)]
     return best
 
 
-def _distance(rows: npt.NDArray[np.float32], exact: Floats, home: npt.NDArray[np.int32]) -> Floats:
-    """(n,) 1 - <unit row, centroid of home>."""
-    distance = np.empty(len(rows))
-    shape = (min(PIECE, len(rows)), exact.shape[1])  # written again and again: fresh pages cost more
-    wide, mean = np.empty(shape), np.empty(shape)
+def _pieces(exact: Floats) -> Floats:
+    """(2, PIECE, dim) memory, half a page away from `exact`, counted modulo a page.
+
+    Arrays often lie 16 bytes apart modulo a page, as the allocator leaves them. Copying rows of 4 KB then
+    takes ten times as long: each load waits for a store to the same place of another page.
+    """
+    dim = exact.shape[1]
+    room = np.empty(2 * PIECE * dim + PAGE // 8)
+    skip = (exact.ctypes.data + PAGE // 2 - room.ctypes.data) % PAGE // 8
+    return room[skip : skip + 2 * PIECE * dim].reshape(2, PIECE, dim)
+
+
+def _distance(
+    rows: npt.NDArray[np.float32], exact: Floats, home: Ints, pieces: Floats
+) -> tuple[Floats, Floats]:
+    """(n,) 1 - <unit row, centroid of home>, and (n,) the lengths of the rows.
+
+    `pieces` is memory of `_pieces`, written again and again: fresh pages cost more.
+    """
+    product, square = np.empty(len(rows)), np.empty(len(rows))
+    wide, mean = pieces
     for start in range(0, len(rows), PIECE):
         some = slice(start, start + PIECE)
         n = len(home[some])
         wide[:n] = rows[some]
         np.take(exact, home[some], axis=0, out=mean[:n], mode="clip")  # "raise" copies once more
-        length = np.sqrt(_products(wide[:n], wide[:n]))
-        distance[some] = 1 - _products(wide[:n], mean[:n]) / length
+        square[some] = np.vecdot(wide[:n], wide[:n])
+        product[some] = np.vecdot(wide[:n], mean[:n])
+    length = np.sqrt(square)
     # Twelve decimals: equal rows are ties, whatever the last bits of their sums.
-    return np.round(distance, 12)
-
-
-def _products(left: npt.NDArray[FloatT], right: npt.NDArray[FloatT]) -> npt.NDArray[FloatT]:
-    """(n,) products <left[i], right[i]>. By BLAS, row by row: up to twice as fast as einsum."""
-    result: npt.NDArray[FloatT] = np.matmul(left[:, None, :], right[:, :, None])[:, 0, 0]
-    return result
+    return np.round(1 - product / length, 12), length
 
 
 def _widened(rows: Rows, out: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
