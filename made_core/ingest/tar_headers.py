@@ -12,10 +12,11 @@ from types import TracebackType
 
 BLOCK = 512  # bytes: the block size of tar
 LONGEST = 1 << 20  # maximum bytes of a header with a long name or PAX records
-# From byte 100: mode, owner, group, size, time and checksum as octal digits, and the type of a file.
-NUMBERS = re.compile(rb"(?:[0-7]{7}\0){3}([0-7]{11})\0[0-7]{11}\0([0-7]{6})\0 0")
+# From byte 100: mode, owner, group, size, time and checksum as octal digits, and the type: file or records.
+NUMBERS = re.compile(rb"(?:[0-7]{7}\0){3}([0-7]{11})\0[0-7]{11}\0([0-7]{6})\0 ([0x])")
 CHECKSUM = slice(148, 156)  # counts as blanks in the checksum
 REST = re.compile(rb"(?:[0-7]{7}\0|\0{8}){2}\0")  # from byte 329: the device, and no prefix of the name
+TIME = re.compile(rb"([0-9]{2}) mtime=[0-9]+\.[0-9]+\n")  # the only record of a member that webdataset writes
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Header:
 class Headers:
     """The headers of a tar in order; reads nothing else.
 
-    Those of ordinary files are read by a pattern, in a quarter of tarfile's time; all others by tarfile.
+    Those of ordinary files, as img2dataset and `tar` write them, are read by patterns, in a quarter of
+    tarfile's time; all others by tarfile.
 
     Raises:
         tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, RecursionError, OSError: invalid.
@@ -60,9 +62,11 @@ class Headers:
         """
         start = self.end
         self._file.seek(start)
-        if not self._tar.pax_headers and (plain := ordinary(self._file.read(BLOCK))):
+        blocks = self._file.read(3 * BLOCK)
+        ahead = 2 * BLOCK if only_a_time(blocks) else 0
+        if not self._tar.pax_headers and (plain := ordinary(blocks[ahead : ahead + BLOCK])):
             name, size = plain
-            data = start + BLOCK
+            data = start + ahead + BLOCK
             self.end = data + -(-size // BLOCK) * BLOCK
             return Header(name, True, start, data, size)
         self._file.seek(start)
@@ -77,14 +81,26 @@ class Headers:
 
 def ordinary(block: bytes) -> tuple[str, int] | None:
     """Name and size in the header of an ordinary file with a short ASCII name; None for any other."""
-    numbers = NUMBERS.match(block, 100)
-    if numbers is None or REST.match(block, 329) is None or len(block) < BLOCK:
-        return None
+    size = _size(block, b"0")
     name = block[:100].partition(b"\0")[0]
-    checksum = sum(block) - sum(block[CHECKSUM]) + 8 * ord(" ")
-    if not name.isascii() or checksum != int(numbers[2], 8):
+    return None if size is None or not name.isascii() else (name.decode("ascii"), size)
+
+
+def only_a_time(blocks: bytes) -> bool:
+    """Whether the first two blocks are a PAX header whose one record is a time: it changes no other field."""
+    if (size := _size(blocks[:BLOCK], b"x")) is None or size > BLOCK:
+        return False
+    record = TIME.fullmatch(blocks, BLOCK, BLOCK + size)
+    return record is not None and int(record[1]) == size
+
+
+def _size(block: bytes, kind: bytes) -> int | None:
+    """The size in a header of this type; None if it is of another, damaged or written in another way."""
+    numbers = NUMBERS.match(block, 100)
+    if numbers is None or numbers[3] != kind or REST.match(block, 329) is None or len(block) < BLOCK:
         return None
-    return name.decode("ascii"), int(numbers[1], 8)
+    checksum = sum(block) - sum(block[CHECKSUM]) + 8 * ord(" ")
+    return int(numbers[1], 8) if checksum == int(numbers[2], 8) else None
 
 
 class _Limited(FileIO):
