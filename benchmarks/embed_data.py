@@ -43,7 +43,7 @@ def caption(seed: int) -> str:
 
 
 def shard_of(path: Path, samples: int, images: list[bytes]) -> Path:
-    """A shard as img2dataset writes it."""
+    """A shard as img2dataset writes it: each member has a PAX record of its time, which is no integer."""
     with tarfile.open(path, "w") as tar:
         for number in range(samples):
             fields = {
@@ -58,7 +58,7 @@ def shard_of(path: Path, samples: int, images: list[bytes]) -> Path:
             }
             for suffix, data in members.items():
                 info = tarfile.TarInfo(f"{number:09d}.{suffix}")
-                info.size = len(data)
+                info.size, info.mtime = len(data), 1_700_000_000.25
                 tar.addfile(info, BytesIO(data))
     return path
 
