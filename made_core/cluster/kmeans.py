@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import faiss
 import numpy as np
@@ -27,7 +26,6 @@ GROWN = 4.0  # images, against then: sqrt(images) has doubled, and comparing cos
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-FloatT = TypeVar("FloatT", np.float32, np.float64)
 Centroids = npt.NDArray[np.float32]
 
 

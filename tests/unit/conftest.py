@@ -90,3 +90,21 @@ def builtin() -> Encoder:
     from tests.support.embedding import BATCH
 
     return encoder.load(encoder.resolve(recipe.Encoder(device="cpu", batch_size=BATCH)))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The config and the checkpoint of a small open_clip model."""
+    from tests.support.factories import tiny_open_clip
+
+    return tiny_open_clip(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def no_cache() -> Iterator[None]:
+    """No loaded encoder is found in the cache, and none stays in it."""
+    from made_core.embed import encoder
+
+    encoder.load.cache_clear()
+    yield
+    encoder.load.cache_clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,7 @@ from made_core.embed import encoder, perceptual
 from tests.support.encoders import images, part
 from tests.support.factories import TINY, tiny_open_clip
 
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model's config and checkpoint."""
-    return tiny_open_clip(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def no_cache() -> Iterator[None]:
-    """Clears the cache of loaded encoders."""
-    encoder.load.cache_clear()
-    yield
-    encoder.load.cache_clear()
+pytestmark = pytest.mark.usefixtures("no_cache")
 
 
 @pytest.mark.parametrize(

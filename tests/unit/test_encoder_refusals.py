@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,7 @@ from made_core.errors import EncoderError, Transient, UserError
 from tests.support.encoders import part
 from tests.support.factories import tiny_open_clip
 
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model's config and checkpoint."""
-    return tiny_open_clip(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def no_cache() -> Iterator[None]:
-    """Clears the cache of loaded encoders."""
-    encoder.load.cache_clear()
-    yield
-    encoder.load.cache_clear()
+pytestmark = pytest.mark.usefixtures("no_cache")
 
 
 def refusal(wanted: recipe.Encoder) -> str:
