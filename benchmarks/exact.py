@@ -35,7 +35,7 @@ from rich.table import Table
 from made_core import recipe
 from made_core.embed import encoder
 from made_core.errors import BadImage
-from made_core.ingest.decode import decode
+from made_core.ingest.decode import Pixels, decode
 from made_core.ingest.tar import IMAGES
 from made_core.vectors import MARGIN, Rows, cosine
 
@@ -112,7 +112,7 @@ def loaded(config: Path, checkpoint: Path, precision: str) -> encoder.Encoder:
     return encoder.load(encoder.resolve(part))
 
 
-def embedded(one: encoder.Encoder, inputs: list[torch.Tensor]) -> npt.NDArray[np.float32]:
+def embedded(one: encoder.Encoder, inputs: list[Pixels]) -> npt.NDArray[np.float32]:
     """(n, dim) unit rows."""
     size = one.encoding.batch_size
     return np.concatenate([one.encode(inputs[n : n + size]) for n in range(0, len(inputs), size)])
@@ -145,10 +145,10 @@ def on_real(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         image = Image.open(BytesIO(data))
         if image.mode.startswith("I"):
             continue
-        expected = transform(image.convert("RGB")) * scale + shift
-        differences.append(float((found - expected).abs().mean()))
+        expected = (transform(image.convert("RGB")) * scale + shift).permute(1, 2, 0).numpy()
+        differences.append(float(np.abs(found - expected).mean()))
         ours.append(found)
-        theirs.append(expected.round().clamp(0, 255).to(torch.uint8))
+        theirs.append(expected.round().clip(0, 255).astype(np.uint8))
     rows = embedded(fine, ours)
     cosine = float((rows * embedded(fine, theirs)).sum(axis=1).min())
     mean, worst = float(np.mean(differences)), float(np.max(differences))

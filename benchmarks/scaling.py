@@ -76,7 +76,7 @@ def bare(images: int, config: Path, checkpoint: Path) -> None:
         )
     )  # fmt: skip
     loaded = encoder.load(part)
-    pixels = torch.rand(BATCH, 3, loaded.encoding.image_size, loaded.encoding.image_size)
+    pixels = loaded.room()
     with torch.inference_mode():
         loaded.forward(pixels)
         print("ready", flush=True)

@@ -1,21 +1,22 @@
 """Embeds a shard: tar -> unit rows and metadata, one row for EVERY sample, in batches.
 
-Threads read and decode samples ahead of the model, at most `ahead` of them, so memory does not grow with the
-shard; `embedded.put` writes a batch while the model computes the next.
+Threads read and decode samples ahead of the model, straight into the memory of a batch, which is used again
+once its rows are known: memory does not grow with the shard. A GPU gets a batch before it has finished the
+one before. `embedded.put` writes a batch while the model computes the next.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
@@ -23,17 +24,16 @@ from made_core.embed import metadata
 from made_core.embed.embedded import Batch, EmbeddedShard
 from made_core.errors import BadImage
 from made_core.ingest import tar
-from made_core.ingest.decode import decode
+from made_core.ingest.decode import Pixels, decode
 from made_core.types import Shard
 from made_core.vectors import Rows
 
 if TYPE_CHECKING:
-    from made_core.embed.encoder import Encoder
+    from made_core.embed.encoder import Encoder, Pending
 
 PART = 8  # samples that a thread prepares at a time, at most: handing them over one by one takes longer
+AHEAD = 2  # batches that threads fill, at least: with one they would all wait for its last image
 WRITTEN = 64  # samples that are handed over to be written at a time, at least, for the same reason
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,24 @@ class Limits:
 
     max_pixels: int  # images with more pixels are unreadable
     threads: int  # that read and decode
-    ahead: int  # samples read and decoded ahead of the model, at least a batch
+    ahead: int  # samples read and decoded ahead of the model, at least AHEAD batches
 
 
-@dataclass
-class _Prepared:
-    record: metadata.Record
-    pixels: Tensor | None
+@dataclass(frozen=True)
+class _Filling:
+    """A batch that threads fill."""
+
+    images: Tensor  # (batch_size, size, size, 3) uint8
+    records: list[Future[list[metadata.Record]]]
+
+
+@dataclass(frozen=True)
+class _Computing:
+    """A batch that the model has."""
+
+    images: Tensor
+    records: list[metadata.Record]
+    rows: Pending
 
 
 def embed(
@@ -78,81 +89,93 @@ def _batches(
     limits: Limits,
     progress: Callable[[int], None],
 ) -> Iterator[Batch]:
-    size, done = encoder.encoding.batch_size, 0
-    descriptor = os.open(path, os.O_RDONLY)
+    """The samples as they are written: WRITTEN or more at a time."""
+    done = 0
+    rows: list[Rows] = []
+    records: list[metadata.Record] = []
+    for some, described in _encoded(path, index.entries, shard, encoder, limits):
+        rows.append(some)
+        records.extend(described)
+        done += len(described)
+        progress(done)
+        if len(records) >= WRITTEN or done == len(index.entries):
+            yield Batch(np.concatenate(rows), pa.Table.from_pylist(records, schema=metadata.SCHEMA))
+            rows, records = [], []
 
-    def prepare(entries: Sequence[tar.Entry]) -> list[_Prepared]:
+
+def _encoded(
+    path: Path, entries: Sequence[tar.Entry], shard: Shard, encoder: Encoder, limits: Limits
+) -> Iterator[tuple[Rows, list[metadata.Record]]]:
+    """The rows and records of each batch of the model."""
+    size = encoder.encoding.batch_size
+    batches = [entries[n : n + size] for n in range(0, len(entries), size)]
+    rest = iter(batches)
+    filling: deque[_Filling] = deque()
+    computing: deque[_Computing] = deque()
+    spare: list[Tensor] = []
+    descriptor = os.open(path, os.O_RDONLY)
+    pool = ThreadPoolExecutor(limits.threads)
+
+    def prepare(part: Sequence[tar.Entry], images: Pixels) -> list[metadata.Record]:
         return [
-            _prepare(tar.load(descriptor, entry, shard.url), entry, shard, encoder, limits.max_pixels)
-            for entry in entries
+            _prepare(tar.load(descriptor, entry, shard.url), entry, shard, encoder, limits.max_pixels, image)
+            for entry, image in zip(part, images[: len(part)], strict=True)
         ]
 
+    def fill_next() -> None:
+        batch = next(rest, ())
+        if batch:
+            images = spare.pop() if spare else encoder.room()
+            memory = images.numpy()
+            parts = [slice(n, n + PART) for n in range(0, len(batch), PART)]
+            filling.append(_Filling(images, [pool.submit(prepare, batch[p], memory[p]) for p in parts]))
+
     try:
-        ahead = max(size, limits.ahead)
-        step = max(1, min(PART, ahead // 2))
-        parts = [index.entries[n : n + step] for n in range(0, len(index.entries), step)]
-        # The part that is being taken counts too.
-        ready = _ahead(prepare, parts, limits.threads, max(1, ahead // step - 1))
-        samples = chain.from_iterable(ready)
-        rows: list[Rows] = []
-        records: list[metadata.Record] = []
-        while batch := list(islice(samples, size)):
-            rows.append(_encode(batch, encoder))
-            records.extend(p.record for p in batch)
-            done += len(batch)
-            progress(done)
-            if len(records) >= WRITTEN or done == len(index.entries):
-                yield Batch(np.concatenate(rows), pa.Table.from_pylist(records, schema=metadata.SCHEMA))
-                rows, records = [], []
+        for _ in batches[: max(AHEAD, limits.ahead // size)]:
+            fill_next()
+        while filling or computing:
+            if filling and len(computing) <= encoder.queue:
+                ready = filling.popleft()
+                described = [record for part in ready.records for record in part.result()]
+                fill_next()  # before the model starts, which on a CPU returns when it is done
+                computing.append(_Computing(ready.images, described, encoder.start(ready.images)))
+                continue
+            done = computing.popleft()
+            yield _valid(done.rows(), done.records), done.records
+            spare.append(done.images)
     finally:
-        ready.close()
+        pool.shutdown(cancel_futures=True)
         os.close(descriptor)
 
 
-def _ahead(
-    do: Callable[[ItemT], ResultT], items: Iterable[ItemT], threads: int, ahead: int
-) -> Generator[ResultT, None, None]:
-    """The results in order, computed by threads at most `ahead` items before they are taken."""
-    rest = iter(items)
-    pool = ThreadPoolExecutor(threads)
-    try:
-        waiting: deque[Future[ResultT]] = deque(pool.submit(do, item) for item in islice(rest, ahead))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(do, item) for item in islice(rest, 1))
-            yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _prepare(
-    sample: tar.Sample, entry: tar.Entry, shard: Shard, encoder: Encoder, max_pixels: int
-) -> _Prepared:
+    sample: tar.Sample, entry: tar.Entry, shard: Shard, encoder: Encoder, max_pixels: int, out: Pixels
+) -> metadata.Record:
+    """The sample's record; what the model sees of it goes to `out`: zeros, and an error, without an image."""
     record = metadata.record(sample, entry, shard)
     data = sample.image
     if data is None:
         record["error"] = metadata.valid(f"no image among its members: {', '.join(sample.members)}")
-        return _Prepared(record, None)
+        out[:] = 0
+        return record
     record["image_digest"] = sample.image_digest
     try:
         image = decode(data, max_pixels)
+        record["height"], record["width"] = image.shape[:2]
+        out[:] = encoder.to_pixels(image)
     except BadImage as error:
         record["error"] = str(error)
-        return _Prepared(record, None)
-    record["height"], record["width"] = image.shape[:2]
-    return _Prepared(record, encoder.to_pixels(image))
+        out[:] = 0
+    return record
 
 
-def _encode(batch: list[_Prepared], encoder: Encoder) -> Rows:
-    """(len(batch), dim) float16 rows; the records of those without a valid one get an error."""
-    rows: Rows = np.zeros((len(batch), encoder.encoding.dim), np.float16)
-    positions = [i for i, p in enumerate(batch) if p.pixels is not None]
-    if not positions:
-        return rows
-    vectors = encoder.encode([p.pixels for p in batch if p.pixels is not None])
-    for i, vector in zip(positions, vectors, strict=True):
-        if np.isfinite(vector).all():
-            rows[i] = vector
-        else:
-            batch[i].record["error"] = "its embedding is zero or not finite"
+def _valid(vectors: npt.NDArray[np.float32], records: Sequence[metadata.Record]) -> Rows:
+    """(len(records), dim) float16 rows; zero where a record has an error, as one without a valid row gets."""
+    rows: Rows = np.zeros((len(records), vectors.shape[1]), np.float16)
+    finite = np.isfinite(vectors).all(axis=1)
+    for i, record in enumerate(records):
+        if record["error"] is None and not finite[i]:
+            record["error"] = "its embedding is zero or not finite"
+        if record["error"] is None:
+            rows[i] = vectors[i]
     return rows

@@ -25,6 +25,7 @@ from made_core.errors import EncoderError, Transient
 from made_core.ingest.decode import Pixels
 from made_core.types import Encoding
 
+Pending = Callable[[], npt.NDArray[np.float32]]  # waits for rows
 CLIP_EPS = 0.05  # SemDeDup reports for CLIP: eps 0.03 to 0.12 keeps 72 to 50 % of LAION
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FORMAT = 1  # of stored embeddings; part of every key. Raise it when their meaning changes
@@ -40,28 +41,54 @@ class Encoder:
     """A loaded encoder."""
 
     encoding: Encoding
-    to_pixels: Callable[[Pixels], Tensor]  # (height, width, 3) RGB -> (3, size, size) uint8
-    forward: Callable[[Tensor], Tensor]  # (n, 3, size, size) uint8 -> (n, dim), any norm
+    to_pixels: Callable[[Pixels], Pixels]  # (height, width, 3) RGB -> (size, size, 3)
+    forward: Callable[[Tensor], Tensor]  # (n, size, size, 3) uint8 -> (n, dim), any norm
     text: TextTower | None = None  # None: captions are not embedded
 
-    def encode(self, images: Sequence[Tensor]) -> npt.NDArray[np.float32]:
-        """(n, dim) float32 unit rows in input order, n <= batch_size.
+    @property
+    def queue(self) -> int:
+        """Batches that the device takes while it computes one."""
+        return 1 if self.encoding.device == "cuda" else 0
 
-        The batch is padded to `batch_size`, so that equal images get equal rows whatever the rest of
-        the batch is. A row that is zero or not finite is returned as NaN.
+    def room(self) -> Tensor:
+        """(batch_size, size, size, 3) uint8 zeros, from which the device copies without waiting."""
+        size = self.encoding.image_size
+        shape = (self.encoding.batch_size, size, size, 3)
+        return torch.zeros(shape, dtype=torch.uint8, pin_memory=self.encoding.device == "cuda")
+
+    def start(self, images: Tensor) -> Pending:
+        """Begins with a batch; on a CPU it is done when this returns.
+
+        A batch is always whole, so that equal images get equal rows whatever the rest of it is.
+
+        Args:
+            images: from `room`; unchanged until the rows are taken.
+
+        Returns:
+            For (batch_size, dim) float32 unit rows. A row that is zero or not finite is NaN.
         """
-        batch = torch.stack(list(images))
-        missing = self.encoding.batch_size - len(batch)
-        if missing > 0:
-            batch = torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))])
-        if self.encoding.device == "cuda":
-            batch = batch.pin_memory()  # so that `non_blocking` copies do not wait
         with torch.inference_mode():
-            rows = self.forward(batch).float().cpu()[: len(images)]
-            rows = rows / rows.norm(dim=1, keepdim=True)
-        result: npt.NDArray[np.float32] = rows.numpy()
-        result[~np.isfinite(result).all(axis=1)] = np.nan
-        return result
+            found = self.forward(images).to("cpu", non_blocking=True)
+        done = torch.cuda.Event() if self.encoding.device == "cuda" else None
+        if done is not None:
+            done.record()
+
+        def rows() -> npt.NDArray[np.float32]:
+            if done is not None:
+                done.synchronize()
+            with torch.inference_mode():
+                wide = found.float()
+                result: npt.NDArray[np.float32] = (wide / wide.norm(dim=1, keepdim=True)).numpy()
+            result[~np.isfinite(result).all(axis=1)] = np.nan
+            return result
+
+        return rows
+
+    def encode(self, images: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        """(n, dim) float32 unit rows, as of `start`, of n <= batch_size results of `to_pixels`."""
+        batch = self.room()
+        batch.numpy()[: len(images)] = images
+        return self.start(batch)()[: len(images)]
 
 
 def resolve(part: recipe.Encoder) -> recipe.Encoder:
@@ -118,11 +145,14 @@ def _builtin(part: recipe.Encoder) -> Encoder:
     size = perceptual.SIZE
     dim = describe(torch.zeros((1, 3, size, size), dtype=torch.uint8)).shape[1]
 
-    def to_pixels(image: Pixels) -> Tensor:
-        return perceptual.to_pixels(Image.fromarray(image))
+    def to_pixels(image: Pixels) -> Pixels:
+        return perceptual.to_pixels(Image.fromarray(image)).permute(1, 2, 0).numpy()
+
+    def forward(images: Tensor) -> Tensor:
+        return describe(images.permute(0, 3, 1, 2).contiguous())
 
     encoding = _encoding(part, facts, dim, size, perceptual.DEFAULT_EPS)
-    return Encoder(encoding, to_pixels, describe)
+    return Encoder(encoding, to_pixels, forward)
 
 
 def _open_clip(part: recipe.Encoder) -> Encoder:
@@ -164,8 +194,8 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
         facts.append(last_block.VERSION)
     blank = to_pixels(np.zeros((8, 8, 3), np.uint8))
     with torch.inference_mode():
-        dim = forward(blank[None]).shape[-1]
-    encoding = _encoding(part, facts, dim, blank.shape[-1], CLIP_EPS)
+        dim = forward(torch.from_numpy(blank)[None]).shape[-1]
+    encoding = _encoding(part, facts, dim, blank.shape[0], CLIP_EPS)
     if tower is not None:
         if (length := tower.encode(["a caption"]).shape[1]) != dim:
             raise EncoderError(

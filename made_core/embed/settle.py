@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from made_core import recipe
 from made_core.embed import encoder, models
 from made_core.embed.encoder import Encoder
 from made_core.errors import EncoderError
+from made_core.ingest.decode import Pixels
 
 GAIN = 1.2  # bf16 must be this many times as fast as fp32: so that a noisy measurement does not choose it
 COSINE = 0.9999  # smallest between rows in bf16 and in fp32
@@ -78,7 +78,7 @@ def product_speed(dtype: torch.dtype) -> float:
 def _bf16_is_better(part: recipe.Encoder) -> bool:
     fine = encoder.load(part.model_copy(update={"precision": "fp32"}))
     coarse = encoder.load(part.model_copy(update={"precision": "bf16"}))
-    images = list(_images(fine.encoding.batch_size, fine.encoding.image_size))
+    images = _images(fine.encoding.batch_size, fine.encoding.image_size)
     gain = _seconds(partial(fine.encode, images)) / _seconds(partial(coarse.encode, images))
     cosines = (fine.encode(images) * coarse.encode(images)).sum(axis=1)
     return gain >= GAIN and float(cosines.min()) >= COSINE
@@ -95,18 +95,19 @@ def fitting(part: recipe.Encoder, load: Callable[[recipe.Encoder], Encoder] = en
         smaller = part.model_copy(update={"batch_size": size})
         try:
             loaded = load(smaller)
-            loaded.encode(list(_images(size, loaded.encoding.image_size)))
+            loaded.encode(_images(size, loaded.encoding.image_size))
             return smaller
         except torch.OutOfMemoryError:
             size //= 2
     raise EncoderError(f"{part.model} does not fit in the memory of the {part.device} device")
 
 
-def _images(n: int, size: int) -> Tensor:
-    """(n, 3, size, size) uint8: soft random images, the same each time."""
+def _images(n: int, size: int) -> list[Pixels]:
+    """n soft random images, (size, size, 3), the same each time."""
     generator = torch.Generator().manual_seed(0)
     blobs = 255 * torch.rand((n, 3, 7, 7), generator=generator)
-    return torch.nn.functional.interpolate(blobs, size=(size, size), mode="bilinear").to(torch.uint8)
+    soft = torch.nn.functional.interpolate(blobs, size=(size, size), mode="bilinear").to(torch.uint8)
+    return list(soft.permute(0, 2, 3, 1).numpy())
 
 
 def _seconds(do: Callable[[], object]) -> float:

@@ -151,7 +151,7 @@ def test_a_row_does_not_depend_on_its_batch(tiny: tuple[Path, Path], model: str)
 def test_invalid_rows_are_nan(tiny: tuple[Path, Path]) -> None:
     rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [float("inf"), 1.0], [float("nan"), 1.0]])
     loaded = replace(encoder.load(part(tiny)), forward=lambda _: rows)
-    found = loaded.encode([torch.zeros(3, 2, 2, dtype=torch.uint8)] * 4)
+    found = loaded.encode([np.zeros((32, 32, 3), np.uint8)] * 4)
     assert np.allclose(found[0], [0.6, 0.8])
     assert np.isnan(found[1:]).all()
 
