@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-exact bench-ledger bench-orchestration bench-probes bench-quality bench-recall bench-scaling bench-startup lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-exact bench-gpu bench-ledger bench-orchestration bench-probes bench-quality bench-recall bench-scaling bench-startup lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
 	@echo "make bench-embed    measure the embed stage against its model, clip-retrieval and a plain loop"
 	@echo "make bench-exact    count decisions that depend on the precision of products: none; REAL=folder: on images"
+	@echo "make bench-gpu      measure the embed stage and k-means on a GPU: REAL=folder"
 	@echo "make bench-ledger   measure the ledger with 100,000 units and 64 workers"
 	@echo "make bench-orchestration  measure what Prefect and the ledger cost for each of 10,000 shards"
 	@echo "make bench-recall   measure the recall across cluster borders and the coverage of its interval"
@@ -113,6 +114,10 @@ bench-embed: setup build/clip-retrieval
 # REAL=folder has shards/, and encoder/ with an open_clip config and checkpoint.
 bench-exact: setup
 	$(BIN)/python -m benchmarks.exact $(if $(REAL),--real $(REAL))
+
+# On a machine with a GPU. make bench-gpu ARGS="--models ViT-L-14 --cores 6 16"
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.gpu $(if $(REAL),--real $(REAL)) $(ARGS)
 
 build/clip-retrieval: | setup
 	@UV=$$(command -v uv || echo $(BIN)/uv); $$UV pip install --quiet --python $(BIN)/python --no-deps \

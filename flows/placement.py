@@ -29,6 +29,9 @@ class Resources:
 
 
 ONE_CPU = Resources(cpus=1)
+# Of a GPU for a task, and the CPUs that it must have then: a process decodes 1,500 to 1,900 images per second
+# on a GPU node, whatever its CPUs (docs/benchmarks.md), and the GPU idles while it begins and ends a shard.
+SHARES = ((0.25, 3), (0.5, 2), (1, 0))
 
 
 def of_embed(work: Work) -> Resources:
@@ -40,9 +43,9 @@ def of_embed(work: Work) -> Resources:
 def settled(nodes: Sequence[Node], recipe: Recipe) -> Recipe:
     """The recipe with the resources of embed tasks settled for this cluster.
 
-    gpus_per_task auto: 1 where the encoder can use a GPU and a node has one. embed_cpus_per_task auto: the
-    GPU's share of its node's CPUs, on the node where it is smallest; without a GPU, cpus_per_task. A task
-    without a GPU must not use one, so device auto is then cpu.
+    gpus_per_task auto: the first of SHARES with which each task has its CPUs, where the encoder can use a GPU
+    and a node has one. embed_cpus_per_task auto: the task's share of its node's CPUs, on the node where it is
+    smallest; without a GPU, cpus_per_task. A task without a GPU must not use one, so device auto is then cpu.
 
     Raises:
         PlanError: no node can run a task; it would wait for ever.
@@ -51,7 +54,7 @@ def settled(nodes: Sequence[Node], recipe: Recipe) -> Recipe:
     usable = encoder.device != "cpu" and encoder.model not in BUILTIN_ENCODERS
     gpus = work.gpus_per_task
     if gpus == "auto":
-        gpus = 1 if usable and any(node.gpus >= 1 for node in nodes) else 0
+        gpus = _share(nodes) if usable else 0
     if encoder.device == "cuda" and usable and not gpus:
         missing = (
             "no node of the cluster has one" if work.gpus_per_task == "auto" else "work.gpus_per_task is 0"
@@ -74,6 +77,12 @@ def settled(nodes: Sequence[Node], recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={"work": changed, "encoder": encoder.model_copy(update={"device": device})}
     )
+
+
+def _share(nodes: Sequence[Node]) -> float:
+    """GPUs for a task; 0 without a node that has one."""
+    each = [node.cpus / node.gpus for node in nodes if node.gpus >= 1]
+    return next(share for share, cpus in SHARES if share * min(each) >= cpus) if each else 0
 
 
 def nodes() -> list[Node]:

@@ -165,19 +165,20 @@ class Work(Part):
     cpus_per_task: float = Field(1, gt=0, le=1024, description="Ray CPUs that a task requests.")
     embed_cpus_per_task: Annotated[float, Field(gt=0, le=1024)] | Literal["auto"] = Field(
         "auto",
-        description="Ray CPUs that an embed task requests; as many threads decode. auto: with a GPU, its "
-        "share of the node's CPUs; else cpus_per_task.",
+        description="Ray CPUs that an embed task requests; as many threads decode. auto: with a GPU, the "
+        "task's share of the node's CPUs; else cpus_per_task.",
     )
     gpus_per_task: Annotated[float, Field(ge=0, le=64)] | Literal["auto"] = Field(
         "auto",
         description="Ray GPUs that an embed task, `prepare` and `fit` request; a fraction lets tasks share "
-        "one. auto: 1 where the encoder can use a GPU and a node has one, else 0.",
+        "one and its memory. auto: where the encoder can use a GPU and a node has one, 0.25 with 12 CPUs or "
+        "more for each GPU, 0.5 with 4 or more, else 1; without such a node 0.",
     )
     samples_ahead: int = Field(
         256,
         ge=1,
         le=1_000_000,
-        description="Samples that an embed task reads and decodes ahead of the model, at least a batch; "
+        description="Samples that an embed task reads and decodes ahead of the model, at least two batches; "
         "bounds memory: 150 kB each at 224 pixels.",
     )
     block_rows: int = Field(

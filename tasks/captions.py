@@ -21,6 +21,7 @@ from tasks.run_units import Progress, RunContext, named, run_units
 def captions(context: RunContext, scope: str, parts: Sequence[Part]) -> None:
     """Embeds the captions of parts of the corpus; a unit's key is the shard's fingerprint."""
     recipe, by_key = context.recipe, {p.shard.fingerprint: p for p in parts}
+    encoder.share_gpu(recipe.work)
     tower = encoder.load(recipe.encoder).text
     if tower is None or tower.key != context.encoding.caption_key:
         raise EncoderError(f"this worker's text tower differs from that of {context.encoding}")

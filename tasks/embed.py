@@ -24,6 +24,7 @@ from tasks.run_units import Progress, RunContext, named, run_units
 def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
     """Embeds the shards. A unit's key is the shard's fingerprint, so equal shards are embedded once."""
     recipe = context.recipe
+    encoder.share_gpu(recipe.work)
     loaded = encoder.load(recipe.encoder)
     if loaded.encoding.key != context.encoding.key:
         raise EncoderError(f"this worker's encoder is {loaded.encoding}, but the run's is {context.encoding}")

@@ -31,6 +31,7 @@ def prepare(recipe: Recipe) -> Prepared:
         EncoderError: the encoder cannot be used.
         RecipeError: dedup.eps_max is below the encoder's default eps.
     """
+    encoder.share_gpu(recipe.work)
     settled = settle(recipe.encoder)
     encoding = encoder.with_eps(encoder.load(settled.part).encoding, recipe.dedup.eps)
     eps_max = recipe.dedup.eps_max

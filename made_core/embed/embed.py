@@ -172,9 +172,8 @@ def _prepare(
 def _valid(vectors: npt.NDArray[np.float32], records: Sequence[metadata.Record]) -> Rows:
     """(len(records), dim) float16 rows; zero where a record has an error, as one without a valid row gets."""
     rows: Rows = np.zeros((len(records), vectors.shape[1]), np.float16)
-    finite = np.isfinite(vectors).all(axis=1)
     for i, record in enumerate(records):
-        if record["error"] is None and not finite[i]:
+        if record["error"] is None and np.isnan(vectors[i, 0]):
             record["error"] = "its embedding is zero or not finite"
         if record["error"] is None:
             rows[i] = vectors[i]

@@ -28,6 +28,7 @@ from made_core.types import Encoding
 Pending = Callable[[], npt.NDArray[np.float32]]  # waits for rows
 CLIP_EPS = 0.05  # SemDeDup reports for CLIP: eps 0.03 to 0.12 keeps 72 to 50 % of LAION
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ALLOCATED = 0.9  # of a GPU's memory: each process needs some besides
 FORMAT = 1  # of stored embeddings; part of every key. Raise it when their meaning changes
 # By the names in recipe.BUILTIN_ENCODERS: (n, 3, SIZE, SIZE) uint8 -> (n, dim) unit rows.
 BUILTIN: dict[str, Callable[[Tensor], Tensor]] = {
@@ -69,8 +70,9 @@ class Encoder:
         """
         with torch.inference_mode():
             found = self.forward(images).to("cpu", non_blocking=True)
-        done = torch.cuda.Event() if self.encoding.device == "cuda" else None
-        if done is not None:
+        done: Any = None
+        if self.encoding.device == "cuda":
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # else waiting takes a core
             done.record()
 
         def rows() -> npt.NDArray[np.float32]:
@@ -110,6 +112,13 @@ def resolve(part: recipe.Encoder) -> recipe.Encoder:
         # On the CPU a model's rate is flat from 8 images up; a shard's last batch is padded.
         batch = 256 if device == "cuda" else 32 if part.model in BUILTIN else 8
     return part.model_copy(update={"device": device, "precision": precision, "batch_size": batch})
+
+
+def share_gpu(work: recipe.Work) -> None:
+    """Limits this process to its part of a GPU's memory, so that a batch that fits does so beside others."""
+    gpus = work.gpus_per_task
+    if gpus != "auto" and 0 < gpus < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(ALLOCATED * gpus)
 
 
 @lru_cache(maxsize=1)

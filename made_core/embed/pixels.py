@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn import functional
 
 from made_core.errors import BadImage
 from made_core.ingest.decode import Pixels
@@ -46,7 +46,7 @@ def resizer(transform: Any, mode: str) -> Callable[[Pixels], Pixels]:
         sides = _sides(pixels.shape[0], pixels.shape[1], first.size)
         if sides != pixels.shape[:2]:
             # As by torchvision's v2.functional.resize_image, which checks for a tenth of a millisecond.
-            image = interpolate(
+            image = functional.interpolate(
                 torch.from_numpy(pixels)[None].permute(0, 3, 1, 2), size=sides,
                 mode=first.interpolation.value, align_corners=False, antialias=True,
             )  # fmt: skip
@@ -59,7 +59,9 @@ def resizer(transform: Any, mode: str) -> Callable[[Pixels], Pixels]:
 def _by_pil(transform: Callable[[Image.Image], Image.Image], pixels: Pixels) -> Pixels:
     try:
         return np.array(transform(Image.fromarray(pixels)))
-    except ValueError as error:  # a model that sees the whole image leaves no pixel of a very long one's width
+    except (
+        ValueError
+    ) as error:  # a model that sees the whole image leaves no pixel of a very long one's width
         height, width = pixels.shape[:2]
         raise BadImage(f"it has {width} x {height} pixels and cannot be resized: {error}") from None
 
@@ -83,8 +85,8 @@ def normaliser(transform: Any, device: str, dtype: torch.dtype) -> Callable[[Ten
     """(n, size, size, 3) uint8 -> the model's input, (n, 3, size, size) on its device.
 
     It is the transform's in fp32, but for rounding. On a GPU, images are copied while it computes the batch
-    before. On the CPU the result is valid until the next call: its memory is used again, since fresh pages for
-    each batch cost as much as the arithmetic.
+    before. On the CPU the result is valid until the next call: its memory is used again, since fresh pages
+    for each batch cost as much as the arithmetic.
     """
     mean, std = (
         torch.tensor(values, device=device).view(3, 1, 1)
@@ -92,7 +94,7 @@ def normaliser(transform: Any, device: str, dtype: torch.dtype) -> Callable[[Ten
     )
     scale, shift = 1 / (255 * std), -mean / std
     if device != "cpu":
-        copies = torch.cuda.Stream()
+        copies = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
         def on_gpu(images: Tensor) -> Tensor:
             compute = torch.cuda.current_stream()

@@ -41,7 +41,8 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
         if (sound := _sound_jpeg(data, max_pixels)) is not None:
             return sound
         with Image.open(BytesIO(data), formats=FORMATS) as image:
-            _check_size(*image.size, max_pixels)
+            width, height = image.size
+            _check_size(width, height, max_pixels)
             image.load()
             if image.mode.startswith("I"):
                 grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
@@ -74,8 +75,7 @@ def _sound_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise BadImage(
-            f"it has {width} x {height} = {width * height} pixels, "
-            f"allowed: {max_pixels} (reading.max_pixels)"
+            f"it has {width} x {height} = {width * height} pixels, allowed: {max_pixels} (reading.max_pixels)"
         )
 
 

@@ -93,14 +93,14 @@ def test_a_very_long_image_is_not_enlarged_whole(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
     seen: list[int] = []
-    interpolate = pixels.interpolate
+    interpolate = torch.nn.functional.interpolate
 
     def spy(image: torch.Tensor, size: list[int], **options: Any) -> torch.Tensor:
         seen.append(max(size))
         resized: torch.Tensor = interpolate(image, size=size, **options)
         return resized
 
-    monkeypatch.setattr(pixels, "interpolate", spy)
+    monkeypatch.setattr(torch.nn.functional, "interpolate", spy)
     to_pixels = pixels.resizer(image_transform(32, is_train=False), "shortest")
     found = to_pixels(np.array(Image.new("RGB", size, "brown")))
     assert found.shape == (32, 32, 3)

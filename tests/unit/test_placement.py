@@ -22,13 +22,16 @@ def recipe(encoder: Encoder = CLIP, **work: Any) -> Recipe:
 @pytest.mark.parametrize(
     ("nodes", "work", "expected", "device"),
     [
-        ([GPU], {}, Resources(6, 1), "auto"),
-        ([CPU, GPU], {}, Resources(6, 1), "auto"),
+        ([GPU], {}, Resources(3, 0.5), "auto"),
+        ([CPU, GPU], {}, Resources(3, 0.5), "auto"),
         ([CPU, GPU, Node("h", 8, 4)], {}, Resources(2, 1), "auto"),
+        ([CPU, GPU, Node("h", 16, 4)], {}, Resources(2, 0.5), "auto"),
+        ([Node("h", 16, 1)], {}, Resources(4, 0.25), "auto"),
         ([Node("few", 2, 4)], {}, Resources(0.5, 1), "auto"),
         ([CPU], {}, Resources(1, 0), "cpu"),
         ([CPU], {"cpus_per_task": 4}, Resources(4, 0), "cpu"),
-        ([GPU], {"gpus_per_task": 0.5}, Resources(3, 0.5), "auto"),
+        ([GPU], {"gpus_per_task": 1}, Resources(6, 1), "auto"),
+        ([GPU], {"gpus_per_task": 0.25}, Resources(1, 0.25), "auto"),
         ([GPU], {"gpus_per_task": 0}, Resources(1, 0), "cpu"),
         ([GPU], {"gpus_per_task": 2, "embed_cpus_per_task": 5}, Resources(5, 2), "auto"),
     ],
@@ -57,7 +60,7 @@ def test_encoders_that_use_no_gpu(encoder: Encoder) -> None:
             {"gpus_per_task": 8},
             "task of 1 CPU and 8 GPU: c has 64 CPU and 0 GPU, g has 24",
         ),
-        ([GPU], "auto", {"embed_cpus_per_task": 25}, "task of 25 CPU and 1 GPU"),
+        ([GPU], "auto", {"embed_cpus_per_task": 25}, "task of 25 CPU and 0.5 GPU"),
         ([CPU], "auto", {"cpus_per_task": 65}, "task of 65 CPU"),
     ],
 )
@@ -73,5 +76,5 @@ def test_what_cannot_run_is_refused(
 def test_the_plan_names_the_gpu_nodes() -> None:
     work = settled([CPU, GPU], recipe()).work
     first, second = plan([CPU, GPU], work)[:2]
-    assert first == "plan: 4 embed workers of 6 CPU and 1 GPU on 2 nodes (0 on c, 4 on g)"
+    assert first == "plan: 8 embed workers of 3 CPU and 0.5 GPU on 2 nodes (0 on c, 8 on g)"
     assert second == "plan: 88 workers of 1 CPU in other stages"
