@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -153,7 +155,7 @@ def test_samples_ahead_of_the_model_are_bounded(
     taken = 0
     for batch in found.batches:
         taken += len(batch.rows)
-        assert len(started) <= min(n, taken + max(ahead, BATCH))
+        assert len(started) <= min(n, taken + max(ahead, embedding.AHEAD * BATCH))
     assert (taken, sorted(started)) == (n, list(range(n)))
 
 
@@ -195,3 +197,33 @@ def test_a_tar_that_becomes_shorter(tmp_path: Path, builtin: encoder.Encoder) ->
     path.write_bytes(path.read_bytes()[:2048])
     with pytest.raises(CorruptShard, match="ends inside"):
         list(found.batches)
+
+
+class Queued:
+    """An encoder that takes a batch while it has one, and computes it when its rows are taken."""
+
+    queue = 1
+
+    def __init__(self, real: encoder.Encoder) -> None:
+        self.encoding, self.to_pixels, self.room = real.encoding, real.to_pixels, real.room
+        self.real, self.waiting, self.most = real, 0, 0
+
+    def start(self, images: torch.Tensor) -> encoder.Pending:
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+
+        def rows() -> npt.NDArray[np.float32]:
+            self.waiting -= 1
+            return self.real.start(images)()
+
+        return rows
+
+
+def test_a_batch_is_unchanged_until_its_rows_are_taken(tmp_path: Path, builtin: encoder.Encoder) -> None:
+    path = make_shard(tmp_path, "0", [(f"{i:03d}", members(i)) for i in range(9 * BATCH + 1)])
+    queued = Queued(builtin)
+    found = embed_whole(path, cast(encoder.Encoder, queued), Limits(LIMIT, 3, 1))
+    expected = embed_whole(path, builtin, Limits(LIMIT, 3, 1))
+    assert (found.rows == expected.rows).all()
+    assert found.table == expected.table
+    assert (queued.most, queued.waiting) == (2, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -106,3 +106,14 @@ def test_the_images_are_the_same_each_time() -> None:
     assert np.array_equal(first, second)
     assert first[0].dtype == np.uint8
     assert len(np.unique(first)) > 100
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [("auto", []), (0, []), (1, []), (0.25, [0.225]), (2, [])])
+def test_tasks_that_share_a_gpu_share_its_memory(
+    monkeypatch: pytest.MonkeyPatch, gpus: float | Literal["auto"], expected: list[float]
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    encoder.share_gpu(recipe.Work(gpus_per_task=gpus))
+    assert limits == expected
