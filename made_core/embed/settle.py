@@ -99,7 +99,8 @@ def fitting(part: recipe.Encoder, load: Callable[[recipe.Encoder], Encoder] = en
             return smaller
         except torch.OutOfMemoryError:
             size //= 2
-    raise EncoderError(f"{part.model} does not fit in the memory of the {part.device} device")
+    remedy = "; work.gpus_per_task: 1 gives a task all of it" if part.device == "cuda" else ""
+    raise EncoderError(f"{part.model} does not fit in the memory of the {part.device} device{remedy}")
 
 
 def _images(n: int, size: int) -> list[Pixels]:
