@@ -61,10 +61,12 @@ class Stage:
         return self.of_bare >= GOAL if self.needed <= self.cores else None
 
 
-def started(*command: object) -> subprocess.Popen[str]:
-    """A process of `benchmarks.gpu_run`."""
+def started(*command: object, **environment: str) -> subprocess.Popen[str]:
+    """A process of `benchmarks.gpu_run`, with these variables too."""
     words = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu_run", *map(str, command)]
-    return subprocess.Popen(words, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        words, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **environment}
+    )
 
 
 def told(process: subprocess.Popen[str], line: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -180,12 +182,9 @@ def clustering(sizes: list[tuple[int, int]]) -> list[dict[str, Any]]:
     found = []
     for number, (rows, clusters) in enumerate(sizes):
         for hidden in (False, False, True) if number == 0 else (False,):
-            if hidden:
-                os.environ["CUDA_VISIBLE_DEVICES"] = ""
-            process = started("kmeans", rows, clusters)
+            process = started("kmeans", rows, clusters, **({"CUDA_VISIBLE_DEVICES": ""} if hidden else {}))
             found.append({"rows": rows, "clusters": clusters, **told(process)})
             process.communicate()
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             print(found[-1], file=sys.stderr, flush=True)
     return found
 

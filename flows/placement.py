@@ -29,7 +29,7 @@ class Resources:
 
 
 ONE_CPU = Resources(cpus=1)
-# Of a GPU for a task, and the CPUs that it must have then: a process decodes 1,500 to 1,900 images per second
+# Of a GPU for a task, and the CPUs that it must have then: a process decodes 1,400 to 1,900 images per second
 # on a GPU node, whatever its CPUs (docs/benchmarks.md), and the GPU idles while it begins and ends a shard.
 SHARES = ((0.25, 3), (0.5, 2), (1, 0))
 

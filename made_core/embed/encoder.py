@@ -115,10 +115,13 @@ def resolve(part: recipe.Encoder) -> recipe.Encoder:
 
 
 def share_gpu(work: recipe.Work) -> None:
-    """Limits this process to its part of a GPU's memory, so that a batch that fits does so beside others."""
+    """Limits this process to its part of a GPU's memory, so that a batch that fits does so beside others.
+
+    A task that has a whole GPU takes the limit of an earlier task off.
+    """
     gpus = work.gpus_per_task
-    if gpus != "auto" and 0 < gpus < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(ALLOCATED * gpus)
+    if gpus != "auto" and gpus > 0 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(ALLOCATED * gpus if gpus < 1 else 1.0)
 
 
 @lru_cache(maxsize=1)

@@ -57,11 +57,10 @@ def resizer(transform: Any, mode: str) -> Callable[[Pixels], Pixels]:
 
 
 def _by_pil(transform: Callable[[Image.Image], Image.Image], pixels: Pixels) -> Pixels:
+    # Where the whole image is seen, a very long one may have no pixel of its width left.
     try:
         return np.array(transform(Image.fromarray(pixels)))
-    except (
-        ValueError
-    ) as error:  # a model that sees the whole image leaves no pixel of a very long one's width
+    except ValueError as error:
         height, width = pixels.shape[:2]
         raise BadImage(f"it has {width} x {height} pixels and cannot be resized: {error}") from None
 
@@ -112,9 +111,8 @@ def normaliser(transform: Any, device: str, dtype: torch.dtype) -> Callable[[Ten
         planes = images.permute(0, 3, 1, 2)
         if not kept or kept[0].shape != planes.shape:
             with torch.inference_mode(False):  # else it could be written in inference mode only
-                kept[:] = [torch.empty(planes.shape, dtype=t) for t in (torch.uint8, torch.float32)]
-        # In two steps, which are five times as fast as one.
-        return kept[1].copy_(kept[0].copy_(planes)).mul_(scale).add_(shift).to(dtype)
+                kept[:] = [torch.empty(planes.shape)]
+        return kept[0].copy_(planes).mul_(scale).add_(shift).to(dtype)
 
     return normalise
 

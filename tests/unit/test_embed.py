@@ -150,13 +150,15 @@ def test_samples_ahead_of_the_model_are_bounded(
         return load(descriptor, entry, url)
 
     monkeypatch.setattr(tar, "load", spy)
+    monkeypatch.setattr(embedding, "WRITTEN", 1)
     path = make_shard(tmp_path, "0", [(f"{i:03d}", members(i)) for i in range(n)])
     found = embedding.embed(path, shard_of(path), builtin, Limits(LIMIT, 3, ahead), lambda _: None)
-    taken = 0
+    taken = batches = 0
     for batch in found.batches:
         taken += len(batch.rows)
+        batches += 1
         assert len(started) <= min(n, taken + max(ahead, embedding.AHEAD * BATCH))
-    assert (taken, sorted(started)) == (n, list(range(n)))
+    assert (taken, batches, sorted(started)) == (n, 10, list(range(n)))
 
 
 def test_equal_files_whatever_the_threads(

@@ -18,7 +18,8 @@ def test_the_goal_holds_where_the_cores_suffice(of_bare: float, needed: float, m
     assert stage.met is met
 
 
-def test_without_a_gpu_nothing_is_known_of_it() -> None:
+def test_without_nvidia_smi_nothing_is_known_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
     with utilisation() as found:
         pass
     assert not found

@@ -108,7 +108,9 @@ def test_the_images_are_the_same_each_time() -> None:
     assert len(np.unique(first)) > 100
 
 
-@pytest.mark.parametrize(("gpus", "expected"), [("auto", []), (0, []), (1, []), (0.25, [0.225]), (2, [])])
+@pytest.mark.parametrize(
+    ("gpus", "expected"), [("auto", []), (0, []), (1, [1.0]), (0.25, [0.225]), (2, [1.0])]
+)
 def test_tasks_that_share_a_gpu_share_its_memory(
     monkeypatch: pytest.MonkeyPatch, gpus: float | Literal["auto"], expected: list[float]
 ) -> None:
