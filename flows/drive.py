@@ -8,7 +8,7 @@ from typing import Any
 from prefect.exceptions import TerminationSignal
 from prefect.states import Completed
 
-from flows import mistakes, servers, unchanged
+from flows import lasting, mistakes, servers, unchanged
 from flows.artifacts import put_result
 from flows.flow_run import FlowRun
 from flows.outcome import Outcome
@@ -28,6 +28,8 @@ def drive(check: Callable[[str, FlowRun], Request | Summary]) -> Any:
     """
     flow_run = FlowRun.current()
     watch = Watch(flow_run)
+    if flow_run.deployed:
+        lasting.ignore_lost_reader()
     try:
         with watch.watching(), Display() as display, servers.database() as url:
             found = check(url, flow_run)

@@ -20,7 +20,8 @@ def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
         while not stop.wait(seconds):
             try:
                 call()
-            except Exception:  # of the ledger or Prefect's server: they may come back
+            # The ledger or Prefect's server may come back. rich exits where nobody reads its output.
+            except (Exception, SystemExit):
                 logger.debug("%s failed, it will be called again", call, exc_info=True)
 
     # Prefect's settings and client are in context variables, which a new thread does not have.

@@ -16,6 +16,8 @@ os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 # Saves a quarter of the CPU time of a small run; the command-line tests, with their own servers, keep it.
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Else Ray's workers, which are nicer by 15, hardly run beside another test.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray spells it so
 for name in [n for n in os.environ if n.startswith("MADE_")]:
     del os.environ[name]
 

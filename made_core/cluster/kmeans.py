@@ -16,8 +16,8 @@ from made_core.vectors import MARGIN, Rows, unit64
 
 IMAGES_PER_CLUSTER = 1024  # of k: auto below 2^20 images: a block of the pair search
 FIT_THREADS = 2  # FAISS's float32 products, and so the centroids, may depend on the number of threads
-BLOCK = 2048  # rows of a search: their products with 1,024 centroids are 8 MB
-PIECE = 256  # float64 products at a time: their rows fit a core's cache
+BLOCK = 4096  # rows of a search, FAISS's own block: their products with 1,024 centroids are 16 MB
+PIECE = 128  # float64 products at a time: their rows and centroids fit a core's cache
 PAGE = 4096  # bytes
 WIDER = 8  # times as many neighbours where those found are all within the error of float32
 

@@ -42,7 +42,7 @@ def test_cancelled_killed_and_cancelled_without_a_worker(
     servers: str, worker: Worker, curate: Curate, tmp_path: Path
 ) -> None:
     """A live worker cancels; a killed flow is Crashed, and its retry need not wait for the lease of an hour;
-    with the worker dead, the flow ends itself."""
+    with the worker dead, the flow goes on, and ends itself when it is cancelled."""
     write_sample(tmp_path, samples=120, shards=6, seed=4)
     source, output = tmp_path / "shards", tmp_path / "out"
     parts: dict[str, Any] = {"audit": {"queries": 0}, "work": WORK}
@@ -63,9 +63,10 @@ def test_cancelled_killed_and_cancelled_without_a_worker(
 
         third = Requested("retry", run=str(output))
         assert running(ledger, output, other=seen.holder).id == run
+        worker.kill()  # nobody reads what the flow prints from here on
         assert third.state.message == f"run {run}"
         wait(lambda: True if second.unfinished_tasks() == 0 else None, "the end of the task runs")
-        worker.kill()
+        wait(lambda: third.tasks() or None, "a task", lambda: third.state)
         third.cancel()
         third.until("Cancelled")
         wait(lambda: gone(third.pid), "the end of the process")

@@ -38,11 +38,11 @@ def prefect(environ: dict[str, str], *args: str) -> str:
     return done.stdout
 
 
-def wait(until: Callable[[], FoundT | None], what: str) -> FoundT:
-    """The first result that is not None."""
+def wait(until: Callable[[], FoundT | None], what: str, seen: Callable[[], object] = str) -> FoundT:
+    """The first result that is not None. `seen` says what there is instead."""
     deadline = time.monotonic() + PATIENCE
     while (found := until()) is None:
-        assert time.monotonic() < deadline, f"waited {PATIENCE:g} s for {what}"
+        assert time.monotonic() < deadline, f"waited {PATIENCE:g} s for {what}: {seen()}"
         time.sleep(0.1)
     return found
 
@@ -60,11 +60,15 @@ class Worker:
     """A worker of the pool `made`."""
 
     def __init__(self, environ: dict[str, str], log: Path) -> None:
-        quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": "30"}
+        more = {
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",  # the default: flows write to the worker
+        }
         command = [str(PREFECT), "worker", "start", "--pool", "made"]
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                command, env={**environ, **quick}, cwd=checks.ROOT, stdout=out, stderr=out
+                command, env={**environ, **more}, cwd=checks.ROOT, stdout=out, stderr=out
             )
 
     def kill(self) -> None:
@@ -97,7 +101,7 @@ class Requested:
             assert state.name in names or not state.is_final(), state
             return state if state.name in names else None
 
-        return wait(found, f"{' or '.join(names)}")
+        return wait(found, " or ".join(names), lambda: repr(self.state))
 
     @property
     def pid(self) -> int:
@@ -119,12 +123,15 @@ class Requested:
         """Cancels it."""
         self.set(Cancelling())
 
-    def unfinished_tasks(self) -> int:
-        """Its task runs that Prefect takes for running."""
+    def tasks(self) -> list[StateType | None]:
+        """The states of its task runs."""
         of = FlowRunFilter(id=FlowRunFilterId(any_=[self.id]))
         with get_client(sync_client=True) as client:
-            tasks = client.read_task_runs(flow_run_filter=of)
-        return sum(t.state_type in (StateType.RUNNING, StateType.PENDING) for t in tasks)
+            return [task.state_type for task in client.read_task_runs(flow_run_filter=of)]
+
+    def unfinished_tasks(self) -> int:
+        """Its task runs that Prefect takes for running."""
+        return sum(state in (StateType.RUNNING, StateType.PENDING) for state in self.tasks())
 
 
 def running(ledger: Ledger, output: Path, other: str | None = None) -> Run:
