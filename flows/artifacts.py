@@ -113,7 +113,7 @@ def put_result(
     """
     rows = [
         {"outcome": row.label, "samples": row.count, "share": share(row.count, summary.samples.in_)}
-        for row in report.outcomes(summary.samples)
+        for row in report.outcomes(summary)
     ]
     run = summary.run
     _create(flow_run, f"made-samples-{run}", "table", json.dumps(rows), f"Run {run}: samples by reason")
@@ -136,7 +136,7 @@ def report_text(summary: Summary, groups: Sequence[Group]) -> str:
     ]
     lines += [
         f"| {row.label} | {row.count:,} | {share(row.count, samples.in_)} | {row.meaning} |"
-        for row in report.outcomes(samples)
+        for row in report.outcomes(summary)
     ]
     lines += [
         "",

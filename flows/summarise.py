@@ -102,6 +102,7 @@ def summarise(
             crowded_clusters=len(pairs.found.crowded),
             crowded_rows=_rows_of(clustered, pairs.found.crowded),
         ),
+        filters=recipe.filters.model_dump(mode="json", exclude_none=True),
         recall=None if audited is None else _recall(audited, probes_of(recipe.clusters, fit)),
         promise=Promise(
             checked=sum(output.checked for output in decided.tables),

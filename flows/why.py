@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -12,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from made_core import filters
 from made_core.errors import OutputError, UserError
-from made_core.filters import by_name
 from made_core.io import files
 from made_core.output import sample_facts
 from made_core.output.decision import Decision
@@ -66,7 +67,7 @@ def explain(output: str, uid: str) -> None:
             console.print(_kept_table(decision, output, _represented(decisions, uid), urls))
         else:
             representative = kept.get(decision.represented_by) if decision.represented_by else None
-            console.print(_dropped_table(decision, representative, urls))
+            console.print(_dropped_table(decision, representative, urls, _summary(output).get("filters", {})))
 
 
 def _found(decisions: ds.Dataset, uid: str) -> list[Decision]:
@@ -78,7 +79,7 @@ def _completed(decisions: ds.Dataset, prefix: str, output: str) -> str:
     """The only uid with this prefix. Raises UserError."""
     if len(prefix) < PREFIX:
         raise UserError(
-            f"no sample with uid {prefix} in {output}; a prefix needs at least {PREFIX} characters"
+            f"{prefix} is not a uid in {output}; the beginning of one needs at least {PREFIX} characters"
         )
     wanted = pc.starts_with(ds.field("uid"), prefix)
     uids = pc.unique(decisions.to_table(["uid"], filter=wanted)["uid"]).to_pylist()
@@ -114,9 +115,15 @@ def _kept(output: str, uids: set[str]) -> dict[str, Representative]:
         wanted = ds.field("uid").isin(list(missing)) & ds.field("kept")
         for row in _decisions(at).to_table(filter=wanted).to_pylist():
             result[row["uid"]] = Representative(Decision.from_row(row), at)
-        extends = json.loads(files.read(files.join(at, "summary.json"))).get("extends")
+        extends = _summary(at).get("extends")
         at = extends["output"] if extends else None
     return result
+
+
+def _summary(output: str) -> dict[str, Any]:
+    """The output's summary.json, which another version of made may have written."""
+    found: dict[str, Any] = json.loads(files.read(files.join(output, "summary.json")))
+    return found
 
 
 def _urls(output: str) -> Urls:
@@ -135,11 +142,13 @@ def _kept_table(decision: Decision, output: str, represented: Sequence[Represent
     return table
 
 
-def _dropped_table(decision: Decision, representative: Representative | None, urls: Urls) -> Table:
+def _dropped_table(
+    decision: Decision, representative: Representative | None, urls: Urls, bounds: Mapping[str, object]
+) -> Table:
     table = _table(decision, urls)
     _add_facts(table, sample_facts.of_input(urls[decision.shard], decision.row, decision.key))
-    reason = by_name(str(decision.reason))
-    meaning = f", {reason.meaning}" if reason else ""  # None: a reason of another version
+    reason = filters.by_name(str(decision.reason))
+    meaning = f", {filters.meaning(reason, bounds)}" if reason else ""  # None: a reason of another version
     _add(table, "outcome", f"dropped: {decision.reason}{meaning}")
     if decision.error:
         _add(table, "error", _quoted(decision.error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from made_core.errors import RecipeError
 from made_core.recipe import Recipe
 
+OPTIONS = {"sources": "--source", "output": "--output"}  # of the fields that have no default
 SHOWN = 100  # characters of an invalid value in its message
 SAID = ("extra_forbidden", "missing", "value_error")  # errors whose message says all
 
@@ -31,7 +32,8 @@ def load(path: str | None, overrides: dict[str, Any], sets: list[str]) -> Recipe
             raise RecipeError(f"--set {item}: expected field=value, as in dedup.eps=0.05")
         _put(values, name.strip(), _yaml(text, f"--set {item}"))
     given = {name: value for name, value in values.items() if value is not None}  # a part with only comments
-    return validate(given, path or "the command line")
+    place = " and ".join([*([path] if path else []), *(["--set"] if sets else [])]) or "the command line"
+    return validate(given, place)
 
 
 def validate(values: object, place: str | None) -> Recipe:
@@ -46,19 +48,23 @@ def validate(values: object, place: str | None) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        text = "; ".join(_sentences(error.errors()))
+        text = "; ".join(_sentences(error.errors(), {} if place is None else OPTIONS))
         raise RecipeError(f"{place}: {text}" if place else text) from None
 
 
-def _sentences(errors: Sequence[Any]) -> list[str]:
-    """A sentence for each invalid field; the errors that a union has for its types are one sentence."""
+def _sentences(errors: Sequence[Any], options: Mapping[str, str]) -> list[str]:
+    """A sentence for each invalid field; the errors that a union has for its types are one sentence.
+
+    Args:
+        options: of the command line, by the field that they set.
+    """
     found: dict[str, tuple[list[str], Any]] = {}
     for error in errors:
         name, part = _field(error["loc"])
         if error["type"] == "extra_forbidden":
             message = f"unknown field; allowed here: {', '.join(part.model_fields)}"
         elif error["type"] == "missing":
-            message = "missing"
+            message = f"missing; {options[name]} sets it" if name in options else "missing"
         elif error["type"] == "model_type":
             message = "expected a mapping of fields"
         else:
@@ -97,7 +103,9 @@ def _shown(value: object) -> str:
 def _read(path: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: {error}") from None
     values = _yaml(text, path)
     if values is None:
@@ -109,9 +117,22 @@ def _read(path: str) -> dict[str, Any]:
 
 def _yaml(text: str, place: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-99-99
         raise RecipeError(f"{place}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML's loader takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """The mapping of a node."""
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for n, key in enumerate(keys):
+            if key.value in {k.value for k in keys[:n]}:
+                again = f"{key.value} is given again in line {key.start_mark.line + 1}"
+                raise yaml.constructor.ConstructorError(problem=again)
+        return super().construct_mapping(node, deep)
 
 
 def _put(values: dict[str, Any], name: str, value: Any) -> None:

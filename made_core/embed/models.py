@@ -84,7 +84,10 @@ def config_of(part: recipe.Encoder) -> dict[str, Any]:
     vision = config.get("vision_cfg", {})
     size, patch = vision.get("image_size"), vision.get("patch_size")
     if isinstance(size, int) and isinstance(patch, int) and size % patch:
-        raise EncoderError(f"{part.model}: patch size {patch} does not divide image size {size}")
+        raise EncoderError(
+            f"{part.config or part.model}: patch_size {patch} does not divide image_size {size}; "
+            f"allowed: multiples of {patch}, such as {-(-size // patch) * patch}"
+        )
     return config
 
 

@@ -6,7 +6,7 @@ report, `made why` and the generated documents (`make docs`) take everything fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +60,12 @@ def by_code(code: int) -> Reason:
 def by_name(name: str) -> Reason | None:
     """The reason with this name; None if this version of made does not know it."""
     return _BY_NAME.get(name)
+
+
+def meaning(reason: Reason, bounds: Mapping[str, object]) -> str:
+    """The reason's meaning, with the bound of its filter. `bounds`: by the filters' fields."""
+    fields = [f.field for f in FILTERS if f.reason == reason and f.field in bounds]
+    return f"{reason.meaning} ({bounds[fields[0]]})" if fields else reason.meaning
 
 
 def names(codes: Codes) -> list[str | None]:

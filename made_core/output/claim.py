@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from made_core.errors import TAKE_OVER, OutputError
 from made_core.io import files, paths
@@ -13,21 +13,23 @@ from made_core.recipe import Recipe
 
 
 class RunMark(BaseModel):
-    """The content of run.json: the run that owns the output folder."""
+    """The content of run.json: the run that owns the output folder, and its recipe."""
 
     model_config = ConfigDict(frozen=True)
 
     run: str
     # versions before 0.2 wrote `identity`
     recipe_digest: str = Field(validation_alias=AliasChoices("recipe_digest", "identity"))
+    recipe: dict[str, JsonValue] | None = None  # as requested; versions before 0.2 wrote none
 
 
 def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None) -> None:
     """Writes run.json for the run, unless it is there. Raises OutputError as `check_claim`."""
     known = check_claim(recipe, replace, log_folder)
-    mine = RunMark(run=run, recipe_digest=recipe.recipe_digest)
+    mine = RunMark(run=run, recipe_digest=recipe.recipe_digest, recipe=recipe.model_dump(mode="json"))
     if known != mine:
-        files.put_bytes(files.join(recipe.output, paths.RUN_MARK), mine.model_dump_json().encode())
+        text = mine.model_dump_json(indent=4)
+        files.put_bytes(files.join(recipe.output, paths.RUN_MARK), text.encode())
 
 
 def check_claim(recipe: Recipe, replace: bool, log_folder: str | None) -> RunMark | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from made_core.errors import DamagedFile
 from made_core.io import files, paths
@@ -187,6 +187,9 @@ class Summary(_Facts):
     encoder: EncoderFacts = Field(description="The encoder as resolved for the run.")
     clusters: ClusterFacts = Field(description="The clusters.")
     dedup: DedupFacts = Field(description="The search for near pairs, and the rule.")
+    filters: dict[str, JsonValue] = Field(
+        default_factory=dict, description="The filters that were on: their bounds, by the recipe's fields."
+    )
     recall: RecallFacts | None = Field(
         description="The share of the near pairs at eps that were compared; null: audit.queries is 0."
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image
 
+from made_core import filters
 from made_core.errors import BadImage
-from made_core.filters import FILTERS, by_name
 from made_core.ingest import decode
-from made_core.output.summary import SampleCounts, Summary
+from made_core.output.summary import Summary
 from made_core.reasons import UNREADABLE
 from made_core.report.charts import Histogram, chart, valley
 from made_core.report.html import NOTHING, cosine, duration, fill, number
@@ -20,7 +20,7 @@ from made_core.types import RunState
 MAX_PIXELS = 100_000_000  # of an image for a thumbnail; bounds memory
 THUMBNAIL = 160  # pixels: the longer side of a thumbnail
 DOUBTFUL = 0.25  # of eps, next to the threshold: there pairs are doubtful
-PALETTE = 8  # colours for filters in style.css.j2, by position in FILTERS
+PALETTE = 8  # colours for filters in style.css.j2, by position in filters.FILTERS
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def render(
         "report.html.j2",
         summary=summary,
         failures=summary.state is RunState.COMPLETED_WITH_FAILURES,
-        outcomes=outcomes(summary.samples),
+        outcomes=outcomes(summary),
         chart=chart(histogram),
         valley=valley(histogram),
         threshold=histogram.threshold,
@@ -116,32 +116,39 @@ class Outcome:
     start: int  # samples in the rows above: where its part of the bar starts
 
 
-def outcomes(samples: SampleCounts) -> list[Outcome]:
-    """The outcomes of the samples: kept first, then the reasons by count, then unreadable."""
-    dropped = sorted(samples.dropped.items(), key=lambda item: -item[1])
+def outcomes(summary: Summary) -> list[Outcome]:
+    """The outcomes of the samples: kept first, then the reasons by count, then unreadable.
+
+    A filter that was on has a row, whether it dropped a sample or not.
+    """
+    samples = summary.samples
+    on = {f.reason.name: 0 for f in filters.FILTERS if f.field in summary.filters}
+    dropped = sorted({**on, **samples.dropped}.items(), key=lambda item: -item[1])
     counts = [("kept", samples.kept), *dropped, (UNREADABLE.name, samples.unreadable)]
     outcomes, start = [], 0
     for name, count in counts:
-        label, meaning = _words(name)
+        label, meaning = _words(name, summary.filters)
         outcomes.append(Outcome(_colour(name), label, meaning, count, start))
         start += count
     return outcomes
 
 
-def _words(outcome: str) -> tuple[str, str]:
+def _words(outcome: str, bounds: Mapping[str, object]) -> tuple[str, str]:
     """Label and meaning of `kept` or a reason; for a reason of another version, its name and nothing."""
     if outcome == "kept":
         return "Kept", "in the output"
-    reason = by_name(outcome)
-    return (reason.label, reason.meaning) if reason else (outcome.replace("_", " ").capitalize(), "")
+    reason = filters.by_name(outcome)
+    if reason is None:
+        return outcome.replace("_", " ").capitalize(), ""
+    return reason.label, filters.meaning(reason, bounds)
 
 
 def _colour(outcome: str) -> str:
     """The name of the outcome's colour in style.css.j2; filters use the palette in turn."""
-    for position, f in enumerate(FILTERS):
+    for position, f in enumerate(filters.FILTERS):
         if f.reason.name == outcome:
             return f"filter-{position % PALETTE}"
-    return outcome if outcome == "kept" or by_name(outcome) else "other"
+    return outcome if outcome == "kept" or filters.by_name(outcome) else "other"
 
 
 def _facts(summary: Summary) -> dict[str, list[tuple[str, str]]]:

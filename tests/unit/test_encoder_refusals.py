@@ -109,7 +109,8 @@ def test_a_checkpoint_of_another_model(tiny: tuple[Path, Path], tmp_path: Path) 
 
 def test_image_size_that_is_no_multiple_of_the_patches(tmp_path: Path) -> None:
     odd = tiny_open_clip(tmp_path, "odd", image_size=40)
-    assert "patch size 16 does not divide image size 40" in refusal(part(odd, model="odd"))
+    text = refusal(part(odd, model="odd"))
+    assert "patch_size 16 does not divide image_size 40; allowed: multiples of 16, such as 48" in text
 
 
 @pytest.mark.parametrize("model", ["hf-hub:somebody/model", "local-dir:/somewhere"])

@@ -86,7 +86,9 @@ def test_missing_field(wanting: str) -> None:
         (b"a: 1\n\tb: 2", "not valid YAML"),
         (b"output: \xff\xfe", "utf-8"),
         (b"a: 1\n---\nb: 2\n", "not valid YAML"),
-        (b"", "sources: missing; output: missing"),
+        (b"", "sources: missing; --source sets it; output: missing; --output sets it"),
+        (b"dedup:\n  eps: 0.1\n  rule: cover\n  eps: 0.2\n", "eps is given again in line 4"),
+        (b"<<: {sources: [a]}\noutput: b\n? [x]\n: 1\n", "x"),
     ],
 )
 def test_a_file_that_is_not_a_recipe(tmp_path: Path, content: bytes, expected: str) -> None:

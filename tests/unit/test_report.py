@@ -143,6 +143,16 @@ def test_counts_are_shown() -> None:
         assert words in text.replace("\N{NO-BREAK SPACE}", " ").replace("\n", " "), words
 
 
+def test_filters_are_shown_with_their_bounds() -> None:
+    """Also one that dropped nothing."""
+    samples = {"in": 3, "kept": 1, "dropped": {"few_words": 2}, "unreadable": 0}
+    summary = summary_of(samples=samples, filters={"min_side": 200, "min_words": 3})
+    text = Page(render(summary, NO_PAIRS, [], [], [])).text
+    assert "Few words 2 66.67% the caption has fewer words than filters.min_words (3)" in text
+    assert "Small image 0 0.00% the shorter side is below filters.min_side (200)" in text
+    assert "filters.max_aspect" not in text
+
+
 def test_hostile_captions_are_text() -> None:
     html = _full()
     page = Page(html)

@@ -108,7 +108,7 @@ def test_a_prefix_of_a_uid(explain: Any, output: Path) -> None:
 def test_an_invalid_prefix(output: Path) -> None:
     for start, words in [
         ("aaaaaaaa", rf"2 uids start with aaaaaaaa, such as {KEPT}, aaaaaaaa00000001: use a longer prefix"),
-        ("aaaaaaa", r"no sample with uid aaaaaaa in .*a prefix needs at least 8 characters"),
+        ("aaaaaaa", r"aaaaaaa is not a uid in .*; the beginning of one needs at least 8 characters"),
         ("cccccccc", r"^no sample with uid cccccccc in \S*$"),
     ]:
         with pytest.raises(UserError, match=words):

@@ -21,13 +21,16 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
 
 
-def explained(folder: Path, reason: str, capsys: pytest.CaptureFixture[str]) -> str:
+def explained(
+    folder: Path, reason: str, capsys: pytest.CaptureFixture[str], bounds: dict[str, int] | None = None
+) -> str:
     """The output for a sample that was dropped for `reason`."""
     (folder / "decisions").mkdir()
     row = {"uid": "u", "shard": "00000", "key": "k", "row": 0, "kept": False, "reason": reason}
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), folder / "decisions" / "00000.parquet")
     pq.write_table(pa.table({"shard": ["00000"], "url": ["in/00000.tar"]}), folder / "accounts.parquet")
-    (folder / "summary.json").write_text(json.dumps({"extends": None}))
+    summary = {"extends": None} if bounds is None else {"extends": None, "filters": bounds}
+    (folder / "summary.json").write_text(json.dumps(summary))
     explain(str(folder), "u")
     return capsys.readouterr().out
 
@@ -37,6 +40,11 @@ def test_every_reason_is_explained(
     reason: Reason, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert f"dropped: {reason.name}, {reason.meaning} " in explained(tmp_path, reason.name, capsys)
+
+
+def test_the_bound_of_a_filter_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = explained(tmp_path, "small_side", capsys, {"min_side": 200})
+    assert "the shorter side is below filters.min_side (200) " in text
 
 
 def test_a_reason_of_another_version_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
