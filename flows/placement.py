@@ -102,7 +102,7 @@ def plan(nodes: Sequence[Node], work: Work) -> list[str]:
     wanted = of_embed(work)
     embed = [_fit(node, wanted) for node in nodes]
     other = [_fit(node, Resources(work.cpus_per_task)) for node in nodes]
-    where = f"{len(nodes)} nodes ({_by_node(nodes, embed)})"
+    where = f"{len(nodes)} node{'s' * (len(nodes) != 1)} ({_by_node(nodes, embed)})"
     lines = [f"plan: {sum(embed)} embed workers of {_size(wanted)} on {where}"]
     if embed != other:
         lines.append(f"plan: {sum(other)} workers of {work.cpus_per_task:g} CPU in other stages")

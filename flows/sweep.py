@@ -49,7 +49,8 @@ def sweep(ledger: Ledger, run_id: str, eps: Sequence[float], marks_file: str | N
 
 def _show(result: Sweep, summary: Summary, page: str) -> None:
     console = Console()
-    table = Table(title=f"run {result.run}: what other eps would keep")
+    note = "A sample that one eps removes, a larger one may keep: what comes in addition does not add up."
+    table = Table(title=f"run {result.run}: what other eps would keep", caption=note)
     for name in ("eps", "kept", "share", "near-duplicates", "in addition"):
         table.add_column(name, justify="right")
     marked = any(step.precision for step in result.steps)

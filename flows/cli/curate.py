@@ -21,7 +21,7 @@ def curate(
         str | None,
         typer.Option(
             "--recipe", "--config-path", "--config_path",
-            help="YAML file with the settings of the run; every field has a default. "
+            help="YAML file with the settings of the run; every field but sources and output has a default. "
             "Examples: deployments/recipes/.",
         ),
     ] = None,

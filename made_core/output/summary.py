@@ -149,7 +149,7 @@ class RecallFacts(_Facts):
             return "Every image was compared with every other: recall 1, exactly"
         if self.estimate is None or self.low is None or self.high is None:
             return f"None of {self.queries:,} sampled images has a duplicate: the recall is unknown"
-        start = f"Found {self.found:,} of {self.pairs:,} duplicate pairs of"
+        start = f"Found {self.found:,} of {self.pairs:,} duplicates of"
         if self.low == self.high:
             return f"{start} all {self.queries:,} images: recall {_share(self.estimate)}, exactly"
         interval = f"(95 % interval {_share(self.low)} to {_share(self.high)})"

@@ -48,7 +48,7 @@ def test_recall_equals_brute_force(servers: str, curate: Curate, sample: Path, t
         told = summary["recall"]
         assert (told["found"], told["pairs"], told["probes"]) == (2 * found, 2 * pairs, probes)
         assert told["estimate"] == told["low"] == told["high"] == pytest.approx(found / pairs, abs=1e-6)
-        assert f"Found {2 * found:,} of {2 * pairs:,} duplicate pairs" in (output / "report.html").read_text()
+        assert f"Found {2 * found:,} of {2 * pairs:,} duplicates" in (output / "report.html").read_text()
         shares.append(found / pairs)
     assert shares[0] <= shares[1] <= 1 and shares[0] < 1
 

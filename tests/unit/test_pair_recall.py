@@ -197,11 +197,11 @@ def test_sentence() -> None:
     """Rounded, never up."""
     measured = Recall(1000, 90, 1200, 1199, 1199 / 1200, 0.9871, 0.99998)
     assert sentence(measured) == (
-        "Found 1,199 of 1,200 duplicate pairs of 1,000 sampled images: recall 0.999 "
+        "Found 1,199 of 1,200 duplicates of 1,000 sampled images: recall 0.999 "
         "(95 % interval 0.987 to > 0.999)"
     )
     exact = Recall(90, 9, 20, 18, 0.9, 0.9, 0.9)
-    assert sentence(exact).endswith("18 of 20 duplicate pairs of all 90 images: recall 0.900, exactly")
+    assert sentence(exact).endswith("18 of 20 duplicates of all 90 images: recall 0.900, exactly")
 
 
 def below(x: float, a: float, b: float) -> float:
