@@ -119,7 +119,7 @@ def _stopped(error: BaseException, watch: Watch) -> tuple[RunState, str]:
         return RunState.FAILED, repr(error)
     asked = watch.asked()
     if asked is not None:
-        return RunState.CANCELLED, f"{asked.name} in Prefect: re-run or retry to resume".lower()
+        return RunState.CANCELLED, f"{str(asked.name).lower()} in Prefect: re-run or retry to resume"
     if isinstance(error, KeyboardInterrupt):
         return RunState.CANCELLED, INTERRUPTED
     return RunState.FAILED, INTERRUPTED

@@ -115,7 +115,8 @@ def _watched(ledger: Ledger, run: Run) -> RenderableType:
 def _view(ledger: Ledger, run: Run) -> RenderableType:
     parts: list[RenderableType] = []
     if run.error:
-        parts.append(Text(f"error: {run.error}"))
+        # A request to stop is no error.
+        parts.append(Text(run.error if run.state is RunState.CANCELLED else f"error: {run.error}"))
     parts.append(_stages(ledger, run.id))
     if slowest := ledger.progress.slowest(run.id, SLOWEST):
         parts.append(_slowest(slowest))

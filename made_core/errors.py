@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-TAKE_OVER = "name another output, or use --replace (in Prefect: the parameter replace)"
+# Names who can: `made trigger` and the front door cannot.
+TAKE_OVER = "name another output, or take it over: `made curate --replace`, in Prefect the parameter replace"
 
 
 class MadeError(Exception):

@@ -6,7 +6,8 @@ Jobs of the PBS stand-ins curate the same input on one host, and then, in the pa
     at-once  in two jobs at once on the same hosts, of which one is deleted
     shell    in an interactive job
     servers  in two jobs with a ledger and a Prefect server of their own, of which the first is cut
-    local    the same, with the servers' data on a node's disk, lost after the first job, and dumps
+    moved    in two jobs with own servers on one host each, of which the first is cut
+    local    the same as servers, with the servers' data on a node's disk, lost after the first job, and dumps
     cut      in two jobs, of which the first is cut by its walltime
     ssh      on two hosts that are reached by ssh
     killed   on two hosts, of which one loses its power in mid-run
@@ -192,15 +193,18 @@ class Trial:
         images = dict(samples_by_host(url, run, "embed"))
         self.rows[name] = Row(round(time.monotonic() - started, 1), images, events(url, run)["embed"])
 
-    def cut(self, name: str, desk: Desk, url: Callable[[], str], end: Callable[[str], None]) -> float:
-        """Two jobs on two hosts, of which `end` ends the first in mid-run; returns when the first began.
+    def cut(
+        self, name: str, desk: Desk, url: Callable[[], str], end: Callable[[str], None], nodes: int = 2
+    ) -> float:
+        """Two jobs, of which `end` ends the first in mid-run; returns when the first began.
 
         Args:
             url: the ledger's.
+            nodes: of each job.
         """
-        output, started = self.output(name), time.monotonic()
+        output, started, select = self.output(name), time.monotonic(), f"select={nodes}:ncpus=1"
         arguments = [*self.arguments, "--output", output]
-        job = desk.curate("-l", "select=2:ncpus=1", "-l", "walltime=1:00:00", arguments=arguments)
+        job = desk.curate("-l", select, "-l", "walltime=1:00:00", arguments=arguments)
         until(lambda: self.embedded(output, url()), desk.printed(job))
         done = sum(samples_by_host(url(), self.run_of(output, url()), "embed").values())
         end(job)
@@ -208,7 +212,7 @@ class Trial:
             self.problems.append(f"{name}: it had completed before")
         until(lambda: not desk.left(), seconds=60)
         print(f"{name}: at least {done} images were embedded before", file=sys.stderr)
-        self.completes(name, desk, desk.curate("-l", "select=2:ncpus=1", arguments=arguments))
+        self.completes(name, desk, desk.curate("-l", select, arguments=arguments))
         return started
 
     def at_the_walltime(self, job: str) -> None:
@@ -286,6 +290,7 @@ PARTS: dict[str, Callable[[Trial], None]] = {
     "shell": forms.shell,
     "servers": forms.own_servers,
     "local": forms.local_servers,
+    "moved": forms.moved,
     "cut": _cut,
     "ssh": _ssh,
     "killed": lambda trial: trial.curate(KILLED, *ON_TWO, kill=True),  # the last: its host stays off

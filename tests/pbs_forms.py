@@ -105,6 +105,22 @@ def local_servers(trial: Trial) -> None:
         shutil.rmtree(disk)
 
 
+def moved(trial: Trial) -> None:
+    """Jobs on one node each: the second gets another node than the first."""
+    name, desk, other = "one node, then another", trial.bare, []
+
+    def end(job: str) -> None:
+        trial.at_the_walltime(job)
+        other.append(trial.desk.submit("-l", "select=1:ncpus=2", script="#!/bin/bash\nsleep 3600\n"))
+        until(lambda: trial.desk.job(other[0]).state == "R", seconds=60)
+
+    started = trial.cut(name, desk, _ledger_of(desk), end, nodes=1)
+    desk.delete(*other)
+    data = desk.home / ".made" / "servers"
+    with servers.claimed(data), postgres.embedded(data) as url:
+        trial.record(name, trial.output(name), started, url)
+
+
 def _ledger_of(desk: Desk) -> Callable[[], str]:
     """The URL of the ledger that the user's only job runs; empty until it does."""
 

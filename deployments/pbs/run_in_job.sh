@@ -30,10 +30,12 @@ run_in_job() {
     # shellcheck source=deployments/pbs/start_servers.sh
     source "$made_scripts/start_servers.sh"
     trap made_end TERM HUP INT
-    start_servers || {
-        stop_ray_cluster
-        exit 1
-    }
+    if [ "$1" = curate ]; then # `pbs serve` takes runs from a service: nobody would reach servers of this job
+        start_servers || {
+            stop_ray_cluster
+            exit 1
+        }
+    fi
     # In the background: a trap does not run while the shell waits for a command in the foreground.
     made_exec="exec" made_python -m flows.cli "$@" &
     made_run_pid=$!

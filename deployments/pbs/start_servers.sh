@@ -1,5 +1,6 @@
 #!/bin/bash
-# start_servers: a ledger and a Prefect server on this node, for jobs on several nodes that are given none.
+# start_servers: a ledger and a Prefect server on this node, for jobs that are given none. On one node too: the
+# run's own ledger, in ~/.made, would belong to this host, and the next job may get another one.
 # Sourced after start_ray_cluster.sh. Their data are in $MADE_SERVERS on the shared store (default
 # ~/.made/servers), where the next job finds them; with $MADE_SERVERS_LOCAL, a folder on this node's disk, they
 # are there and $MADE_SERVERS has dumps. One job at a time: a second one is refused.
@@ -9,9 +10,6 @@ made_servers_pid=
 start_servers() {
     if [ -n "${MADE_DATABASE_URL:-}" ] && [ -n "${PREFECT_API_URL:-}" ]; then
         return 0
-    fi
-    if [ -z "${MADE_SERVERS:-}" ] && [ "$(made_nodes | wc -l)" -eq 1 ]; then
-        return 0 # the run starts its own, for this host alone
     fi
     local ready=$MADE_CLUSTER/servers.env end=$((SECONDS + 900))
     # Their own PREFECT_HOME: the user's profiles of Prefect stay as they are.

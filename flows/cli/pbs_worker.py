@@ -26,15 +26,9 @@ def worker(pool: Pool = "made-pbs") -> None:
     made/retry-pbs. Jobs go on when the worker ends; the next one finds them again.
     """
     _servers()
-    from prefect.client.orchestration import get_client
-
-    from flows.pbs.pool import base_job_template
     from flows.pbs.worker import PbsWorker
-    from flows.service import register
 
-    with get_client(sync_client=True) as client:
-        register.ensure_pool(client, pool, PbsWorker.type, base_job_template())
-        register.register_deployments(client, pool, "-pbs")
+    _register(pool)
     print(f"runs of pool {pool} become PBS jobs; start one with\n  prefect deployment run made/curate-pbs "
           "--param 'recipe={...}' --job-variable select=2:ncpus=24:ngpus=4", file=sys.stderr)  # fmt: skip
     asyncio.run(PbsWorker(pool).start())
@@ -50,7 +44,8 @@ def serve(
     """Execute runs of the pool inside this job, one after the other, until the walltime nears.
 
     Then no run is taken any more, and one that is being executed goes back to the pool, where the next job
-    continues it. deployments/pbs/serve.pbs starts the cluster and this command.
+    continues it. deployments/pbs/serve.pbs starts the cluster and this command. Registers the deployments
+    made/curate-pbs and made/retry-pbs, as `made pbs worker` does.
     """
     _servers()
     from flows.pbs import batch
@@ -63,6 +58,7 @@ def serve(
         if left is None:
             raise UserError("this is not a PBS job with a walltime: give --until, the end in Unix time")
         until = time.time() + left
+    _register(pool)
     stopped = False
 
     def stop(*_: object) -> None:
@@ -71,6 +67,19 @@ def serve(
 
     signal.signal(signal.SIGTERM, stop)
     asyncio.run(run(pool, End.of(until), lambda: stopped))
+
+
+def _register(pool: str) -> None:
+    """Creates the pool, unless it is there, and the deployments whose runs it takes."""
+    from prefect.client.orchestration import get_client
+
+    from flows.pbs.pool import base_job_template
+    from flows.pbs.worker import PbsWorker
+    from flows.service import register
+
+    with get_client(sync_client=True) as client:
+        register.ensure_pool(client, pool, PbsWorker.type, base_job_template())
+        register.register_deployments(client, pool, "-pbs")
 
 
 def _servers() -> None:

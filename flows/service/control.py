@@ -130,7 +130,9 @@ def _configured(
     known: Config | None, listen: str | None, runs: int | None, worker: bool | None, say: Say
 ) -> Config:
     address = listen or (known.listen if known else LOOPBACK)
-    config = known or Config(ports=ports.choose(address))
+    # A service with a MADE_HOME of its own may start beside the one in ~/.made, even at the same moment.
+    usual = "home" not in settings().model_fields_set
+    config = known or Config(ports=ports.choose(address, usual))
     config = config.model_copy(
         update={
             "listen": address,
@@ -158,9 +160,10 @@ def _taken(config: Config) -> list[str]:
         "prefect": "prefect" in alive,
         "front_door": "front-door" in alive,
     }
+    at = {"front_door": LOOPBACK}  # the others where the service listens
     return [
         name for name, is_ours in ours.items()
-        if not is_ours and not ports.is_free(config.listen, getattr(config.ports, name))
+        if not is_ours and not ports.is_free(at.get(name, config.listen), getattr(config.ports, name))
     ]  # fmt: skip
 
 

@@ -5,20 +5,27 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
-from flows.service.state import Ports
+from flows.service.state import LOOPBACK, Ports
 from made_core.errors import UserError
 
+PREFECT, FRONT_DOOR = 4200, 4280  # the usual ports, which the documents name
 
-def choose(address: str) -> Ports:
-    """Three different free ports. Raises UserError if `address` is not one of this machine's."""
+
+def choose(address: str, usual: bool = False) -> Ports:
+    """Three different free ports; `usual`: of Prefect and the front door the usual ones where they are free.
+
+    Raises:
+        UserError: `address` is not one of this machine's.
+    """
+    wanted = {"postgres": 0, "prefect": PREFECT if usual else 0, "front_door": FRONT_DOOR if usual else 0}
+    found = {}
     with ExitStack() as bound:  # all at once, so that no port is given twice
-        numbers = []
-        for _ in range(3):
-            held = bound.enter_context(_socket(address))
-            held.bind((address, 0))
-            numbers.append(int(held.getsockname()[1]))
-    postgres, prefect, front_door = numbers
-    return Ports(postgres=postgres, prefect=prefect, front_door=front_door)
+        for name, port in wanted.items():
+            at = LOOPBACK if name == "front_door" else address
+            held = bound.enter_context(_socket(at))
+            held.bind((at, port if port and is_free(at, port) else 0))
+            found[name] = int(held.getsockname()[1])
+    return Ports(**found)
 
 
 def is_free(address: str, port: int) -> bool:

@@ -118,9 +118,8 @@ def test_an_output_that_the_ledger_assigns_to_another_run(tmp_path: Path, shards
     assert (held.returncode, held.stderr.count("\n")) == (2, 1), held.stderr
     assert "is being written by run r1, held by host:1 until" in held.stderr
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert re.search(
-        "belongs to run r1 with another recipe since .*; name another output, or use --replace", done.stderr
-    )
+    assert re.search("belongs to run r1 with another recipe since .*; name another output", done.stderr)
+    assert "`made curate --replace`" in done.stderr
     assert not out.exists()
 
 

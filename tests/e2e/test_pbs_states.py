@@ -22,6 +22,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.states import Cancelling, Pending
 from prefect.types.entrypoint import EntrypointType
 
+from flows.cli import pbs_worker
 from flows.pbs import batch, submit, worker
 from flows.pbs.batch import Phase
 from flows.pbs.execute import End, execute
@@ -266,3 +267,20 @@ def test_a_job_that_qsub_refuses_says_why(ended: dict[str, Ended]) -> None:
     run = ended["refused"]
     assert (run.state.name, run.attempts) == ("Crashed", 0)
     assert "Unknown queue" in (run.state.message or "")
+
+
+def test_serve_needs_no_worker_before_it(servers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`made pbs serve` creates the pool and the deployments whose runs it takes."""
+    served: list[str] = []
+
+    async def run(pool: str, *_: object) -> None:
+        served.append(pool)
+
+    monkeypatch.setattr("flows.pbs.serve.serve", run)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    pbs_worker.serve("pbs-served", until=time.time() + 600)
+    assert served == ["pbs-served"]
+    with get_client(sync_client=True) as client:
+        assert client.read_work_pool("pbs-served").type == PbsWorker.type
+        for name in ("made/curate-pbs", "made/retry-pbs"):
+            assert client.read_deployment_by_name(name).work_pool_name == "pbs-served"

@@ -125,6 +125,15 @@ def test_text_of_one_run(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> 
     assert ledger.progress.of("r1")[0].tally.units[UnitState.FAILED] == 12
 
 
+def test_a_cancelled_run_has_no_error(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "cancelling in Prefect: re-run or retry to resume"
+    ledger.runs.begin("r1", "one", {}, "/out", "/store", "host:1", 60, False)
+    ledger.runs.end("r1", "host:1", RunState.CANCELLED, None, text)
+    status.show(ledger, "r1")
+    printed = capsys.readouterr().out
+    assert f"\n{text}\n" in printed and "error" not in printed
+
+
 @pytest.mark.parametrize("columns", [20, 40, 80])
 def test_paths_are_not_wrapped_in_a_narrow_terminal(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int

@@ -163,3 +163,15 @@ def test_the_token_file(home: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match="no trigger token at"):
         tokens.read()
+
+
+def test_an_output_of_another_recipe_is_refused_with_what_this_caller_can_do(
+    door: TestClient, shards: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run.json").write_text('{"run": "r1", "recipe_digest": "of another recipe"}')
+    answer = door.post("/runs", json={"sources": [shards], "output": str(tmp_path)})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == (
+        f"{tmp_path} belongs to run r1 with another recipe; name another output, or take it over: "
+        "`made curate --replace`, in Prefect the parameter replace"
+    )

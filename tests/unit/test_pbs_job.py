@@ -66,6 +66,25 @@ def test_a_script_is_what_qsub_takes() -> None:
     assert "run_in_job curate --recipe '/data/my recipe.yaml'" in text and "cd '/data/my folder'" in text
 
 
+def test_curate_pbs_takes_a_recipe_and_further_arguments(tmp_path: Path) -> None:
+    (tmp_path / "run_in_job.sh").write_text("run_in_job() { printf '%s\\n' \"$@\"; }\n")
+    (tmp_path / "arguments").write_text("--set\ndedup.eps=0.07\n--output\n/data/my output\n")
+    given = {"MADE_RECIPE": "/data/R.yaml", "MADE_ARGUMENTS": str(tmp_path / "arguments")}
+
+    def taken(*names: str) -> list[str]:
+        job = {"MADE_SCRIPTS": str(tmp_path), "PBS_O_WORKDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+        done = subprocess.run(
+            ["bash", SCRIPTS / "curate.pbs"], env=job | {name: given[name] for name in names},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.splitlines()
+
+    recipe, further = ["--recipe", "/data/R.yaml"], ["--set", "dedup.eps=0.07", "--output", "/data/my output"]
+    assert taken(*given) == ["curate", *recipe, *further]
+    assert taken("MADE_RECIPE") == ["curate", *recipe]
+    assert taken("MADE_ARGUMENTS") == ["curate", *further]
+
+
 @pytest.mark.parametrize(
     ("wish", "words"),
     [

@@ -85,6 +85,26 @@ def test_ports_are_free_and_differ() -> None:
         ports.choose("192.0.2.1")
 
 
+def test_the_first_start_takes_the_usual_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = ports.choose("127.0.0.1")
+    monkeypatch.setattr(ports, "PREFECT", free.prefect)
+    monkeypatch.setattr(ports, "FRONT_DOOR", free.front_door)
+
+    def first() -> tuple[int, int]:
+        settings.cache_clear()
+        found = control._configured(None, None, None, None, print).ports
+        return found.prefect, found.front_door
+
+    assert not {*first()} & {free.prefect, free.front_door}  # MADE_HOME is given: beside another service
+    monkeypatch.delenv("MADE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert first() == (free.prefect, free.front_door)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", free.front_door))
+        prefect, front_door = first()
+        assert prefect == free.prefect and front_door != free.front_door
+
+
 def test_files_with_secrets_are_for_this_user_only(home: Path) -> None:
     config = configuration()
     state.save_config(config)
