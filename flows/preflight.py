@@ -14,9 +14,9 @@ from made_core.ingest import roots
 from made_core.io import files, paths, probe
 from made_core.ledger.database import is_loopback
 from made_core.ledger.ledger import Ledger
-from made_core.ledger.records import Run
 from made_core.recipe import Recipe
 from made_core.settings import settings
+from made_core.types import RunState
 
 RAY_SECONDS = 5.0  # timeout for a Ray head
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # HTTP/2: preface, no settings
@@ -53,7 +53,8 @@ def check_free(url: str, recipe: Recipe) -> None:
         OutputError: one is.
         DatabaseError: the database cannot be reached.
     """
-    run = _owner(url, recipe)
+    with closing(Ledger.open(url)) as ledger:
+        run = ledger.runs.of_output(recipe.output)
     if run is None or not run.held or run.holder is None or has_died(run.holder):
         return
     if run.holder != holder():
@@ -67,22 +68,21 @@ def check_free(url: str, recipe: Recipe) -> None:
 def check_owner(url: str, recipe: Recipe, replace: bool) -> None:
     """Checks in the ledger at `url` that an output does not belong to a run of another recipe.
 
+    A run that failed before its first unit does not count: it has written nothing.
+
     Raises:
         OutputError: it does, and `replace` is false.
         DatabaseError: the database cannot be reached.
     """
-    run = _owner(url, recipe)
+    with closing(Ledger.open(url)) as ledger:
+        run = ledger.runs.of_output(recipe.output)
+        if run is not None and run.state is RunState.FAILED and not ledger.progress.of(run.id):
+            return
     if run is not None and run.recipe_digest != recipe.recipe_digest and not replace:
         raise OutputError(
             f"{recipe.output} belongs to run {run.id} with another recipe since "
             f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}; {TAKE_OVER}"
         )
-
-
-def _owner(url: str, recipe: Recipe) -> Run | None:
-    """The run in the ledger that an output belongs to."""
-    with closing(Ledger.open(url)) as ledger:
-        return ledger.runs.of_output(recipe.output)
 
 
 def check_ray() -> None:

@@ -22,12 +22,22 @@ class RunMark(BaseModel):
     recipe_digest: str = Field(validation_alias=AliasChoices("recipe_digest", "identity"))
 
 
-def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None) -> None:
-    """Writes run.json for the run, unless it is there. Raises OutputError as `check_claim`."""
+def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None) -> bool:
+    """Writes run.json for the run, unless it is there. Raises OutputError as `check_claim`.
+
+    Returns:
+        Whether the output belonged to no run before.
+    """
     known = check_claim(recipe, replace, log_folder)
     mine = RunMark(run=run, recipe_digest=recipe.recipe_digest)
     if known != mine:
         files.put_bytes(files.join(recipe.output, paths.RUN_MARK), mine.model_dump_json().encode())
+    return known is None
+
+
+def give_back(recipe: Recipe) -> None:
+    """Removes the run.json of a run that has written nothing else, so that any recipe can have its output."""
+    files.remove(files.join(recipe.output, paths.RUN_MARK))
 
 
 def check_claim(recipe: Recipe, replace: bool, log_folder: str | None) -> RunMark | None:
