@@ -8,7 +8,7 @@ from typing import Any
 from prefect.exceptions import TerminationSignal
 from prefect.states import Completed
 
-from flows import lasting, mistakes, servers, unchanged
+from flows import lasting, mistakes, preflight, servers, unchanged
 from flows.artifacts import put_result
 from flows.flow_run import FlowRun
 from flows.outcome import Outcome
@@ -36,6 +36,7 @@ def drive(check: Callable[[str, FlowRun], Request | Summary]) -> Any:
             if isinstance(found, Request):
                 done = unchanged.result(url, found)
                 if done is None:
+                    preflight.check_gpu(found.recipe.encoder)
                     from flows.run import run_request  # imports torch and Ray
 
                     return run_request(url, found, display, flow_run, watch).state()

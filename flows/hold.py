@@ -14,9 +14,9 @@ from flows.flow_run import WAITING, FlowRun
 from flows.holder import free_if_died, holder
 from flows.periodic import every
 from flows.watch import Watch
-from made_core.errors import LeaseLost, MadeError, OutputHeld
+from made_core.errors import LeaseLost, MadeError, OutputHeld, Permanent, StorageFailed
 from made_core.ledger.ledger import Ledger
-from made_core.output.claim import claim_output
+from made_core.output.claim import claim_output, give_back
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 from made_core.retries import retrying
@@ -49,12 +49,19 @@ class Held:
         self.ledger.runs.end(self.run, holder(), state, document, error)
         self.ledger.units.release(self.run)
 
+    def give_back_if_unused(self) -> None:
+        """Frees the output if the run has no units yet, so that it has written nothing. Raises LeaseLost."""
+        self.still_ours()
+        if not self.ledger.progress.of(self.run):
+            give_back(self.recipe)
+
 
 @contextmanager
 def held(url: str, recipe: Recipe, replace: bool, flow_run: FlowRun, watch: Watch) -> Iterator[Held]:
     """Begins or resumes the run of a recipe, and holds it inside the context.
 
-    If another process is writing the output, a deployment's flow run waits until that has ended.
+    If another process is writing the output, a deployment's flow run waits until that has ended. A mistake
+    that only a worker sees, such as a missing GPU, gives the output back for the corrected recipe.
 
     Raises:
         OutputHeld: another process is writing the output, and this flow run is not a deployment's.
@@ -63,15 +70,21 @@ def held(url: str, recipe: Recipe, replace: bool, flow_run: FlowRun, watch: Watc
     ledger = Ledger.open(url)
     try:
         ours = Held(ledger, _begun(ledger, recipe, replace, flow_run), recipe)
+        claimed = False  # by this process; a resumed run keeps its output
         with every(recipe.work.lease_seconds / 3, ours.still_ours):
             try:
-                retrying(recipe.work.attempts)(claim_output, recipe, ours.run, replace, settings().log_folder)
+                claimed = retrying(recipe.work.attempts)(
+                    claim_output, recipe, ours.run, replace, settings().log_folder
+                )
                 flow_run.belongs_to(ours.run)
                 yield ours
             except BaseException as error:
                 state, text = _stopped(error, watch)
                 logger.debug("run %s: %s", ours.run, text, exc_info=True)
                 with suppress(LeaseLost):  # another process holds the run and records how it ends
+                    if claimed and isinstance(error, Permanent):
+                        with suppress(StorageFailed):  # then --replace is needed
+                            ours.give_back_if_unused()
                     ours.end(state, None, text)
                 raise
     finally:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
+import os
 import socket
+import sys
 from collections.abc import Collection
 from contextlib import closing
 
 from flows.holder import has_died, holder
 from flows.service import state
 from made_core.embed import models
-from made_core.errors import TAKE_OVER, OutputError, RayAddressError
+from made_core.errors import TAKE_OVER, EncoderError, OutputError, RayAddressError
 from made_core.ingest import roots
 from made_core.io import files, paths, probe
 from made_core.ledger.database import is_loopback
 from made_core.ledger.ledger import Ledger
-from made_core.ledger.records import Run
-from made_core.recipe import Recipe
+from made_core.recipe import Encoder, Recipe
 from made_core.settings import settings
+from made_core.types import RunState
 
 RAY_SECONDS = 5.0  # timeout for a Ray head
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # HTTP/2: preface, no settings
+GPUS = ("/dev/nvidia*", "/dev/nvmap", "/dev/dxg", "/dev/kfd")  # NVIDIA, its boards, WSL, AMD
 REMEDY = "start one with `ray start --head`, or unset the address to run on this machine"
 
 
@@ -53,7 +58,8 @@ def check_free(url: str, recipe: Recipe) -> None:
         OutputError: one is.
         DatabaseError: the database cannot be reached.
     """
-    run = _owner(url, recipe)
+    with closing(Ledger.open(url)) as ledger:
+        run = ledger.runs.of_output(recipe.output)
     if run is None or not run.held or run.holder is None or has_died(run.holder):
         return
     if run.holder != holder():
@@ -67,22 +73,21 @@ def check_free(url: str, recipe: Recipe) -> None:
 def check_owner(url: str, recipe: Recipe, replace: bool) -> None:
     """Checks in the ledger at `url` that an output does not belong to a run of another recipe.
 
+    A run that failed before its first unit does not count: it has written nothing.
+
     Raises:
         OutputError: it does, and `replace` is false.
         DatabaseError: the database cannot be reached.
     """
-    run = _owner(url, recipe)
+    with closing(Ledger.open(url)) as ledger:
+        run = ledger.runs.of_output(recipe.output)
+        if run is not None and run.state is RunState.FAILED and not ledger.progress.of(run.id):
+            return
     if run is not None and run.recipe_digest != recipe.recipe_digest and not replace:
         raise OutputError(
             f"{recipe.output} belongs to run {run.id} with another recipe since "
             f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}; {TAKE_OVER}"
         )
-
-
-def _owner(url: str, recipe: Recipe) -> Run | None:
-    """The run in the ledger that an output belongs to."""
-    with closing(Ledger.open(url)) as ledger:
-        return ledger.runs.of_output(recipe.output)
 
 
 def check_ray() -> None:
@@ -113,6 +118,37 @@ def check_ray() -> None:
     except OSError as error:
         reason = error.strerror or str(error) or "no answer"
         raise RayAddressError(f"no Ray head answers at {address} ({reason}): {REMEDY}") from None
+
+
+def check_gpu(encoder: Encoder) -> None:
+    """Checks, without torch, that this machine may have the GPU that an encoder needs, if Ray starts here.
+
+    For the process that runs the flow: the front door's may be on another machine.
+
+    Raises:
+        EncoderError: it certainly has none.
+    """
+    if encoder.device != "cuda" or settings().ray_address not in (None, "", "local"):
+        return
+    ray = sys.modules.get("ray")
+    if os.environ.get("RAY_ADDRESS") or (ray is not None and ray.is_initialized()):
+        return
+    if _has_no_gpu():
+        raise EncoderError(
+            "encoder.device is cuda, but this machine has no GPU; set auto or cpu, or name a Ray head whose "
+            "workers have one (--ray-address or MADE_RAY_ADDRESS)"
+        )
+
+
+def _has_no_gpu() -> bool:
+    """Whether there is neither a GPU's device file, which a driver may create late, nor NVIDIA's driver."""
+    if any(glob.glob(pattern) for pattern in GPUS):
+        return False
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return True
+    return False
 
 
 def _check_reachable(address: str, ledger: str | None) -> None:

@@ -82,7 +82,8 @@ class Display:
         self._log.info("%s", text)
 
     def _print(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False, markup=False)
+        # without a terminal, rich would wrap at 80 columns
+        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def update(self, stage: str, tally: Tally, expect: int | None, done: bool = False) -> None:
         """Shows the progress of a stage; `done` completes its bar.

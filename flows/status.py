@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import console
 from made_core.errors import UserError
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run, UnitStatus
@@ -28,23 +29,23 @@ STATES = (UnitState.DONE, UnitState.RUNNING, UnitState.OPEN, UnitState.FAILED)
 
 def show(ledger: Ledger, run_id: str | None) -> None:
     """Prints all runs, or the stages of one. Raises UserError if there is no such run."""
-    console = Console()
+    out = console()
     runs = ledger.runs.all() if run_id is None else [known(ledger, run_id)]
     for run in runs:
-        console.print(_run(run))
-        _print_output(console, run)
+        out.print(_run(run))
+        _print_output(out, run)
     if run_id is not None:
-        console.print(_view(ledger, runs[0]), soft_wrap=True)
+        out.print(_view(ledger, runs[0]), soft_wrap=True)
     elif not runs:
-        console.print("no runs in the ledger")
+        out.print("no runs in the ledger")
 
 
 def watch(ledger: Ledger, run_id: str, seconds: float = WATCH_SECONDS) -> None:
     """Shows a run until it ends or Ctrl-C. Raises UserError if there is no such run."""
     run = known(ledger, run_id)
-    console = Console()
-    _print_output(console, run)
-    with Live(_watched(ledger, run), console=console, auto_refresh=False) as live:
+    out = console()
+    _print_output(out, run)
+    with Live(_watched(ledger, run), console=out, auto_refresh=False) as live:
         try:
             while state_of(run) == RunState.RUNNING.value:
                 time.sleep(seconds)
@@ -145,9 +146,9 @@ def _counts(run: Run) -> str:
     return f": {samples['in']:,} in, {samples['kept']:,} kept"
 
 
-def _print_output(console: Console, run: Run) -> None:
+def _print_output(out: Console, run: Run) -> None:
     """Prints the output on one unwrapped line, so that it can be copied or parsed."""
-    console.print(f"  output: {run.output}", soft_wrap=True, markup=False, highlight=False)
+    out.print(f"  output: {run.output}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _stages(ledger: Ledger, run_id: str) -> Table:

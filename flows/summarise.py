@@ -70,7 +70,7 @@ def summarise(
         state=RunState.COMPLETED_WITH_FAILURES if embedded.failed else RunState.COMPLETED,
         started=datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
         seconds=round(time.time() - started, 2),
-        seconds_by_stage=_seconds(engine),
+        seconds_by_stage=_seconds(engine, started),
         samples=SampleCounts(
             in_=account.samples, kept=account.kept, dropped=account.dropped, unreadable=account.unreadable
         ),
@@ -152,13 +152,13 @@ def _rows_of(clustered: Clustered, clusters: Sequence[int]) -> int:
     return int(cluster_rows.sizes(tuple(clustered.batches.values()))[list(clusters)].sum())
 
 
-def _seconds(engine: Engine) -> dict[str, float]:
-    """Wall time from the first start of a stage's units to the last finish."""
-    return {
-        s.stage: round((s.finished_at - s.started_at).total_seconds(), 2)
-        for s in engine.ledger.progress.of(engine.context.run)
-        if s.started_at and s.finished_at
-    }
+def _seconds(engine: Engine, started: float) -> dict[str, float | None]:
+    """Wall time of the units of each stage that were computed since `started`; None: there are none."""
+    progress, run = engine.ledger.progress, engine.context.run
+    # The ledger counts back from its own clock, which may differ from this one.
+    computed = progress.computed(run, time.time() - started)
+    stages = [s.stage for s in progress.of(run) if s.planned]
+    return {stage: round(computed[stage], 2) if stage in computed else None for stage in stages}
 
 
 def _extends(embedded: Embedded, clustered: Clustered, kept: int, represents: int) -> Extends | None:

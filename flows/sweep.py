@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from flows import generation
+from flows.console import console
 from made_core.dedup import inputs
 from made_core.errors import UserError
 from made_core.io import files, paths
@@ -48,7 +48,7 @@ def sweep(ledger: Ledger, run_id: str, eps: Sequence[float], marks_file: str | N
 
 
 def _show(result: Sweep, summary: Summary, page: str) -> None:
-    console = Console()
+    out = console()
     note = "A sample that one eps removes, a larger one may keep: what comes in addition does not add up."
     table = Table(title=f"run {result.run}: what other eps would keep", caption=note)
     for name in ("eps", "kept", "share", "near-duplicates", "in addition"):
@@ -65,5 +65,5 @@ def _show(result: Sweep, summary: Summary, page: str) -> None:
             cells.append(f"{step.precision.right:,} of {step.precision.marked:,}")
             cells += [html.interval(step.precision), html.interval(step.precision_up_to)]
         table.add_row(*cells)
-    console.print(table)
-    console.print(f"plot and examples: {page}", highlight=False, soft_wrap=True)
+    out.print(table)
+    out.print(f"plot and examples: {page}", highlight=False, soft_wrap=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import console
 from made_core import filters
 from made_core.errors import OutputError, UserError
 from made_core.io import files
@@ -61,13 +61,13 @@ def explain(output: str, uid: str) -> None:
         found = _found(decisions, uid)
     kept = _kept(output, {d.represented_by for d in found if d.represented_by is not None})
     urls = _urls(output)
-    console = Console()
+    out = console()
     for decision in found:
         if decision.kept:
-            console.print(_kept_table(decision, output, _represented(decisions, uid), urls))
+            out.print(_kept_table(decision, output, _represented(decisions, uid), urls))
         else:
             representative = kept.get(decision.represented_by) if decision.represented_by else None
-            console.print(_dropped_table(decision, representative, urls, _summary(output).get("filters", {})))
+            out.print(_dropped_table(decision, representative, urls, _summary(output).get("filters", {})))
 
 
 def _found(decisions: ds.Dataset, uid: str) -> list[Decision]:

@@ -93,6 +93,7 @@ def curate(
                 print(f"made: nothing to do: run {done.run} is completed", file=sys.stderr)
                 terminal.table(done)
                 return
+            preflight.check_gpu(at.encoder)
 
         def flow() -> Summary:
             from flows.curate import curate  # imports Prefect, while its server starts
@@ -143,4 +144,5 @@ def retry(
             print(f"run {found.id} is completed: nothing to retry")
             return
         preflight.check(recipe, (), log_folder)
+        preflight.check_gpu(recipe.encoder)
     terminal.run(lambda: again.retry(found.id, shard or []), recipe.work)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from flows.console import console
 
 if TYPE_CHECKING:  # it imports pydantic and storage, which `made --help` does not need
     from made_core.output.summary import Summary
@@ -57,7 +58,7 @@ def run(flow: Callable[[], Summary], work: Work) -> None:
 
 def table(summary: Summary) -> None:
     """Prints the counts of samples and the location of the output."""
-    console = Console()
+    out = console()
     samples, total = summary.samples, max(1, summary.samples.in_)
     shown = Table(title=f"run {summary.run}: {summary.state.value.replace('_', ' ')}")
     shown.add_column("samples")
@@ -68,22 +69,22 @@ def table(summary: Summary) -> None:
     rows += [("unreadable", samples.unreadable)]
     for name, count in rows:
         shown.add_row(name, f"{count:,}", f"{count / total:.1%}")
-    console.print(shown)
+    out.print(shown)
     shards, promise = summary.shards, summary.promise
-    console.print(
+    out.print(
         f"shards: {shards.in_} in, {shards.failed} failed, {shards.out} out; "
         f"{promise.checked:,} removed samples checked, {promise.broken} without a kept sample within eps",
         highlight=False,
     )
     if extends := summary.extends:
-        console.print(
+        out.print(
             f"extends run {extends.run}: its {extends.kept:,} kept samples stay and represent "
             f"{extends.represents:,} of the new ones: {extends.output}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     if summary.recall:
-        console.print(summary.recall.sentence, highlight=False)
+        out.print(summary.recall.sentence, highlight=False)
     for warning in summary.warnings:
-        console.print(f"note: {warning}", highlight=False, markup=False)
-    console.print(f"output: {summary.output}", highlight=False, soft_wrap=True)
-    console.print(f"report: {summary.output}/report.html", highlight=False, soft_wrap=True)
+        out.print(f"note: {warning}", highlight=False, markup=False, soft_wrap=True)
+    out.print(f"output: {summary.output}", highlight=False, soft_wrap=True)
+    out.print(f"report: {summary.output}/report.html", highlight=False, soft_wrap=True)

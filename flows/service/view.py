@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
 from rich.table import Table
 
+from flows.console import console
 from flows.service import state
 from flows.service.programs import FRONT_DOOR
 from flows.service.state import Child, Phase
@@ -27,14 +27,12 @@ def show(as_json: bool) -> bool:
         url = config.prefect_url if config and is_up else None
         print(json.dumps({"up": is_up, "ready": ready, "ui": url, "processes": rows}, indent=2))
         return ready
-    console = Console()
+    out = console()
     if config is None or found is None or not (is_up or any(c.process for c in children)):
-        console.print("the service is not up: start it with `made up`")
+        out.print("the service is not up: start it with `made up`")
         return False
     if not is_up:
-        console.print(
-            "the supervisor has ended without the others: `made up` starts one that takes them over"
-        )
+        out.print("the supervisor has ended without the others: `made up` starts one that takes them over")
     table = Table()
     for title in ("process", "state", "pid", "restarts", "last end"):
         table.add_column(title)
@@ -43,13 +41,13 @@ def show(as_json: bool) -> bool:
         table.add_row(
             c.name, c.phase.value, str(c.process.pid) if c.process else "", str(c.restarts), c.message
         )
-    console.print(table)
+    out.print(table)
     lines = [f"UI: {config.prefect_url}", f"logs: {state.folder() / 'logs'}"]
     if any(child.name == FRONT_DOOR for child in children):
         lines.insert(1, f"front door: {config.front_door_url}")
     if not config.worker:
         lines.append("no worker: started with --no-worker")
-    console.print("\n".join(lines), soft_wrap=True, highlight=False)
+    out.print("\n".join(lines), soft_wrap=True, highlight=False)
     return ready
 
 

@@ -25,6 +25,13 @@ class Progress:
         statuses = [StageStatus.of(row) for row in self._all(sql.STAGES, {"run_id": run_id})]
         return sorted(statuses, key=lambda status: order.get(status.stage, len(order)))
 
+    def computed(self, run_id: str, within: float) -> dict[str, float]:
+        """Wall time by stage, from the first start to the last finish of the units that the run itself has
+        computed in the last `within` seconds; stages without such units are left out.
+        """
+        values = {"run_id": run_id, "within": within}
+        return {row.stage: row.seconds for row in self._all(sql.COMPUTED, values)}
+
     def outdated(self, run_id: str) -> list[str]:
         """The run's stages that another version of made recorded: their results are not used."""
         known = {(stage.name, stage.version) for stage in STAGES}

@@ -38,7 +38,8 @@ class Runs:
 
         Raises:
             OutputHeld: another process drives the run that owns it.
-            OutputError: that run has another recipe and `replace` is false.
+            OutputError: that run has another recipe, `replace` is false, and it did not fail before its first
+                unit.
         """
         values = {
             "run_id": run_id, "recipe_digest": recipe_digest, "recipe": json.dumps(recipe),

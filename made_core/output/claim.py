@@ -23,13 +23,23 @@ class RunMark(BaseModel):
     recipe: dict[str, JsonValue] | None = None  # as requested; versions before 0.2 wrote none
 
 
-def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None) -> None:
-    """Writes run.json for the run, unless it is there. Raises OutputError as `check_claim`."""
+def claim_output(recipe: Recipe, run: str, replace: bool, log_folder: str | None) -> bool:
+    """Writes run.json for the run, unless it is there. Raises OutputError as `check_claim`.
+
+    Returns:
+        Whether the output belonged to no run before.
+    """
     known = check_claim(recipe, replace, log_folder)
     mine = RunMark(run=run, recipe_digest=recipe.recipe_digest, recipe=recipe.model_dump(mode="json"))
     if known != mine:
         text = mine.model_dump_json(indent=4)
         files.put_bytes(files.join(recipe.output, paths.RUN_MARK), text.encode())
+    return known is None
+
+
+def give_back(recipe: Recipe) -> None:
+    """Removes the run.json of a run that has written nothing else, so that any recipe can have its output."""
+    files.remove(files.join(recipe.output, paths.RUN_MARK))
 
 
 def check_claim(recipe: Recipe, replace: bool, log_folder: str | None) -> RunMark | None:

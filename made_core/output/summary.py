@@ -176,9 +176,9 @@ class Summary(_Facts):
     state: RunState = Field(description="`completed` or `completed_with_failures`.")
     started: str = Field(description="Start time of the run in UTC, ISO 8601.")
     seconds: float = Field(description="Wall time of the run in seconds.")
-    seconds_by_stage: dict[str, float] = Field(
-        description="Wall time in seconds from a stage's first start to its last finish; an earlier run may "
-        "have done part of it."
+    seconds_by_stage: dict[str, float | None] = Field(
+        description="Wall time in seconds of the units of each stage that this run computed, from the first "
+        "start to the last finish; null: all of them had been computed before."
     )
     samples: SampleCounts = Field(description="Counts of samples: in = kept + sum(dropped) + unreadable.")
     extends: Extends | None = Field(description="The run that this run extends; null: it started a corpus.")

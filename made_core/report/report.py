@@ -101,7 +101,7 @@ def render(
         failed_shards=failed_shards,
         facts=_facts(summary),
         stages=summary.seconds_by_stage,
-        busy=sum(summary.seconds_by_stage.values()),
+        busy=sum(seconds or 0 for seconds in summary.seconds_by_stage.values()),
     )
 
 

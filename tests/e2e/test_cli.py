@@ -16,6 +16,7 @@ import pytest
 
 from made_core.ledger import postgres
 from made_core.ledger.ledger import Ledger
+from made_core.stages import EMBED
 from made_core.types import RunState
 from tests.support import checks
 from tests.support.factories import make_shard, members
@@ -112,6 +113,7 @@ def test_an_output_that_the_ledger_assigns_to_another_run(tmp_path: Path, shards
     home, out = tmp_path / "home", tmp_path / "out"
     with postgres.embedded(home) as url, closing(Ledger.open(url)) as ledger:
         ledger.runs.begin("r1", "one", {}, str(out), "/store", "host:1", 3600, False)
+        ledger.units.put("r1", EMBED, "scope", ["a"], 3)
         held = made(home, "curate", "--source", shards, "--output", out, "--replace")
         ledger.runs.end("r1", "host:1", RunState.FAILED, None, "it failed")
         done = made(home, "curate", "--source", shards, "--output", out)

@@ -12,12 +12,13 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import create_engine, text
 
-from flows import hold
+from flows import hold, preflight
 from flows.flow_run import FlowRun
 from flows.holder import holder
 from flows.watch import Watch
-from made_core.errors import LeaseLost, OutputHeld
+from made_core.errors import EncoderError, LeaseLost, OutputError, OutputHeld, StorageFailed
 from made_core.ledger.ledger import Ledger
+from made_core.output.claim import check_claim
 from made_core.recipe import Recipe
 from made_core.stages import EMBED
 from made_core.types import RunState
@@ -110,6 +111,53 @@ def test_a_second_process_waits_if_a_deployment_asks(
     (waiting, text), (running, run) = said
     assert (waiting, running, run) == ("WaitingForOutput", "Running", "run first")
     assert f"{recipe.output} is being written by run first, held by elsewhere:1" in text
+
+
+def test_a_mistake_before_the_first_unit_gives_the_output_back(
+    ledger: Ledger, empty_url: str, tmp_path: Path
+) -> None:
+    """The corrected recipe has the output then; the same recipe resumes its run."""
+    recipe = recipe_of(tmp_path, 60)
+    fixed = recipe.model_copy(update={"dedup": recipe.dedup.model_copy(update={"eps": 0.01})})
+    runs = []
+    for _ in range(2):
+        with pytest.raises(EncoderError), held(empty_url, recipe) as ours:
+            runs.append(ours.run)
+            raise EncoderError("this worker sees no GPU")
+    assert runs[0] == runs[1] and check_claim(fixed, False, None) is None
+    preflight.check_owner(empty_url, fixed, False)
+    with held(empty_url, fixed) as ours:
+        assert ours.run != runs[0]
+        ours.end(RunState.COMPLETED, None, None)
+    old = ledger.runs.get(runs[0])
+    assert old is not None and old.replaced and old.error == "this worker sees no GPU"
+    assert check_claim(fixed, False, None) is not None
+    with pytest.raises(OutputError, match="another recipe"), held(empty_url, recipe):
+        pass
+
+
+@pytest.mark.parametrize(
+    "error", [StorageFailed("later"), KeyboardInterrupt(), SystemExit(1), "started", "resumed"]
+)
+def test_other_ends_keep_the_output(
+    ledger: Ledger, empty_url: str, tmp_path: Path, error: BaseException | str
+) -> None:
+    """A run that may go on keeps it: one that was stopped, that has units, or that this process resumed."""
+    recipe = recipe_of(tmp_path, 60)
+    fixed = recipe.model_copy(update={"dedup": recipe.dedup.model_copy(update={"eps": 0.01})})
+    if error == "resumed":
+        with pytest.raises(SystemExit), held(empty_url, recipe):
+            raise SystemExit(1)
+    raised = EncoderError("no GPU") if isinstance(error, str) else error
+    with pytest.raises(type(raised)), held(empty_url, recipe) as ours:
+        if error == "started":
+            ledger.units.put(ours.run, EMBED, "scope", ["a"], 3)
+        raise raised
+    with pytest.raises(OutputError, match="another recipe"):
+        check_claim(fixed, False, None)
+    with held(empty_url, recipe) as again:
+        assert again.run == ours.run
+        again.end(RunState.COMPLETED, None, None)
 
 
 def test_an_interrupted_run_is_cancelled_and_gives_its_units_back(

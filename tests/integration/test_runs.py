@@ -69,6 +69,24 @@ def test_another_recipe_needs_replace(ledger: Ledger) -> None:
         ledger.runs.end("r1", "me", RunState.COMPLETED, None, None)
 
 
+@pytest.mark.parametrize("ended", [RunState.FAILED, RunState.CANCELLED, RunState.COMPLETED])
+@pytest.mark.parametrize("started", [False, True])
+def test_a_run_that_failed_before_its_first_unit_gives_way(
+    ledger: Ledger, ended: RunState, started: bool
+) -> None:
+    begin(ledger)
+    if started:
+        ledger.units.put("r1", EMBED, "scope", ["a"], 3)
+    ledger.runs.end("r1", "me", ended, None, "no GPU")
+    if ended is RunState.FAILED and not started:
+        assert begin(ledger, "r2", recipe_digest="two") == "r2"
+        old = ledger.runs.get("r1")
+        assert old is not None and (old.replaced, old.state, old.error) == (True, ended, "no GPU")
+    else:
+        with pytest.raises(OutputError, match="another recipe"):
+            begin(ledger, "r2", recipe_digest="two")
+
+
 def test_a_replaced_run_keeps_how_it_ended(ledger: Ledger) -> None:
     begin(ledger)
     ledger.runs.end("r1", "me", RunState.COMPLETED, {"kept": 1}, None)

@@ -79,6 +79,27 @@ def test_json_of_one_run(ledger: Ledger) -> None:
             form(ledger, "r9")
 
 
+def test_the_times_of_what_a_run_computed(ledger: Ledger, empty_url: str) -> None:
+    """Neither what it computed before an interruption nor what another run computed or left in the store."""
+
+    def work(run: str, *keys: str) -> None:
+        begin(ledger, run)
+        ledger.units.put(run, EMBED, "scope", ("a", "b", "c", "d"), 3)
+        for unit in ledger.units.claim(EMBED, "scope", keys, len(keys), 60, "host1", run):
+            ledger.units.finish(unit, output(1))
+
+    work("r1", "a")
+    work("r2", "b")
+    hour = "started_at = started_at - interval '1 h', finished_at = finished_at - interval '1 h'"
+    sql(empty_url, f"UPDATE unit SET {hour}")
+    assert ledger.progress.computed("r2", 60) == ledger.progress.computed("r1", 60) == {}
+    work("r2", "c")
+    work("r1", "d")
+    sql(empty_url, "UPDATE unit SET started_at = finished_at - interval '5 s'")
+    assert ledger.progress.computed("r2", 60) == {EMBED.name: pytest.approx(5)}
+    assert ledger.progress.computed("r2", 7200)[EMBED.name] > 3600
+
+
 def test_rate_and_eta(ledger: Ledger, empty_url: str) -> None:
     """From units of the last day only: 2 of 100 samples and half of one in 100 s."""
     keys = ("a", "b", "c", "d", "e")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from flows.cli.models import models as command
@@ -91,16 +92,31 @@ def test_sizes_are_read_from_headers(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    make_shard(
-        tmp_path, "0", [(f"{i}", {"jpg": encoded_image(0, (300 if i else 80, 256))}) for i in range(10)]
-    )
+    """Without a terminal nothing is cut, however few columns the environment names."""
+    found = models_for(tmp_path)
+    row = next(line for line in found.splitlines() if "ViT-B-32" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["ViT-B-32", "224", "32", "12", "768", "12", "87.8", "151.3", "8.8", "512", "10.0%"]
+    assert "10 images" in found and "…" not in found
+    assert "keep_ratio, image_size=256" in found
+
+
+def test_a_narrow_terminal_shows_fewer_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.cli.models.console", lambda: Console(width=80))
+    found = models_for(tmp_path, "--name", "ViT-SO400M-16-SigLIP2-384")
+    assert "…" not in found and max(map(len, found.splitlines()[2:-1])) <= 80
+    row = next(line for line in found.splitlines() if "ViT-SO400M" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[:2] == ["ViT-SO400M-16-SigLIP2-384", "384"] and cells[-1] == "100.0%"
+    assert "not shown in a terminal of 80 columns: heads, width" in found
+    assert "image_size=PIXELS resize_mode=keep_ratio" in found
+
+
+def models_for(folder: Path, *arguments: str) -> str:
+    """The output of `made models` for a folder with ten small images, at 80 columns."""
+    make_shard(folder, "0", [(f"{i}", {"jpg": encoded_image(0, (300 if i else 80, 256))}) for i in range(10)])
     found = CliRunner().invoke(
-        command, ["--name", "ViT-B-32", "--for", str(tmp_path)], env={"COLUMNS": "180"}
+        command, ["--name", "ViT-B-32", "--for", str(folder), *arguments], env={"COLUMNS": "80"}
     )
     assert found.exit_code == 0, found.output
-    row = next(line for line in found.output.splitlines() if "ViT-B-32" in line)
-    cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells == ["ViT-B-32", "224", "32", "12", "768", "12", "87.8", "151.3", "8.8", "512", "10.0%",
-                     "image_size=224 resize_mode=keep_ratio"]  # fmt: skip
-    assert "10 images" in found.output
-    assert "keep_ratio, image_size=256" in found.output
+    return found.output

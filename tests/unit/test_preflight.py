@@ -210,6 +210,42 @@ def test_the_tags_are_open_clips_own() -> None:
     assert done.stdout.strip() == str(open_clip.list_pretrained())
 
 
+@pytest.mark.parametrize(
+    ("device", "ray", "files", "refused"),
+    [
+        ("cuda", None, (), True),
+        ("cuda", "local", (), True),
+        ("cuda", None, ("nvidiactl", "nvidia0"), False),
+        ("cuda", "10.0.0.5:6379", (), False),
+        ("auto", None, (), False),
+        ("cpu", None, (), False),
+    ],
+)
+def test_cuda_where_no_gpu_can_be(
+    place_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    device: str, ray: str | None, files: tuple[str, ...], refused: bool,
+) -> None:  # fmt: skip
+    place_of(ray)
+    for name in files:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(preflight, "GPUS", (str(tmp_path / "nvidia*"),))
+    monkeypatch.setattr("ctypes.CDLL", _no_library)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    part = Encoder.model_validate({"device": device})
+    if refused:
+        with pytest.raises(EncoderError, match="device is cuda, but this machine has no GPU; set auto or"):
+            preflight.check_gpu(part)
+    else:
+        preflight.check_gpu(part)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: None)  # a driver: a worker will see
+    preflight.check_gpu(part)
+
+
+def _no_library(name: str) -> None:
+    raise OSError(f"{name}: cannot open shared object file")
+
+
 def test_a_source_is_never_written_to(place_of: Callable[..., None], tmp_path: Path) -> None:
     place_of(None)
     recipe = Recipe(sources=(str(tmp_path),), output=str(tmp_path / "out"), store=None)

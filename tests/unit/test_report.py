@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -90,6 +91,13 @@ def test_the_report_suggests_an_eps_where_pairs_are_rarest() -> None:
         assert valley(histogram) is None
     text = Page(render(summary_of(), Histogram(edges, (*alike, *gap, *equal), 0.95), [], [], [])).text
     assert f"rarest around eps = {found:g}" in text and "nothing was changed" in text
+
+
+def test_the_time_of_a_stage_that_computed_nothing() -> None:
+    page = render(summary_of(seconds_by_stage={"embed": None, "write": 3.0}), NO_PAIRS, [], [], [])
+    assert re.search('embed</th><td class="num">reused</td>', page)
+    assert re.search(r'write</th><td class="num">3\.0 s</td><td class="num">100', page)
+    assert "reused" not in Page(render(summary_of(), NO_PAIRS, [], [], [])).text
 
 
 def test_doubtful_removals() -> None:

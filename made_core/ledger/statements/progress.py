@@ -34,6 +34,15 @@ STAGES = f"""
     WHERE s.run_id = :run_id ORDER BY s.stage
 """
 
+# The wall time of each stage's units that the run itself has computed in the last `within` seconds.
+COMPUTED = f"""
+    SELECT stage, CAST(extract(epoch FROM max(finished_at) - min(started_at)) AS float) AS seconds
+    FROM ({_OF_RUN}) AS mine
+    WHERE run_id = :run_id AND finished_at IS NOT NULL
+        AND started_at >= now() - make_interval(secs => :within)
+    GROUP BY stage
+"""
+
 
 def _units(condition: str, order: str) -> str:
     """The first `limit` units of the run that meet the condition, with the input shard of each."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from made_core.ledger.statements.fragments import LEASE
 
 # Resume the run that owns the output, if it has the same recipe, or start one, if the output is free or may
-# be replaced. `id` is null if neither was possible; the other columns show why.
+# be replaced. `id` is null if neither was possible; the other columns show why. A run that failed before its
+# first unit has written nothing and may always be replaced.
 BEGIN = f"""
     WITH live AS MATERIALIZED (
         SELECT *, recipe_digest = :recipe_digest AS same,
+            CAST(:replace AS boolean) OR state = 'failed'
+                AND NOT EXISTS (SELECT FROM stage WHERE run_id = run.id) AS replaceable,
             coalesce(lease_until > now() AND holder <> :holder, false) AS held
         FROM run WHERE output = :output AND NOT replaced FOR UPDATE
     ), resumed AS (
@@ -23,7 +26,7 @@ BEGIN = f"""
             error = CASE run.state WHEN 'running'
                 THEN 'replaced by run ' || :run_id ELSE run.error END
         FROM live WHERE run.id = live.id AND NOT same AND NOT held
-            AND CAST(:replace AS boolean) RETURNING run.id
+            AND replaceable RETURNING run.id
     ), begun AS (
         INSERT INTO run
             (id, recipe_digest, recipe, output, store, state, holder, lease_until)
