@@ -196,11 +196,9 @@ class Trial:
     def cut(
         self, name: str, desk: Desk, url: Callable[[], str], end: Callable[[str], None], nodes: int = 2
     ) -> float:
-        """Two jobs, of which `end` ends the first in mid-run; returns when the first began.
+        """Two jobs on `nodes` each, of which `end` ends the first in mid-run; returns when the first began.
 
-        Args:
-            url: the ledger's.
-            nodes: of each job.
+        `url` is the ledger's.
         """
         output, started, select = self.output(name), time.monotonic(), f"select={nodes}:ncpus=1"
         arguments = [*self.arguments, "--output", output]
