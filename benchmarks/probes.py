@@ -46,7 +46,7 @@ def trial(seed: int, rows: int, dim: int, clusters: int, samples_per_centroid: i
     chosen = probes.choose(sample, centroids, EPS)
 
     def truth(p: int) -> tuple[float, int]:
-        assigned = kmeans.assign(data, centroids, p).probes
+        assigned = kmeans.assign(data, centroids, p)
         every = pair_recall.Images(np.arange(rows), data, assigned)
         counts = pair_recall.count(every, every, 1 - EPS, 2048).sum(axis=0)
         sizes = np.bincount(assigned.ravel(), minlength=clusters)

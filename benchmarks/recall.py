@@ -64,7 +64,7 @@ def stored(store: Path) -> Rows:
 
 def measure(rows: Rows, fitted: kmeans.Centroids, probes: int, eps: float, queries: int) -> dict[str, Any]:
     """For one p: the true recall, one estimate, how often the interval contains the truth, and the cost."""
-    assigned = kmeans.assign(rows, fitted, probes).probes
+    assigned = kmeans.assign(rows, fitted, probes)
     every = pair_recall.Images(np.arange(len(rows)), rows, assigned)
     truth = pair_recall.count(every, every, 1 - eps, BLOCK)
     true = float(truth[:, 1].sum() / truth[:, 0].sum())

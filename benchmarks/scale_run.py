@@ -79,7 +79,7 @@ def fit(corpus: corpora.Corpus, built: identity.Identities, k: int) -> kmeans.Ce
     """As tasks/fit."""
     rows = corpus.gather(identity.training_sample(built, 256 * k, 0))
     means = kmeans.fit(rows, k, 20, 0)
-    return kmeans.inhabited(means, kmeans.assign(rows, means, 1))
+    return kmeans.inhabited(means, kmeans.assign(rows, means, 1)[:, 0])
 
 
 def assign(
@@ -91,9 +91,10 @@ def assign(
         parts = corpus.parts[number : number + shards]
         rows = np.concatenate([metadata.read_rows(p.rows) for p in parts])
         gids = np.arange(parts[0].start, parts[-1].stop)
-        assignment = kmeans.assign(rows, means, 1)
+        nearest = kmeans.assign(rows, means, 1)
+        distance = kmeans.distances(rows, means, nearest[:, 0])
         url = str(folder / "groups" / f"{len(means)}-{number}")
-        return cluster_rows.put(url, gids, rows, assignment, len(means), len(rows))
+        return cluster_rows.put(url, gids, rows, nearest, distance, len(means), len(rows))
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(one, range(0, len(corpus.parts), shards)))

@@ -43,8 +43,10 @@ def assign(
             done += part.samples
             progress(done)
         together = np.concatenate(rows)
-        assignment = kmeans.assign(together, centroids, probes)
+        nearest = kmeans.assign(together, centroids, probes)
+        distance = kmeans.distances(together, centroids, nearest[:, 0])
         url = paths.unit_url(context.recipe.store_url, ASSIGN, scope, unit)
-        return cluster_rows.put(url, np.concatenate(gids), together, assignment, len(centroids), done)
+        images = np.concatenate(gids)
+        return cluster_rows.put(url, images, together, nearest, distance, len(centroids), done)
 
     run_units(context, ASSIGN, scope, keys, one)

@@ -31,8 +31,9 @@ def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: Identi
         gids = identity.training_sample(identity.read(identities), k * part.samples_per_centroid, part.seed)
         rows = corpus.gather(gids)
         fitted = kmeans.fit(rows, k, part.iterations, part.seed)
-        assignment = kmeans.assign(rows, fitted, 1)
-        fitted = kmeans.inhabited(fitted, assignment)
+        home = kmeans.assign(rows, fitted, 1)[:, 0]
+        distance = kmeans.distances(rows, fitted, home)
+        fitted = kmeans.inhabited(fitted, home)
         found = None
         if part.probes == "auto":
             found = probes.choose(rows, fitted, context.probes_eps)
@@ -43,7 +44,7 @@ def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: Identi
             centroids=put_array(f"{url}.npy", fitted),
             k=len(fitted),
             images=identities.images,
-            mean_cosine=float(np.mean(1 - assignment.distance)),
+            mean_cosine=float(np.mean(1 - distance)),
             probes=None if found is None else found.probes,
             probes_pairs=None if found is None else found.pairs,
             probes_recall=None if found is None else found.recall,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from made_core.cluster.kmeans import Assignment
+from made_core.cluster.kmeans import Clusters, Floats
 from made_core.corpus.corpus import Gids
 from made_core.io import files
 from made_core.io.arrays import StoredArray, put_array, read_array, readers
@@ -29,29 +29,32 @@ def member_type(probes: int) -> np.dtype[np.void]:
     return np.dtype([("gid", "<i8"), ("probes", "<i4", (probes,))])
 
 
-def put(url: str, gids: Gids, rows: Rows, assignment: Assignment, k: int, samples: int) -> AssignOutput:
+def put(
+    url: str, gids: Gids, rows: Rows, probes: Clusters, distance: Floats, k: int, samples: int
+) -> AssignOutput:
     """Writes the cluster rows of a batch as `<url>.{rows,members,offsets,homes}.npy`.
 
     Args:
         gids: (n,) the batch's images, ascending.
         rows: (n, dim) float16 stored rows.
-        assignment: of these rows to the k clusters.
+        probes: (n, p) their nearest of the k clusters, the nearest (home) first.
+        distance: (n,) 1 - cosine to the centroid of the home cluster.
         samples: number of samples of the batch.
 
     Raises:
         StorageFailed: the store cannot be written.
     """
-    n, p = assignment.probes.shape
-    cluster = assignment.probes.ravel()
+    n, p = probes.shape
+    cluster = probes.ravel()
     source = np.repeat(np.arange(n), p)
     order = np.lexsort((gids[source], cluster))
     members = np.empty(n * p, member_type(p))
     members["gid"] = gids[source[order]]
-    members["probes"] = assignment.probes[source[order]]
+    members["probes"] = probes[source[order]]
     offsets = np.searchsorted(cluster[order], np.arange(k + 1)).astype(np.int64)
     homes = np.empty(n, HOME)
-    homes["gid"], homes["cluster"] = gids, assignment.probes[:, 0]
-    homes["distance"] = assignment.distance
+    homes["gid"], homes["cluster"] = gids, probes[:, 0]
+    homes["distance"] = distance
     return AssignOutput(
         samples=samples,
         rows=put_array(f"{url}.rows.npy", rows[source[order]]),
@@ -59,7 +62,7 @@ def put(url: str, gids: Gids, rows: Rows, assignment: Assignment, k: int, sample
         offsets=put_array(f"{url}.offsets.npy", offsets),
         homes=put_array(f"{url}.homes.npy", homes),
         images=n,
-        distance=float(assignment.distance.sum()),
+        distance=float(distance.sum()),
     )
 
 

@@ -25,16 +25,9 @@ FARTHER = 1.2  # mean distance to the centroids, against that when they were tra
 GROWN = 4.0  # images, against then: sqrt(images) has doubled, and comparing costs n^2 / k
 
 Ints = npt.NDArray[np.int64]
+Clusters = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Centroids = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Where rows belong."""
-
-    probes: npt.NDArray[np.int32]  # (n, p) nearest clusters, the nearest (home) first
-    distance: npt.NDArray[np.float64]  # (n,) 1 - <row, centroid of home>
 
 
 @dataclass(frozen=True)
@@ -97,43 +90,61 @@ def _threads(number: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def inhabited(centroids: Centroids, assignment: Assignment) -> Centroids:
-    """The centroids that are nearest to a row: the others cost products and hold no row."""
-    return centroids[np.unique(assignment.probes[:, 0])]
+def inhabited(centroids: Centroids, home: Clusters) -> Centroids:
+    """The centroids that are nearest to a row: the others cost products and hold no row.
+
+    home: (n,) the nearest cluster of each row.
+    """
+    return centroids[np.unique(home)]
 
 
-def assign(rows: Rows, centroids: Centroids, probes: int, block: int = BLOCK) -> Assignment:
-    """The `probes` nearest clusters, at most k, of (n, dim) stored rows, exactly. No row is zero.
+def assign(rows: Rows, centroids: Centroids, probes: int, block: int = BLOCK) -> Clusters:
+    """(n, p) the `probes` nearest clusters, at most k, of (n, dim) stored rows, exactly; the nearest first.
 
     FAISS's float32 scores decide where they are clearly apart, else the float64 products of the
     stored rows and the unit centroids; ties go to the lower cluster. So `block` (rows of a search),
-    threads and device change nothing.
+    threads and device change nothing. No row is zero.
     """
     exact = unit64(centroids)
     k, dim = exact.shape
     index = faiss.IndexFlatIP(dim)
     index.add(exact.astype(np.float32))
     nearest = np.empty((len(rows), min(probes, k)), np.int32)
-    distance = np.empty(len(rows))
     memory = np.empty((min(block, len(rows)), dim), np.float32)
-    pieces = _pieces(exact)
     close = []
     for start in range(0, len(rows), block):
         some = slice(start, start + block)
         wide = _widened(rows[some], memory)
         score, found = index.search(wide, min(probes + 1, k))
         nearest[some] = found[:, :probes]
-        distance[some], length = _distance(wide, exact, found[:, 0], pieces)
         # Where all these scores are farther apart than twice the error of one, they are in the true order.
+        length = np.sqrt(np.vecdot(wide, wide))
         tied = score[:, :-1] - score[:, 1:] <= 2 * MARGIN * length[:, None]
         close.append(start + np.flatnonzero(tied.any(axis=1)))
     again = np.concatenate(close) if close else np.empty(0, int)
     for start in range(0, len(again), block):
         these = again[start : start + block]
-        wide = _widened(rows[these], memory)
-        nearest[these] = _nearest(index, exact, wide, nearest.shape[1])
-        distance[these], _ = _distance(wide, exact, nearest[these, 0], pieces)
-    return Assignment(nearest, distance)
+        nearest[these] = _nearest(index, exact, _widened(rows[these], memory), nearest.shape[1])
+    return nearest
+
+
+def distances(rows: Rows, centroids: Centroids, home: Clusters) -> Floats:
+    """(n,) 1 - <unit row, unit centroid>, of (n, dim) stored rows and the centroid of their cluster `home`.
+
+    In float64, to twelve decimals: equal rows are ties, whatever the last bits of their sums. No row is zero.
+    """
+    exact = unit64(centroids)
+    product, square = np.empty(len(rows)), np.empty(len(rows))
+    narrow = np.empty((PIECE, exact.shape[1]), np.float32)
+    wide, mean = _pieces(exact)
+    for start in range(0, len(rows), PIECE):
+        some = slice(start, start + PIECE)
+        n = len(home[some])
+        wide[:n] = _widened(rows[some], narrow)
+        np.take(exact, home[some], axis=0, out=mean[:n], mode="clip")  # "raise" copies once more
+        square[some] = np.vecdot(wide[:n], wide[:n])
+        product[some] = np.vecdot(wide[:n], mean[:n])
+    return np.round(1 - product / np.sqrt(square), 12)
 
 
 def _nearest(index: faiss.IndexFlatIP, exact: Floats, rows: npt.NDArray[np.float32], p: int) -> Ints:
@@ -182,27 +193,6 @@ def _pieces(exact: Floats) -> Floats:
     room = np.empty(2 * PIECE * dim + PAGE // 8)
     skip = (exact.ctypes.data + PAGE // 2 - room.ctypes.data) % PAGE // 8
     return room[skip : skip + 2 * PIECE * dim].reshape(2, PIECE, dim)
-
-
-def _distance(
-    rows: npt.NDArray[np.float32], exact: Floats, home: Ints, pieces: Floats
-) -> tuple[Floats, Floats]:
-    """(n,) 1 - <unit row, centroid of home>, and (n,) the lengths of the rows.
-
-    `pieces` is memory of `_pieces`, written again and again: fresh pages cost more.
-    """
-    product, square = np.empty(len(rows)), np.empty(len(rows))
-    wide, mean = pieces
-    for start in range(0, len(rows), PIECE):
-        some = slice(start, start + PIECE)
-        n = len(home[some])
-        wide[:n] = rows[some]
-        np.take(exact, home[some], axis=0, out=mean[:n], mode="clip")  # "raise" copies once more
-        square[some] = np.vecdot(wide[:n], wide[:n])
-        product[some] = np.vecdot(wide[:n], mean[:n])
-    length = np.sqrt(square)
-    # Twelve decimals: equal rows are ties, whatever the last bits of their sums.
-    return np.round(1 - product / length, 12), length
 
 
 def _widened(rows: Rows, out: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -45,7 +45,7 @@ def choose(
     k = len(centroids)
     if k == 1:
         return Measured(1, 0, 1.0)
-    nearest = kmeans.assign(rows, centroids, min(MOST, k)).probes
+    nearest = kmeans.assign(rows, centroids, min(MOST, k))
     met = np.zeros(nearest.shape[1] + 1, np.int64)  # by the fewest probes that compare a pair; last: none
     some = min(queries, len(rows))
     for a in range(0, some, block):

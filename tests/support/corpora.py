@@ -192,9 +192,10 @@ def prepare(
         parts = corpus.parts[number : number + batch]
         gids = built.images[(built.images >= parts[0].start) & (built.images < parts[-1].stop)]
         rows = corpus.gather(gids)
-        assignment = kmeans.assign(rows, means, probes)
+        nearest = kmeans.assign(rows, means, probes)
+        away = kmeans.distances(rows, means, nearest[:, 0])
         url = str(folder / f"batch-{len(means)}-{probes}-{batch}-{number}")
-        batches.append(cluster_rows.put(url, gids, rows, assignment, len(means), len(gids)))
+        batches.append(cluster_rows.put(url, gids, rows, nearest, away, len(means), len(gids)))
     cluster, distance = cluster_rows.homes(batches, built.canonical)
     found = [earlier.pairs if earlier else np.zeros(0, near_pairs.PAIR)]
     for span in pair_tasks.pack(cluster_rows.sizes(batches), tasks):

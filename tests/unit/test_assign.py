@@ -47,9 +47,10 @@ def test_assign_is_the_float64_argmax(seed: int, n: int, k: int, p: int) -> None
     """The p nearest, nearest first, and the distance to the home."""
     rows, means = stored(seed, n), table(seed + 1, k)
     found = kmeans.assign(rows, means, p)
-    assert found.probes.shape == (n, min(p, k))
-    assert found.probes.tolist() == oracle.nearest(rows, means, p)
-    assert found.distance.tolist() == pytest.approx(oracle.distances(rows, means), abs=2e-12)
+    assert found.shape == (n, min(p, k))
+    assert found.tolist() == oracle.nearest(rows, means, p)
+    distance = kmeans.distances(rows, means, found[:, 0])
+    assert distance.tolist() == pytest.approx(oracle.distances(rows, means), abs=2e-12)
 
 
 @pytest.mark.parametrize("p", [1, 2, 5])
@@ -64,7 +65,7 @@ def test_near_ties_are_decided_in_float64(p: int) -> None:
     score = rows.astype(np.float32) @ means.T
     expected = oracle.nearest(rows, means, p)
     assert (score.argmax(axis=1) != np.array(expected)[:, 0]).any()  # the test can fail
-    assert kmeans.assign(rows, means, p).probes.tolist() == expected
+    assert kmeans.assign(rows, means, p).tolist() == expected
 
 
 @pytest.mark.parametrize("p", [1, 2, 4])
@@ -72,7 +73,7 @@ def test_equal_centroids_go_to_the_lower_cluster(p: int) -> None:
     """Duplicates tie exactly: clusters 0 and 1 have all rows, 2 to 5 are copies of them."""
     means = np.tile(table(7, 2), (3, 1))
     rows = stored(8, 100)
-    found = kmeans.assign(rows, means, p).probes
+    found = kmeans.assign(rows, means, p)
     assert set(found[:, 0].tolist()) <= {0, 1}
     for probes in found.tolist():
         assert probes == [probes[0], probes[0] + 2, probes[0] + 4, 1 - probes[0]][:p]
@@ -91,8 +92,7 @@ def test_blocks_and_threads_change_nothing(block: int, threads: int) -> None:
         parts = kmeans.assign(rows, means, 3, block)
     finally:
         faiss.omp_set_num_threads(before)
-    assert parts.probes.tolist() == whole.probes.tolist()
-    assert parts.distance.tobytes() == whole.distance.tobytes()
+    assert parts.tobytes() == whole.tobytes()
 
 
 def test_more_rows_than_a_block() -> None:
@@ -101,7 +101,7 @@ def test_more_rows_than_a_block() -> None:
     means = table(12, 3, 4)
     found = kmeans.assign(rows, means, 1)
     expected = (unit64(rows) @ unit64(means).T).argmax(axis=1)
-    assert found.probes[:, 0].tolist() == expected.tolist()
+    assert found[:, 0].tolist() == expected.tolist()
 
 
 def test_lengths_change_nothing() -> None:
@@ -111,9 +111,12 @@ def test_lengths_change_nothing() -> None:
     means[15:] = means[:15]
     means.view(np.int32)[15:] += 1
     factors = np.float16(2.0) ** (np.arange(200, dtype=np.float16) % 12)
-    found = kmeans.assign(rows * factors[:, None], means, 3)  # without loss
-    assert found.probes.tolist() == oracle.nearest(rows, means, 3)
-    assert found.distance.tolist() == pytest.approx(kmeans.assign(rows, means, 3).distance, abs=2e-12)
+    longer = rows * factors[:, None]  # without loss
+    found = kmeans.assign(longer, means, 3)
+    assert found.tolist() == oracle.nearest(rows, means, 3)
+    home = found[:, 0]
+    expected = kmeans.distances(rows, means, home)
+    assert kmeans.distances(longer, means, home).tolist() == pytest.approx(expected, abs=2e-12)
 
 
 def test_many_within_the_error_of_float32() -> None:
@@ -121,7 +124,7 @@ def test_many_within_the_error_of_float32() -> None:
     means = np.tile(table(2, 1, 64), (600, 1))
     means.view(np.int32)[1::2, 3] += 1
     rows = stored(3, 20, 64)
-    assert kmeans.assign(rows, means, 3).probes.tolist() == oracle.nearest(rows, means, 3)
+    assert kmeans.assign(rows, means, 3).tolist() == oracle.nearest(rows, means, 3)
 
 
 @settings(deadline=None, max_examples=150)
@@ -144,7 +147,7 @@ def test_float64_decides_in_clumps(
     means[k // 2 :] = means[: k - k // 2]  # exact ties
     expected = np.array(oracle.nearest(rows, means, p))
     score = oracle.products(oracle.unit(rows), oracle.unit(means))
-    found = kmeans.assign(rows, means, p).probes
+    found = kmeans.assign(rows, means, p)
     assert found.shape == (n, min(p, k)) and found.dtype == np.int32
     # Sums of 320 float64 products differ in their last bits with the order of summing.
     best, ours = (np.take_along_axis(score, some.astype(np.int64), 1) for some in (expected, found))
@@ -156,19 +159,24 @@ def test_float64_decides_in_clumps(
 
 def test_no_rows() -> None:
     found = kmeans.assign(stored(0, 0), table(1, 5), 2)
-    assert found.probes.shape == (0, 2) and found.distance.shape == (0,)
+    assert found.shape == (0, 2)
+    assert kmeans.distances(stored(0, 0), table(1, 5), found[:, 0]).shape == (0,)
 
 
 def test_read_only_rows() -> None:
     """Such as those of a memory map."""
     rows = stored(17, 30)
-    expected = kmeans.assign(rows, table(18, 5), 2)
+    means = table(18, 5)
+    expected = kmeans.assign(rows, means, 2)
+    distance = kmeans.distances(rows, means, expected[:, 0])
     rows.flags.writeable = False
-    assert kmeans.assign(rows, table(18, 5), 2).probes.tolist() == expected.probes.tolist()
+    assert kmeans.assign(rows, means, 2).tolist() == expected.tolist()
+    assert kmeans.distances(rows, means, expected[:, 0]).tolist() == distance.tolist()
 
 
 def test_equal_rows_have_equal_distances() -> None:
     """At any position in a batch, so that ties in the order are exact."""
     rows = np.repeat(stored(13, 3, 48), 50, axis=0)
-    distance = kmeans.assign(rows, table(14, 5, 48), 1).distance
+    means = table(14, 5, 48)
+    distance = kmeans.distances(rows, means, kmeans.assign(rows, means, 1)[:, 0])
     assert len(set(distance.tolist())) == 3

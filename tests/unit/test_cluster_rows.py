@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from made_core.cluster import cluster_rows
-from made_core.cluster.kmeans import Assignment
+from made_core.cluster.kmeans import Clusters
 from made_core.errors import DamagedFile
 from made_core.io import files
 from made_core.io.arrays import read_array
@@ -27,22 +27,26 @@ def rows_of(gids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
     return np.stack([gids % 1000, gids // 1000, np.ones(len(gids))], axis=1).astype(np.float16)
 
 
-def assigned(seed: int, n: int, p: int, k: int) -> Assignment:
-    """Random probes and distances."""
+def assigned(seed: int, n: int, p: int, k: int) -> Clusters:
+    """Random probes."""
     generator = np.random.default_rng(seed)
-    probes = np.array([generator.permutation(k)[:p] for _ in range(n)], np.int32).reshape(n, p)
-    return Assignment(probes, generator.random(n))
+    return np.array([generator.permutation(k)[:p] for _ in range(n)], np.int32).reshape(n, p)
+
+
+def away(gids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """A distance that encodes its sample."""
+    return gids / 30_000
 
 
 def put(
-    folder: Path | str, gids: npt.NDArray[np.int64], assignment: Assignment, k: int, cuts: list[int]
+    folder: Path | str, gids: npt.NDArray[np.int64], probes: Clusters, k: int, cuts: list[int]
 ) -> list[AssignOutput]:
     """Batches of consecutive samples; an empty one has rows without a dimension, as `gather` has."""
     batches = []
     for number, held in enumerate(np.split(np.arange(len(gids)), cuts)):
-        part = Assignment(assignment.probes[held], assignment.distance[held])
         rows = rows_of(gids[held]) if len(held) else np.zeros((0, 0), np.float16)
-        batches.append(cluster_rows.put(f"{folder}/{number}", gids[held], rows, part, k, len(rows)))
+        url, mine = f"{folder}/{number}", gids[held]
+        batches.append(cluster_rows.put(url, mine, rows, probes[held], away(mine), k, len(rows)))
     return batches
 
 
@@ -73,22 +77,16 @@ def test_each_row_once_per_probe(seed: int, n: int, shape: tuple[int, int], cuts
     """For any batches, a cluster contains exactly the samples that probe it, in gid order."""
     p, k = shape
     gids = np.sort(np.random.default_rng(seed).choice(30_000, n, replace=False))
-    assignment = assigned(seed, n, p, k)
+    probes = assigned(seed, n, p, k)
     expected = {
-        c: [(g, q) for g, q in zip(gids.tolist(), assignment.probes.tolist(), strict=True) if c in q]
-        for c in range(k)
+        c: [(g, q) for g, q in zip(gids.tolist(), probes.tolist(), strict=True) if c in q] for c in range(k)
     }
     with tempfile.TemporaryDirectory() as folder:
-        batches = put(Path(folder), gids, assignment, k, [min(c, n) for c in cuts])
+        batches = put(Path(folder), gids, probes, k, [min(c, n) for c in cuts])
         assert gathered(batches, 0, k) == {c: held for c, held in expected.items() if held}
         assert gathered(batches, k // 2, k) == {c: h for c, h in expected.items() if h and c >= k // 2}
         homes = [home for batch in batches for home in read_array(batch.homes).tolist()]
-    assert homes == [
-        (g, q[0], d)
-        for g, q, d in zip(
-            gids.tolist(), assignment.probes.tolist(), assignment.distance.tolist(), strict=True
-        )
-    ]
+    assert homes == list(zip(gids.tolist(), probes[:, 0].tolist(), away(gids).tolist(), strict=True))
 
 
 @pytest.mark.integration

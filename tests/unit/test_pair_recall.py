@@ -29,7 +29,7 @@ def planted(seed: int, n: int, k: int, probes: int, dim: int = 16) -> Images:
     stored = oracle.unit(rows).astype(np.float16)
     fitted = oracle.unit(centres).astype(np.float32)
     gids = np.sort(generator.choice(10 * n, n, replace=False))
-    return Images(gids, stored, kmeans.assign(stored, fitted, probes).probes)
+    return Images(gids, stored, kmeans.assign(stored, fitted, probes))
 
 
 def some(images: Images, which: npt.NDArray[np.int64]) -> Images:
@@ -229,8 +229,10 @@ def test_probes_are_those_stored(tmp_path: Path) -> None:
     batches = []
     for number, half in enumerate(np.array_split(np.arange(200), 2)):
         held = some(images, half)
-        assignment = kmeans.Assignment(held.probes, np.zeros(100))
-        batches.append(cluster_rows.put(f"{tmp_path}/{number}", held.gids, held.rows, assignment, 8, 100))
+        url = f"{tmp_path}/{number}"
+        batches.append(
+            cluster_rows.put(url, held.gids, held.rows, held.probes, np.zeros(100), k=8, samples=100)
+        )
     wanted = np.arange(3, 200, 7)
     assert (pair_recall.probes_of(batches, images.gids[wanted]) == images.probes[wanted]).all()
     assert pair_recall.probes_of(batches, np.zeros(0, np.int64)).shape == (0, 3)
