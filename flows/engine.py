@@ -26,6 +26,7 @@ from ray.exceptions import RayError
 from flows import placement
 from flows.deadline import Pace
 from flows.placement import ONE_CPU, Resources
+from flows.plain_http import fast_clients
 from flows.progress import Display, ended
 from made_core.errors import MadeError, Permanent, TooManyFailures, WorkerLost
 from made_core.io import files, stored
@@ -72,6 +73,8 @@ def on_ray() -> Iterator[None]:
     with ExitStack() as stack:
         with own_sigterm():  # Prefect's, which raises TerminationSignal
             started = stack.enter_context(runner())
+        if settings().ray_address is None:
+            stack.enter_context(fast_clients())
         stack.enter_context(context.model_copy(update={"task_runner": started}))
         try:
             yield

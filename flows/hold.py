@@ -67,7 +67,7 @@ def held(url: str, recipe: Recipe, replace: bool, flow_run: FlowRun, watch: Watc
         OutputHeld: another process is writing the output, and this flow run is not a deployment's.
         OutputError: the output belongs to a run of another recipe.
     """
-    ledger = Ledger.open(url)
+    ledger = Ledger.open(url, keep=True)
     try:
         ours = Held(ledger, _begun(ledger, recipe, replace, flow_run), recipe)
         claimed = False  # by this process; a resumed run keeps its output

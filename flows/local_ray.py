@@ -41,5 +41,9 @@ def early(work: Work) -> Iterator[None]:
 
 
 def _import() -> None:
-    """Imports the tasks of every stage. Ray keeps the worker for the tasks of the flow."""
+    """Imports what the tasks of every stage use. Ray keeps the worker for the tasks of the flow."""
     import flows.run  # noqa: F401
+    import made_core.cluster.kmeans
+    import made_core.dedup.crowded
+    import made_core.embed.embed
+    import made_core.embed.encoder  # noqa: F401

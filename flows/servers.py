@@ -50,6 +50,7 @@ def prefect(meanwhile: AbstractContextManager[None] = NOTHING) -> Iterator[None]
         temporary_settings,
     )
 
+    from flows.plain_http import fast_clients
     from flows.private_server import private_server
 
     if os.environ.get("PREFECT_API_URL"):
@@ -79,6 +80,7 @@ def prefect(meanwhile: AbstractContextManager[None] = NOTHING) -> Iterator[None]
         temporary_settings(restore_defaults=unset),
         private_server(folder) as server,
         temporary_settings({PREFECT_API_URL: server.api_url}),
+        fast_clients(),
         meanwhile,
     ):
         server.wait()

@@ -14,7 +14,8 @@ from flows.generation import OwnPairs
 from flows.results import Clustered, Decided, Embedded
 from flows.steps import probes_of
 from made_core import __version__
-from made_core.cluster import cluster_rows, kmeans
+from made_core.cluster import cluster_rows
+from made_core.cluster.drift import moved
 from made_core.dedup.pair_recall import Recall
 from made_core.ingest.discovery import Discovery
 from made_core.output.accounts import ShardAccount, total
@@ -182,9 +183,7 @@ def _drift(clustered: Clustered) -> Drift:
     fit = clustered.fit
     images = sum(output.images for output in clustered.own)
     distance = sum(output.distance for output in clustered.own)
-    found = kmeans.drift(
-        1 - fit.mean_cosine, distance / max(1, images), fit.images, clustered.identities.images
-    )
+    found = moved(1 - fit.mean_cosine, distance / max(1, images), fit.images, clustered.identities.images)
     return Drift(**asdict(found))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core.cluster import cluster_rows, kmeans
+from made_core.cluster import cluster_rows
 from made_core.corpus import corpus as corpora
 from made_core.embed import metadata
 from made_core.io import paths
@@ -29,6 +29,8 @@ def assign(
     keys: Sequence[str],
 ) -> None:
     """Assigns batches of the corpus' parts; a key is `<first part>-<last part + 1>`."""
+    from made_core.cluster import kmeans  # here: it imports torch, which a flow does not need
+
     centroids = read_array(fit.centroids)
     corpus = corpora.read(corpus_ref)
 

@@ -8,8 +8,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from made_core.corpus.corpus import Part
-from made_core.embed import captions as of_captions
-from made_core.embed import encoder
 from made_core.errors import EncoderError
 from made_core.io import paths
 from made_core.stages import CAPTIONS, CaptionsOutput
@@ -20,6 +18,10 @@ from tasks.run_units import Progress, RunContext, named, run_units
 @task(name="captions", task_run_name=named("captions"), cache_policy=NO_CACHE, persist_result=False)
 def captions(context: RunContext, scope: str, parts: Sequence[Part]) -> None:
     """Embeds the captions of parts of the corpus; a unit's key is the shard's fingerprint."""
+    # Here: they import torch, which a flow does not need.
+    from made_core.embed import captions as of_captions
+    from made_core.embed import encoder
+
     recipe, by_key = context.recipe, {p.shard.fingerprint: p for p in parts}
     encoder.share_gpu(recipe.work)
     tower = encoder.load(recipe.encoder).text

@@ -9,9 +9,7 @@ from contextlib import ExitStack
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core.embed import embedded, encoder
-from made_core.embed.embed import Limits
-from made_core.embed.embed import embed as embed_tar
+from made_core.embed import embedded
 from made_core.errors import CorruptShard, EncoderError
 from made_core.io import files, paths
 from made_core.recipe import Work
@@ -23,6 +21,11 @@ from tasks.run_units import Progress, RunContext, named, run_units
 @task(name="embed", task_run_name=named("embed"), cache_policy=NO_CACHE, persist_result=False)
 def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
     """Embeds the shards. A unit's key is the shard's fingerprint, so equal shards are embedded once."""
+    # Here: they import torch, which a flow does not need.
+    from made_core.embed import encoder
+    from made_core.embed.embed import Limits
+    from made_core.embed.embed import embed as embed_tar
+
     recipe = context.recipe
     encoder.share_gpu(recipe.work)
     loaded = encoder.load(recipe.encoder)

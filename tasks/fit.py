@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from made_core.cluster import kmeans
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
-from made_core.dedup import probes
 from made_core.errors import Permanent
 from made_core.io import paths
 from made_core.io.arrays import put_array
@@ -17,10 +17,17 @@ from made_core.stages import CORPUS_KEY, FIT, FitOutput, IdentifyOutput
 from made_core.types import FileRef, Unit
 from tasks.run_units import Progress, RunContext, run_units
 
+if TYPE_CHECKING:
+    from made_core.dedup.probes import Measured
+
 
 @task(name="fit", task_run_name="fit", cache_policy=NO_CACHE, persist_result=False)
 def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: IdentifyOutput) -> None:
     """Fits k-means on the images with the lowest uid hashes."""
+    # Here: they import torch, which a flow does not need.
+    from made_core.cluster import kmeans
+    from made_core.dedup import probes
+
     part = context.recipe.clusters
 
     def one(unit: Unit, progress: Progress) -> FitOutput:
@@ -53,7 +60,7 @@ def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: Identi
     run_units(context, FIT, scope, [CORPUS_KEY], one)
 
 
-def _why(found: probes.Measured) -> str:
+def _why(found: Measured) -> str:
     if found.recall is None:
         return f"the training sample has {found.pairs} near pairs, too few to tell"
     return f"they compare {found.recall:.2%} of {found.pairs} near pairs of the training sample"

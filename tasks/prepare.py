@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from made_core.embed import encoder
-from made_core.embed.settle import settle
 from made_core.errors import RecipeError
 from made_core.recipe import Recipe
 from made_core.types import Encoding
@@ -31,6 +29,10 @@ def prepare(recipe: Recipe) -> Prepared:
         EncoderError: the encoder cannot be used.
         RecipeError: dedup.eps_max is below the encoder's default eps.
     """
+    # Here: they import torch, which a flow does not need.
+    from made_core.embed import encoder
+    from made_core.embed.settle import settle
+
     encoder.share_gpu(recipe.work)
     settled = settle(recipe.encoder)
     encoding = encoder.with_eps(encoder.load(settled.part).encoding, recipe.dedup.eps)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from flows.plain_http import write_certificate
 
 # Prefect and Ray read these at import time, so they are set before any test module is imported.
 os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
@@ -15,6 +18,10 @@ os.environ["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 # Saves a quarter of the CPU time of a small run; the command-line tests, with their own servers, keep it.
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
+# The clients of all processes read one certificate: servers here have http:// URLs.
+CERTIFICATE = tempfile.NamedTemporaryFile(prefix="made-", suffix=".pem")  # noqa: SIM115  until the session ends
+write_certificate(Path(CERTIFICATE.name))
+os.environ["PREFECT_API_SSL_CERT_FILE"] = CERTIFICATE.name
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # Else Ray's workers, which are nicer by 15, hardly run beside another test.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray spells it so

@@ -10,16 +10,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from made_core.cluster.kmeans import Clusters, Floats
 from made_core.corpus.corpus import Gids
 from made_core.io import files
 from made_core.io.arrays import StoredArray, put_array, read_array, readers
 from made_core.stages import AssignOutput
 from made_core.vectors import Rows
+
+if TYPE_CHECKING:  # it imports torch and FAISS, which a flow does not need
+    from made_core.cluster.kmeans import Clusters, Floats
 
 HOME = np.dtype([("gid", "<i8"), ("cluster", "<i4"), ("distance", "<f8")])
 

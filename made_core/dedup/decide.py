@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,14 @@ from made_core.cluster.cluster_rows import Cluster
 from made_core.corpus.corpus import Gids
 from made_core.corpus.identity import Identities
 from made_core.dedup import order, rules
-from made_core.dedup.crowded import CrowdedCluster
 from made_core.dedup.near_pairs import Pairs
 from made_core.io.arrays import read_array
 from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE, PLACEHOLDER, REPEATED_UID, Codes
 from made_core.recipe_dedup import Dedup
 from made_core.stages import ResolveOutput
+
+if TYPE_CHECKING:  # it imports torch, which a flow does not need
+    from made_core.dedup.crowded import CrowdedCluster
 
 NO_SAMPLE = -1  # in place of a gid
 
@@ -107,6 +109,8 @@ def read_decisions(output: ResolveOutput) -> Decisions:
 
 def _crowded(cluster: Cluster, survivor: Gids, node_of: Gids) -> CrowdedCluster:
     """The rows of a crowded cluster whose images still have an eligible sample."""
+    from made_core.dedup.crowded import CrowdedCluster
+
     survivors = survivor[cluster.members["gid"]]
     used = np.flatnonzero(survivors >= 0)
     at_home = cluster.members["probes"][used, 0] == cluster.id

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from made_core.dedup import candidates as products
 from made_core.io import stored
 from made_core.types import FileRef
 from made_core.vectors import Rows, cosine
+
+if TYPE_CHECKING:  # it imports torch, which a flow does not need
+    from made_core.dedup import candidates as products
 
 BINS = 60  # of the histogram of similarities
 EXACT_CHUNK = 1024  # pairs decided at a time: 8 MB with 512 dimensions
@@ -65,6 +67,8 @@ def near(
     Yields:
         (i, j, similarity), each (m,).
     """
+    from made_core.dedup import candidates as products
+
     n = len(rows)
     first_row, stop = some or (0, n)
     for begin, end in ((first_row, min(known, stop)), (max(known, first_row), stop)):
@@ -87,6 +91,8 @@ def _decided(
     rows: Rows, bound: float, left: products.Block, right: products.Block, a: int, b: int, chunk: int
 ) -> Iterator[Found]:
     """The pairs of the rows from a on with those from b on."""
+    from made_core.dedup import candidates as products
+
     first, second = products.candidates(left, right, bound)
     first, second = first + a, second + b
     if a == b:

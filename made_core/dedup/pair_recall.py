@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from made_core.corpus.corpus import Gids
-from made_core.dedup import candidates
 from made_core.dedup.near_pairs import EXACT_CHUNK
 from made_core.errors import DamagedFile
 from made_core.io.arrays import read_array
@@ -64,6 +63,8 @@ def count(queries: Images, others: Images, bound: float, block: int) -> Ints:
     Fast products of (block, block) rows find candidates, float64 ones of the stored rows decide, as in
     `pairs.near`; memory is a few blocks, whatever the numbers.
     """
+    from made_core.dedup import candidates  # here: it imports torch, which a flow does not need
+
     counts = np.zeros((len(queries.gids), 2), np.int64)
     for a in range(0, len(queries.gids), block):
         left = candidates.prepare(queries.rows[a : a + block])

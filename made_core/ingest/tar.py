@@ -16,8 +16,6 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
-from webdataset.tariterators import base_plus_ext
-
 from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest.tar_headers import BLOCK, Headers
 
@@ -96,6 +94,8 @@ def index(path: Path) -> Index:
             marker (without the last check 5-7 % of truncated tars would pass).
         StorageFailed: the disk or its network failed; a retry may succeed.
     """
+    from webdataset.tariterators import base_plus_ext  # here: it imports torch, which a flow does not need
+
     size = path.stat().st_size
     if size == 0:
         raise CorruptShard(f"{path.name} is empty")

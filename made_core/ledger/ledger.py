@@ -35,13 +35,13 @@ class Ledger:
         self.units = Units(self._database)
 
     @classmethod
-    def open(cls, url: str, patience: float = 300) -> Ledger:
+    def open(cls, url: str, patience: float = 300, keep: bool = False) -> Ledger:
         """A ledger whose database is reachable and has the latest schema; creates or upgrades it.
 
         Raises:
             DatabaseError: the database is unreachable (tried once), or has an unknown schema version.
         """
-        ledger = cls(url, patience)
+        ledger = cls(url, patience, keep)
         ledger._database.prepare()
         return ledger
 

@@ -12,7 +12,7 @@ import pytest
 
 from made_core import filters
 from made_core.cluster import cluster_rows
-from made_core.cluster.kmeans import drift
+from made_core.cluster.drift import moved
 from made_core.dedup import decide, order
 from made_core.dedup.decide import NO_SAMPLE, Decisions
 from made_core.dedup.metadata_scan import scan
@@ -167,7 +167,7 @@ def test_dense_clusters_of_an_earlier_generation(tmp_path: Path) -> None:
     ],
 )
 def test_drift(trained: float, new: float, then: int, now: int, anew: bool) -> None:
-    found = drift(trained, new, then, now)
+    found = moved(trained, new, then, now)
     assert found.train_anew is anew and found.growth == now / then
 
 

@@ -1,0 +1,41 @@
+"""Prefect's clients without all the certificates that they do not use.
+
+Prefect reads certifi's 140 certificates for each client, 30 ms of CPU and several clients a task, also where
+its API has an http:// URL. A small run spends half of its time on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import certifi
+
+from made_core.io import files
+
+END = "-----END CERTIFICATE-----\n"
+
+
+def write_certificate(path: Path) -> None:
+    """Writes the first of certifi's certificates: a file without any is refused."""
+    first, end, _ = Path(certifi.where()).read_text().partition(END)
+    path.write_text(first + end)
+
+
+@contextmanager
+def fast_clients() -> Iterator[None]:
+    """Inside, Prefect's clients, and those of tasks, read one certificate if the API has an http:// URL.
+
+    The tasks must run on this machine: the name of the file is among the settings that they get.
+    """
+    from prefect.settings import PREFECT_API_SSL_CERT_FILE, get_current_settings, temporary_settings
+
+    if not (get_current_settings().api.url or "").startswith("http://"):
+        yield
+        return
+    with files.scratch() as folder:
+        path = folder / "certificate.pem"
+        write_certificate(path)
+        with temporary_settings({PREFECT_API_SSL_CERT_FILE: str(path)}):
+            yield
