@@ -35,6 +35,7 @@ from tests.support.pbs.site import Host, Site
 from tests.support.pbs_flow import work
 
 SECONDS = 400
+LOOK = 0.5  # seconds between two looks
 ASKS: dict[str, dict[str, Any]] = {  # what each run asks of PBS
     "completes": {},
     "cancelled": {},
@@ -98,7 +99,7 @@ async def _drive(folder: Path, site: Site) -> dict[str, Ended]:
         while len([r for r in await _read(client, ids) if r.infrastructure_pid]) < len(ASKS) - 1:
             assert time.monotonic() < end, "not all jobs were submitted"
             await first.get_and_submit_flow_runs()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LOOK)
         _die(first)
     asked: set[str] = set()
     async with get_client() as client, PbsWorker("pbs-test") as second:
@@ -119,7 +120,7 @@ async def _drive(folder: Path, site: Site) -> dict[str, Ended]:
                     else:
                         batch.delete(str(run.infrastructure_pid))
             await second.get_and_submit_flow_runs()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LOOK)
     async with get_client() as client:
         return {
             name: Ended(
@@ -248,7 +249,7 @@ async def _serve(note: Path) -> tuple[FlowRun, FlowRun]:
         async def watch() -> FlowRun:
             nonlocal over
             while (state := (await client.read_flow_run(run.id)).state) is None or not state.is_final():
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(LOOK)
             over = True
             return await client.create_flow_run_from_deployment(deployment, parameters=parameters)
 

@@ -103,7 +103,7 @@ def until(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < end
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from tests.support import checks
 
 PREFECT = Path(sys.executable).with_name("prefect")
 PATIENCE = 240.0  # seconds: other tests may share the machine
+LOOK = 0.5  # seconds between two looks at Prefect, which cost 50 ms of CPU each
 FoundT = TypeVar("FoundT")
 
 
@@ -38,12 +39,14 @@ def prefect(environ: dict[str, str], *args: str) -> str:
     return done.stdout
 
 
-def wait(until: Callable[[], FoundT | None], what: str, seen: Callable[[], object] = str) -> FoundT:
-    """The first result that is not None. `seen` says what there is instead."""
+def wait(
+    until: Callable[[], FoundT | None], what: str, seen: Callable[[], object] = str, pause: float = 0.1
+) -> FoundT:
+    """The first result that is not None. `seen` says what there is instead. `pause`: seconds between looks."""
     deadline = time.monotonic() + PATIENCE
     while (found := until()) is None:
         assert time.monotonic() < deadline, f"waited {PATIENCE:g} s for {what}: {seen()}"
-        time.sleep(0.1)
+        time.sleep(pause)
     return found
 
 
@@ -101,7 +104,7 @@ class Requested:
             assert state.name in names or not state.is_final(), state
             return state if state.name in names else None
 
-        return wait(found, " or ".join(names), lambda: repr(self.state))
+        return wait(found, " or ".join(names), lambda: repr(self.state), LOOK)
 
     @property
     def pid(self) -> int:
@@ -112,7 +115,7 @@ class Requested:
                 place = client.read_flow_run(self.id).infrastructure_pid
             return int(place.rpartition(":")[2]) if place else None
 
-        return wait(found, "the process of the flow run")
+        return wait(found, "the process of the flow run", pause=LOOK)
 
     def set(self, state: State[Any]) -> None:
         """Asks for a state, as the UI does."""

@@ -1,0 +1,35 @@
+"""Prefect's clients read one certificate where they need none, and all of them elsewhere."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL, temporary_settings
+
+from flows.plain_http import fast_clients
+
+UNSET = {PREFECT_API_SSL_CERT_FILE}
+
+
+def test_http() -> None:
+    """A client can be made, and the file is gone afterwards."""
+    url = {PREFECT_API_URL: "http://127.0.0.1:1/api"}
+    with temporary_settings(url, restore_defaults=UNSET):
+        before = PREFECT_API_SSL_CERT_FILE.value()
+        with fast_clients():
+            path = Path(PREFECT_API_SSL_CERT_FILE.value())
+            assert len(ssl.create_default_context(cafile=path).get_ca_certs()) == 1
+            get_client(sync_client=True)
+        assert PREFECT_API_SSL_CERT_FILE.value() == before
+    assert not path.exists()
+
+
+def test_https() -> None:
+    """Certificates are checked, so nothing changes."""
+    url = {PREFECT_API_URL: "https://prefect.example.org/api"}
+    with temporary_settings(url, restore_defaults=UNSET):
+        before = PREFECT_API_SSL_CERT_FILE.value()
+        with fast_clients():
+            assert PREFECT_API_SSL_CERT_FILE.value() == before
