@@ -42,7 +42,7 @@ def prefect(environ: dict[str, str], *args: str) -> str:
 def wait(
     until: Callable[[], FoundT | None], what: str, seen: Callable[[], object] = str, pause: float = 0.1
 ) -> FoundT:
-    """The first result that is not None, looked for every `pause` seconds. `seen` says what there is instead."""
+    """The first result that is not None, looked for every `pause` seconds; `seen`: what there is instead."""
     deadline = time.monotonic() + PATIENCE
     while (found := until()) is None:
         assert time.monotonic() < deadline, f"waited {PATIENCE:g} s for {what}: {seen()}"
