@@ -22,6 +22,7 @@ from sqlalchemy import make_url
 from made_core.errors import DatabaseError
 from made_core.ledger import postgres
 from tests.chaos.processes import FOLDER, Part, lives
+from tests.support import prefect_database
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,6 +156,7 @@ class Prefect:
     def __init__(self, folder: Path) -> None:
         self._port = free_port()
         self.url = f"http://{HEAD}:{self._port}/api"
+        prefect_database.copy(folder / "prefect" / "prefect.db")
         own = {"PREFECT_HOME": f"{folder}/prefect", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
         self.server = Part("prefect-server", folder, {**os.environ, **own})
 

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import ray
 from prefect.client.orchestration import get_client
-from prefect.settings import get_current_settings
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
+from flows.private_server import private_server
 from flows.progress import shown
 from flows.service import register
 from made_core.ledger import postgres
 from made_core.recipe_file import validate
 from made_core.sample.write import write_sample
 from made_core.settings import settings
-from tests.support import s3
+from tests.support import prefect_database, s3
 from tests.support.runs import Curate
 
 
@@ -28,11 +28,20 @@ from tests.support.runs import Curate
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The ledger's URL, while the servers are running."""
     home = tmp_path_factory.mktemp("home")
+    os.environ["MADE_HOME"] = str(home)
+    settings.cache_clear()
+    prefect_database.copy(home / prefect_database.NAME)
     # The S3 environment is set before Ray starts, so that its workers inherit it.
-    with postgres.embedded(home) as url, prefect_test_harness(server_startup_timeout=180), s3.server():
-        os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"] = url, str(home)
+    with (
+        postgres.embedded(home) as url,
+        private_server(tmp_path_factory.mktemp("prefect")) as server,
+        temporary_settings({PREFECT_API_URL: server.api_url}),
+        s3.server(),
+    ):
+        os.environ["MADE_DATABASE_URL"] = url
         settings.cache_clear()
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        server.wait()
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
         yield url
         ray.shutdown()
         del os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"]

@@ -21,6 +21,7 @@ from made_core.ledger import postgres
 from made_core.ledger.ledger import Ledger
 from made_core.sample.write import write_sample
 from made_core.settings import settings
+from tests.support import prefect_database
 from tests.support.deployed import PREFECT, Worker, wait
 
 
@@ -77,7 +78,7 @@ def place(folder: Path) -> Iterator[Place]:
     with postgres.embedded(folder / "home") as url, closing(Ledger.open(url)) as ledger:
         os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"] = url, str(folder / "home")
         settings.cache_clear()
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
         environ = {
             **os.environ,
             "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
@@ -87,6 +88,7 @@ def place(folder: Path) -> Iterator[Place]:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect.db",
         }
+        prefect_database.copy(folder / "prefect.db")
         here = Place(folder, port, environ, ledger, folder / "sample" / "shards")
         here.start_server()
         try:
