@@ -25,6 +25,8 @@ os.environ["PREFECT_API_SSL_CERT_FILE"] = CERTIFICATE.name
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # Else Ray's workers, which are nicer by 15, hardly run beside another test.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray spells it so
+# A session's Ray has one CPU: it would end the idle workers of one run when another one starts its own.
+os.environ["RAY_num_workers_soft_limit"] = "8"  # noqa: SIM112
 for name in [n for n in os.environ if n.startswith("MADE_")]:
     del os.environ[name]
 
