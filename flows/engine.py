@@ -73,7 +73,8 @@ def on_ray() -> Iterator[None]:
     with ExitStack() as stack:
         with own_sigterm():  # Prefect's, which raises TerminationSignal
             started = stack.enter_context(runner())
-        if settings().ray_address is None:
+        # Ray may have found a cluster to attach to, with workers elsewhere.
+        if {node.name for node in placement.nodes()} == {ray.util.get_node_ip_address()}:
             stack.enter_context(fast_clients())
         stack.enter_context(context.model_copy(update={"task_runner": started}))
         try:

@@ -6,6 +6,7 @@ its API has an http:// URL (docs/adr/0015). A small run would spend two of five 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import certifi
 
 from made_core.io import files
+from made_core.settings import settings
 
 END = "-----END CERTIFICATE-----\n"
 
@@ -27,11 +29,12 @@ def write_certificate(path: Path) -> None:
 def fast_clients() -> Iterator[None]:
     """Inside, Prefect's clients, and those of tasks, read one certificate if the API has an http:// URL.
 
-    The tasks must run on this machine: the name of the file is among the settings that they get.
+    Only where Ray starts on this machine: tasks get the name of the file with the flow's settings.
     """
     from prefect.settings import PREFECT_API_SSL_CERT_FILE, get_current_settings, temporary_settings
 
-    if not (get_current_settings().api.url or "").startswith("http://"):
+    is_plain = (get_current_settings().api.url or "").startswith("http://")
+    if not is_plain or settings().ray_address or os.environ.get("RAY_ADDRESS"):
         yield
         return
     with files.scratch() as folder:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL, temporary_settings
 
 from flows.plain_http import fast_clients
+from made_core.settings import settings
 
 UNSET = {PREFECT_API_SSL_CERT_FILE}
 
@@ -33,3 +35,15 @@ def test_https() -> None:
         before = PREFECT_API_SSL_CERT_FILE.value()
         with fast_clients():
             assert PREFECT_API_SSL_CERT_FILE.value() == before
+
+
+def test_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other hosts do not have the file."""
+    for name in ("MADE_RAY_ADDRESS", "RAY_ADDRESS"):
+        with monkeypatch.context() as patched, temporary_settings({PREFECT_API_URL: "http://head:4200/api"}):
+            patched.setenv(name, "head:6379")
+            settings.cache_clear()
+            before = PREFECT_API_SSL_CERT_FILE.value()
+            with fast_clients():
+                assert PREFECT_API_SSL_CERT_FILE.value() == before
+    settings.cache_clear()
