@@ -132,4 +132,5 @@ def _never(_: float) -> bool:
 
 
 def _answers(url: str) -> bool:
-    return httpx.get(url, timeout=ANSWER_SECONDS).is_success
+    # Of this service, over http://: without `verify=False` httpx reads all certificates first, 30 ms a look.
+    return httpx.get(url, timeout=ANSWER_SECONDS, verify=False).is_success
