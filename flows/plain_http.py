@@ -1,7 +1,7 @@
 """Prefect's clients without all the certificates that they do not use.
 
-Prefect reads certifi's 140 certificates for each client, 30 ms of CPU and several clients a task, also where
-its API has an http:// URL (docs/adr/0015). A small run would spend two of five seconds on it.
+Prefect reads all of certifi's certificates for each client, 30 ms of CPU and several clients a task, also
+where its API has an http:// URL (docs/adr/0015). A small run would spend two of five seconds on it.
 """
 
 from __future__ import annotations
