@@ -46,7 +46,8 @@ def drive(check: Callable[[str, FlowRun], Request | Summary]) -> Any:
             return Completed(message=f"nothing to do: {Outcome(found).sentence}", data=found)
     except MadeError as error:
         return mistakes.failed(error)
-    except (TerminationSignal, SystemExit):  # Ray exits where the signal comes while it starts
+    # Ray exits where the signal comes while it starts, and pydantic wraps the exception of the signal.
+    except (TerminationSignal, SystemExit, Exception):
         if watch.asked() is None:
             raise
         return watch.end()

@@ -128,11 +128,11 @@ def _stopped(error: BaseException, watch: Watch) -> tuple[RunState, str]:
     """State and error of a run that an exception ends."""
     if isinstance(error, MadeError):
         return RunState.FAILED, str(error)
-    if isinstance(error, Exception):
-        return RunState.FAILED, repr(error)
-    asked = watch.asked()
+    asked = watch.asked()  # whatever the error is: a library may have wrapped the exception of the signal
     if asked is not None:
         return RunState.CANCELLED, f"{str(asked.name).lower()} in Prefect: re-run or retry to resume"
+    if isinstance(error, Exception):
+        return RunState.FAILED, repr(error)
     if isinstance(error, KeyboardInterrupt):
         return RunState.CANCELLED, INTERRUPTED
     return RunState.FAILED, INTERRUPTED

@@ -64,7 +64,7 @@ def test_cancelled_killed_and_cancelled_without_a_worker(
         third = Requested("retry", run=str(output))
         assert running(ledger, output, other=seen.holder).id == run
         worker.kill()  # nobody reads what the flow prints from here on
-        wait(lambda: True if third.state.message == f"run {run}" else None, "the message", lambda: third.state)
+        wait(lambda: third.state.message == f"run {run}" or None, "its message", lambda: third.state)
         wait(lambda: True if second.unfinished_tasks() == 0 else None, "the end of the task runs")
         wait(lambda: third.tasks() or None, "a task", lambda: third.state)
         third.cancel()

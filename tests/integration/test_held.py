@@ -10,6 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelling
 from sqlalchemy import create_engine, text
 
 from flows import hold, preflight
@@ -38,9 +40,18 @@ class Unseen(FlowRun):
     def belongs_to(self, run: str) -> None: ...
 
 
+class Stopped(Unseen):
+    """One that is being cancelled."""
+
+    def state(self) -> State[Any]:  # type: ignore[override]
+        return Cancelling()
+
+
 @contextmanager
-def held(url: str, recipe: Recipe, deployed: bool = False) -> Iterator[hold.Held]:
-    flow_run = Unseen(uuid4(), deployed)
+def held(
+    url: str, recipe: Recipe, deployed: bool = False, kind: type[FlowRun] = Unseen
+) -> Iterator[hold.Held]:
+    flow_run = kind(uuid4(), deployed)
     with hold.held(url, recipe, False, flow_run, Watch(flow_run)) as ours:
         yield ours
 
@@ -158,6 +169,24 @@ def test_other_ends_keep_the_output(
     with held(empty_url, recipe) as again:
         assert again.run == ours.run
         again.end(RunState.COMPLETED, None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (ValueError("Error calling function `_ser_model`: TerminationSignal: "), RunState.CANCELLED),
+        (StorageFailed("the disk is full"), RunState.FAILED),
+    ],
+)
+def test_a_signal_that_a_library_wraps(
+    ledger: Ledger, empty_url: str, tmp_path: Path, error: Exception, state: RunState
+) -> None:
+    """It cancels the run; an error of ours that comes at the same time is the run's error."""
+    recipe = recipe_of(tmp_path, 60)
+    with pytest.raises(type(error)), held(empty_url, recipe, kind=Stopped):
+        raise error
+    found = ledger.runs.of_output(recipe.output)
+    assert found is not None and (found.state, found.held) == (state, False)
 
 
 def test_an_interrupted_run_is_cancelled_and_gives_its_units_back(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import State
+from prefect.logging import disable_run_logger
 from prefect.states import Cancelling, Paused, Running
 
-from flows import watch
+from flows import servers, watch
+from flows.drive import drive
 from flows.flow_run import FlowRun
 from flows.watch import Watch
 
@@ -28,6 +31,8 @@ class Told(FlowRun):
 
     def running(self, message: str, name: str = "Running") -> None:
         self.say(Running(message=message))
+
+    def close_tasks(self, state: State[Any]) -> None: ...
 
 
 class Terminated(BaseException):
@@ -62,3 +67,20 @@ def test_a_pause_in_place_is_refused() -> None:
     watched = Watch(flow_run)
     assert watched.look() is None and watched.stopped is None
     assert flow_run.state().is_running() and "suspend it" in str(flow_run.state().message)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_signal_that_a_library_wraps(monkeypatch: pytest.MonkeyPatch, cancelled: bool) -> None:
+    """The flow ends as Cancelled if that was requested; else by its error."""
+    flow_run = Told(uuid4(), False).say(Cancelling() if cancelled else Running())
+    monkeypatch.setattr(FlowRun, "current", lambda: flow_run)
+    monkeypatch.setattr(servers, "database", lambda: nullcontext("postgresql://"))
+    checked = []
+
+    def check(url: str, _: FlowRun) -> NoReturn:
+        checked.append(url)
+        raise ValueError("Error calling function `_ser_model`: TerminationSignal: ")
+
+    with disable_run_logger(), nullcontext() if cancelled else pytest.raises(ValueError, match="_ser_model"):
+        assert drive(check).is_cancelled()
+    assert checked == ["postgresql://"]
