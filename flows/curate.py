@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows import mistakes, naming, request
-from flows.drive import drive
+from flows import mistakes, naming
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 
@@ -31,5 +30,9 @@ def curate(recipe: Recipe, replace: bool = False) -> Summary:
         UserError: the recipe, the sources, the encoder or the output is not valid.
         MadeError: the run failed.
     """
+    # Here: workers import this module to know the flow, and run nothing of it.
+    from flows import request
+    from flows.drive import drive
+
     summary: Summary = drive(lambda url, flow_run: request.checked(url, recipe, replace, flow_run.deployed))
     return summary

@@ -28,6 +28,7 @@ from flows.deadline import Pace
 from flows.placement import ONE_CPU, Resources
 from flows.plain_http import fast_clients
 from flows.progress import Display, ended
+from flows.task_settings import task_settings
 from made_core.errors import MadeError, Permanent, TooManyFailures, WorkerLost
 from made_core.io import files, stored
 from made_core.ledger.ledger import Ledger
@@ -74,8 +75,10 @@ def on_ray() -> Iterator[None]:
         with own_sigterm():  # Prefect's, which raises TerminationSignal
             started = stack.enter_context(runner())
         # Ray may have found a cluster to attach to, with workers elsewhere.
-        if {node.name for node in placement.nodes()} == {ray.util.get_node_ip_address()}:
+        same_host = {node.name for node in placement.nodes()} == {ray.util.get_node_ip_address()}
+        if same_host:
             stack.enter_context(fast_clients())
+        stack.enter_context(task_settings(same_host))
         stack.enter_context(context.model_copy(update={"task_runner": started}))
         try:
             yield

@@ -46,6 +46,7 @@ def prefect(meanwhile: AbstractContextManager[None] = NOTHING) -> Iterator[None]
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         get_current_settings,
         temporary_settings,
     )
@@ -79,7 +80,8 @@ def prefect(meanwhile: AbstractContextManager[None] = NOTHING) -> Iterator[None]
         files.scratch() as folder,
         temporary_settings(restore_defaults=unset),
         private_server(folder) as server,
-        temporary_settings({PREFECT_API_URL: server.api_url}),
+        # Nobody looks for heartbeats there, and the end of a flow waits up to a second for their thread.
+        temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         fast_clients(),
         meanwhile,
     ):

@@ -18,7 +18,6 @@ from tenacity import (
 )
 
 from made_core.errors import DatabaseError, StorageFailed
-from made_core.ledger.upgrade import upgrade
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +104,8 @@ class Database:
             DatabaseError: the database is unreachable (tried once), cannot have the tables, or has an
                 unknown schema version.
         """
+        from made_core.ledger.upgrade import upgrade  # here: it imports alembic, which workers do not need
+
         try:
             connect = self._engine.connect().execution_options(isolation_level="READ COMMITTED")
             with connect as connection, connection.begin():

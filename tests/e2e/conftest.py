@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 import ray
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    get_current_settings,
+    temporary_settings,
+)
 
 from flows.private_server import private_server
 from flows.progress import shown
@@ -35,7 +40,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (
         postgres.embedded(home) as url,
         private_server(tmp_path_factory.mktemp("prefect")) as server,
-        temporary_settings({PREFECT_API_URL: server.api_url}),
+        temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         s3.server(),
     ):
         os.environ["MADE_DATABASE_URL"] = url

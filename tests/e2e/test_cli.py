@@ -18,17 +18,16 @@ from made_core.ledger import postgres
 from made_core.ledger.ledger import Ledger
 from made_core.stages import EMBED
 from made_core.types import RunState
-from tests.support import checks
+from tests.support import checks, prefect_database
 from tests.support.factories import make_shard, members
-from tests.support.runs import MADE
+from tests.support.runs import MADE, made_here, unset
 
 
 def made(home: Path, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs `made ARGS` with MADE_HOME = `home`."""
-    values = {k: v for k, v in os.environ.items() if not k.startswith(("MADE_", "PREFECT_"))}
     return subprocess.run(
         [MADE, *map(str, args)],
-        env={**values, "MADE_HOME": str(home), "COLUMNS": "200", **env},
+        env={**unset(), "MADE_HOME": str(home), "COLUMNS": "200", **env},
         capture_output=True,
         text=True,
         timeout=500,
@@ -98,7 +97,7 @@ def test_user_errors_are_one_line_and_exit_2(
     if "--output" not in filled:
         filled += ["--output", str(tmp_path / "out")]
     before = sorted(p.name for p in shards.iterdir())
-    done = made(tmp_path / "home", "curate", *filled)
+    done = made_here("curate", *filled, MADE_HOME=str(tmp_path / "home"))
     assert done.returncode == 2, done.stderr
     assert re.search(words, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
@@ -129,13 +128,13 @@ def test_database_that_cannot_be_reached(tmp_path: Path, shards: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"postgresql://made:secret@127.0.0.1:{taken.getsockname()[1]}/made"
-        done = made(tmp_path, "status", MADE_DATABASE_URL=url)
+        done = made_here("status", MADE_HOME=str(tmp_path), MADE_DATABASE_URL=url)
     assert done.returncode == 2 and "cannot be reached" in done.stderr and "secret" not in done.stderr
 
 
 def test_home_of_another_host(tmp_path: Path) -> None:
     (tmp_path / "postgres.host").write_text("elsewhere\n")
-    done = made(tmp_path, "status")
+    done = made_here("status", MADE_HOME=str(tmp_path))
     assert done.returncode == 2 and "elsewhere" in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -144,6 +143,7 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     home, out = tmp_path / "home", tmp_path / "out"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("dedup: {keep: easy}\n")
+    prefect_database.copy(home / prefect_database.NAME)
     wrong = made(
         home, "curate", "--shards_path", shards, "--output-folder", out, "--config-path", recipe,
         "--set", "encoder.model=ViT-B-23", "--set", "encoder.pretrained=openai",
@@ -165,7 +165,7 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     assert runs.returncode == 0 and summary["run"] in runs.stdout and "completed" in runs.stdout
     one = made(home, "status", summary["run"])
     assert "embed" in one.stdout and "write" in one.stdout
-    assert made(home, "status", "nonsense").returncode == 2
+    assert made_here("status", "nonsense", MADE_HOME=str(home)).returncode == 2
 
     dropped = next(r for r in checks.decisions(out) if r["reason"] == "exact_copy")
     printed = made(home, "why", dropped["uid"], "--output", out)
@@ -176,16 +176,16 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     kept = made(home, "why", dropped["represented_by"], "--output", out)
     assert kept.returncode == 0 and "1 removed sample:" in kept.stdout, kept.stdout
     assert f"{dropped['uid']}  exact_copy  1.000000" in kept.stdout
-    assert made(home, "why", dropped["uid"][:8], "--output", out).returncode == 2  # not unique
-    assert made(home, "why", "f" * 32, "--output", out).returncode == 2
-    assert made(home, "why", dropped["uid"], "--output", home).returncode == 2
+    not_unique, unknown = dropped["uid"][:8], "f" * 32
+    for uid, folder in ((not_unique, out), (unknown, out), (dropped["uid"], home)):
+        assert made_here("why", uid, "--output", folder, MADE_HOME=str(home)).returncode == 2
 
 
 def test_sample_writes_shards_and_truth(tmp_path: Path) -> None:
     done = made(tmp_path, "sample", tmp_path / "s", "--samples", "40", "--shards", "2")
     assert done.returncode == 0 and len(list((tmp_path / "s" / "shards").glob("*.tar"))) == 2
     assert len(json.loads((tmp_path / "s" / "truth.json").read_text())["groups"]) == 40
-    assert made(tmp_path, "sample", tmp_path / "s").returncode == 2
+    assert made_here("sample", tmp_path / "s", MADE_HOME=str(tmp_path)).returncode == 2
 
 
 def test_ctrl_c_ends_in_one_line(elsewhere: dict[str, str], sample: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -36,20 +38,31 @@ def events(url: str, run: str) -> dict[str, int]:
         ledger.close()
 
 
-def made_here(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`made ARGS` in this process: for commands that end before anything starts; saves seconds of imports."""
+def unset() -> dict[str, str]:
+    """This process's environment without the settings of made and Prefect."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MADE_", "PREFECT_"))}
+
+
+def made_here(*args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """`made ARGS` in this process: for commands that end before anything starts; saves seconds of imports.
+
+    Args:
+        env: in the place of the settings of made and Prefect.
+    """
     from flows.cli.main import main
 
-    out, err = StringIO(), StringIO()
+    words, out, err = [str(word) for word in args], StringIO(), StringIO()
     try:
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.setattr(sys, "argv", ["made", *args])
-            for name, value in env.items():
-                patch.setenv(name, value)
+        with (
+            mock.patch.dict(os.environ, {**unset(), **env}, clear=True),
+            mock.patch.object(sys, "argv", ["made", *words]),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
             settings.cache_clear()
             with pytest.raises(SystemExit) as end:
                 main()
     finally:
         settings.cache_clear()
     assert isinstance(end.value.code, int)
-    return subprocess.CompletedProcess(args, end.value.code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), err.getvalue())
