@@ -29,12 +29,15 @@ def write_certificate(path: Path) -> None:
 def fast_clients() -> Iterator[None]:
     """Inside, Prefect's clients, and those of tasks, read one certificate if the API has an http:// URL.
 
-    Only where Ray starts on this machine: tasks get the name of the file with the flow's settings.
+    Only where Ray starts on this machine: tasks get the name of the file with the flow's settings. A file
+    that was chosen stays.
     """
     from prefect.settings import PREFECT_API_SSL_CERT_FILE, get_current_settings, temporary_settings
 
-    is_plain = (get_current_settings().api.url or "").startswith("http://")
-    if not is_plain or settings().ray_address or os.environ.get("RAY_ADDRESS"):
+    api = get_current_settings().api
+    is_plain = (api.url or "").startswith("http://")
+    is_chosen = api.ssl_cert_file not in (None, os.environ.get("SSL_CERT_FILE"))  # Prefect's default
+    if not is_plain or is_chosen or settings().ray_address or os.environ.get("RAY_ADDRESS"):
         yield
         return
     with files.scratch() as folder:

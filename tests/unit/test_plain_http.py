@@ -28,6 +28,13 @@ def test_http() -> None:
     assert not path.exists()
 
 
+def test_a_file_that_was_chosen_stays() -> None:
+    """The user's, or that of an earlier call."""
+    chosen = {PREFECT_API_URL: "http://127.0.0.1:1/api", PREFECT_API_SSL_CERT_FILE: "/etc/ssl/own.pem"}
+    with temporary_settings(chosen), fast_clients():
+        assert PREFECT_API_SSL_CERT_FILE.value() == "/etc/ssl/own.pem"
+
+
 def test_https() -> None:
     """Certificates are checked, so nothing changes."""
     url = {PREFECT_API_URL: "https://prefect.example.org/api"}
