@@ -47,7 +47,8 @@ def test_https() -> None:
 def test_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other hosts do not have the file."""
     for name in ("MADE_RAY_ADDRESS", "RAY_ADDRESS"):
-        with monkeypatch.context() as patched, temporary_settings({PREFECT_API_URL: "http://head:4200/api"}):
+        url = {PREFECT_API_URL: "http://head:4200/api"}
+        with monkeypatch.context() as patched, temporary_settings(url, restore_defaults=UNSET):
             patched.setenv(name, "head:6379")
             settings.cache_clear()
             before = PREFECT_API_SSL_CERT_FILE.value()

@@ -32,7 +32,7 @@ def test_a_task_has_the_settings_of_its_flow(same_host: bool) -> None:
 
 @pytest.mark.parametrize("same_host", [True, False])
 def test_they_are_made_once(monkeypatch: pytest.MonkeyPatch, same_host: bool) -> None:
-    """Prefect dumps a model of 40 groups; a worker on this host builds none of them again."""
+    """Prefect would dump them for each task; a worker on this host builds none of them again."""
     dumped: list[Any] = []
     dump = SettingsContext.model_dump
 
