@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import prefect
@@ -46,3 +48,19 @@ def test_a_server_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(MadeError, match=r"^Prefect's server does not answer after 0 s: it logged"):
             PrivateServer(process, CLOSED, home).wait()
         process.kill()
+
+
+@pytest.mark.parametrize("kept", ["a schema", "not a database", "no schema", "nothing"])
+def test_a_kept_database_is_checked_before_it_is_used(home: Path, kept: str) -> None:
+    """The server does not migrate a copy, so one without a schema would fail at each request."""
+    template, database = private_server._template(), home / "prefect.db"
+    if kept == "not a database":
+        template.write_text(kept * 100)
+    elif kept != "nothing":
+        with closing(sqlite3.connect(template)) as connection:
+            if kept == "a schema":
+                connection.execute("CREATE TABLE alembic_version (version_num)")
+                connection.execute("INSERT INTO alembic_version VALUES ('1')")
+                connection.commit()
+    assert private_server._copy_template(database) is (kept == "a schema")
+    assert database.exists() is template.exists() is (kept == "a schema")
