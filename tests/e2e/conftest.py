@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import ray
@@ -15,6 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED,
     get_current_settings,
     temporary_settings,
 )
@@ -37,8 +37,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ["MADE_HOME"] = str(home)
     settings.cache_clear()
     prefect_database.copy(home / prefect_database.NAME)
+    # Some tests read task runs, which a lasting server stores and a private one does not.
+    recorder = {PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED: True}
     # The S3 environment is set before Ray starts, so that its workers inherit it.
     with (
+        temporary_settings(recorder),
         postgres.embedded(home) as url,
         private_server(tmp_path_factory.mktemp("prefect")) as server,
         temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
@@ -65,29 +68,17 @@ def elsewhere(servers: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def lasting_url(servers: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Prefect server that stores task runs, as a lasting one does."""
-    with ExitStack() as stack:
-        with mock.patch.dict(os.environ, {"PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED": "true"}):
-            server = stack.enter_context(private_server(tmp_path_factory.mktemp("lasting")))
-        server.wait()
-        with temporary_settings({PREFECT_API_URL: server.api_url}), get_client(sync_client=True) as client:
-            register.register_pool(client, runs=4)
-            register.register_deployments(client)
-        yield server.api_url
-
-
-@pytest.fixture
-def lasting(lasting_url: str) -> Iterator[None]:
-    """This process uses that server: it stores the task runs, and has the deployments."""
-    with temporary_settings({PREFECT_API_URL: lasting_url}):
-        yield
-
-
-@pytest.fixture
-def deployments(elsewhere: dict[str, str], lasting: None, lasting_url: str) -> dict[str, str]:
-    """The environment of a process that uses the session's servers and that one."""
-    return {**elsewhere, "PREFECT_API_URL": lasting_url}
+def deployments(servers: str) -> dict[str, str]:
+    """The environment of a process that uses the session's servers, where the deployments are registered."""
+    environ = {
+        **os.environ,
+        "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "PREFECT_API_URL": str(get_current_settings().api.url),
+    }
+    with get_client(sync_client=True) as client:
+        register.register_pool(client, runs=4)
+        register.register_deployments(client)
+    return environ
 
 
 @pytest.fixture

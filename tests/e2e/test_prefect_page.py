@@ -50,9 +50,7 @@ def artifacts(flow_run: UUID) -> dict[str, Any]:
     return {"-".join(str(a.key).split("-")[:2]): a.data for a in found}
 
 
-def test_a_run_with_a_failed_and_an_unfinished_shard(
-    servers: str, lasting: None, curate: Curate, tmp_path: Path
-) -> None:
+def test_a_run_with_a_failed_and_an_unfinished_shard(servers: str, curate: Curate, tmp_path: Path) -> None:
     write_sample(tmp_path, samples=80, shards=4, seed=2)
     source, output = tmp_path / "shards", tmp_path / "curated"
     good = (source / "00001.tar").read_bytes()
