@@ -29,7 +29,7 @@ START_SECONDS = 120  # imports take tens of seconds on a busy machine
 STOP_SECONDS = 5
 POLL_SECONDS = 0.05
 HOST = "127.0.0.1"
-# They store task runs and events, which nobody reads here: two thirds of the server's CPU while a run works.
+# Services that store task runs and events, which nobody reads here: two thirds of the server's CPU in a run.
 UNREAD = ("TASK_RUN_RECORDER", "EVENT_PERSISTER", "TRIGGERS")
 
 
@@ -114,11 +114,11 @@ def _copy_template(database: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"{_template().absolute().as_uri()}?mode=ro", uri=True)) as kept:
             kept.execute("SELECT version_num FROM alembic_version")
-        shutil.copyfile(_template(), database)
-    except (OSError, sqlite3.Error):
+    except sqlite3.Error:
         with suppress(OSError):
             _template().unlink()
         return False
+    shutil.copyfile(_template(), database)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What a command says if its own Prefect server does not start."""
+"""A command's own Prefect server: what is said if it does not start, and the database that it copies."""
 
 from __future__ import annotations
 
