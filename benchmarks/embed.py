@@ -4,7 +4,9 @@
 
 On the CPU in fp32, on JPEGs of 512 x 384 made here, or on those of the first shard in FOLDER/shards. Every
 measurement is a process of its own, the fastest of RUNS interleaved ones; with one thread for the model, in
-CPU seconds, which other processes disturb least. Prints a table and one JSON line; exits 0 only if
+CPU seconds, which other processes disturb least, and on one core: where two virtual cores are threads of one
+core, threads side by side take more CPU seconds for the same work. Prints a table and one JSON line; exits 0
+only if
 
 - the stage reaches 0.95 of the speed of the bare ViT-B-32 (random weights);
 - outside the model, with a thin one whose own time is taken off, a sample costs at most 1.8 ms of CPU and 0.3
@@ -82,8 +84,9 @@ def ended(kind: str, process: subprocess.Popen[str], line: str | None = None) ->
 
 
 def run(kind: str, *given: Any, threads: int = 1) -> Figures:
-    """One measurement."""
-    return ended(kind, started(kind, *given, threads=threads))
+    """One measurement; with one thread for the model, on one core."""
+    more = ("--one-core",) if threads == 1 else ()
+    return ended(kind, started(kind, *given, *more, threads=threads))
 
 
 def on_all_cores(kind: str, shard: Path, model: tuple[Path, Path], output: Path) -> Figures:

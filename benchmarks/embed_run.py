@@ -2,10 +2,11 @@
 
     python -m benchmarks.embed_run made SHARD CONFIG CHECKPOINT OUTPUT
 
-`made`: the embed stage; `made-text`: embed and captions. `bare`: the model on tensors in memory, the
-fastest batch size. `pixels`: an image's bytes in memory to the model's uint8, by the libraries alone.
-`loop`: webdataset, open_clip's transform and a DataLoader. `clip-retrieval`: that package's reader, mapper,
-writer and runner, without its logger, which is a process of its own; `clip-retrieval-text`: captions too.
+`made`: the embed stage; `made-text`: embed and captions. `bare`: the model on tensors in memory, as many
+as the shard has, at the fastest batch size. `pixels`: an image's bytes in memory to the model's uint8, by
+the libraries alone. `loop`: webdataset, open_clip's transform and a DataLoader. `clip-retrieval`: that
+package's reader, mapper, writer and runner, without its logger, which is a process of its own;
+`clip-retrieval-text`: captions too.
 CPU seconds are those of all threads and child processes.
 """
 
@@ -18,7 +19,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,7 +36,7 @@ from made_core.ingest import tar
 from made_core.types import FileRef, Shard
 
 BATCHES = (8, 16, 32)  # of the bare model
-BARE, BARE_THIN = 32, 1024  # images per batch size; of a model that takes less than a millisecond for one
+TRIAL = 64  # images of the trial of a batch size
 
 Rows = npt.NDArray[np.float32]
 
@@ -83,25 +83,22 @@ def made(
     return found, rows
 
 
-def bare(part: recipe.Encoder) -> dict[str, float]:
-    """The model alone, on normalised tensors, at its fastest batch size."""
+def bare(part: recipe.Encoder, samples: int) -> dict[str, float]:
+    """The model alone on `samples` images, normalised tensors, in batches of the fastest size.
+
+    In one piece, as the stage is measured: of shorter ones the fastest is that of a quieter moment.
+    """
     open_clip.add_model_config(Path(str(part.config)))
     model = open_clip.create_model(part.model, pretrained=part.pretrained).visual.eval()
-    best = {"samples": 1.0, "cpu": float("inf"), "wall": float("inf")}
+    shape = (3, *open_clip.transform.to_2tuple(model.image_size))
+
+    def forward(size: int, images: int) -> dict[str, float]:
+        batch = torch.randn(size, *shape)
+        model(batch)
+        return timed(images // size * size, lambda: [model(batch) for _ in range(images // size)])
+
     with torch.inference_mode():
-        for size in BATCHES:
-            batch = torch.randn(size, 3, *open_clip.transform.to_2tuple(model.image_size))
-            model(batch)
-
-            def forward(times: int, batch: torch.Tensor = batch) -> None:
-                for _ in range(times):
-                    model(batch)
-
-            once = timed(size, lambda: forward(1))
-            images = BARE if once["cpu"] > 1e-3 * size else BARE_THIN
-            found = timed(images, partial(forward, images // size))
-            best = min(best, found, key=lambda f: f["cpu"] / f["samples"])
-    return best
+        return forward(min(BATCHES, key=lambda size: forward(size, TRIAL)["cpu"]), samples)
 
 
 def libraries(shard: Path) -> dict[str, float]:
@@ -219,7 +216,10 @@ def main() -> None:
     parser.add_argument("--limit-mib", type=int, help="of data, enforced by the kernel")
     parser.add_argument("--threads", type=int, default=1, help="for the model")
     parser.add_argument("--wait", action="store_true", help="made: for a line, when the model is loaded")
+    parser.add_argument("--one-core", action="store_true", help="run on one core")
     args = parser.parse_args()
+    if args.one_core:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(args.threads)
     if args.limit_mib:
         resource.setrlimit(resource.RLIMIT_DATA, (args.limit_mib << 20,) * 2)
@@ -233,7 +233,7 @@ def main() -> None:
     )
     args.output.mkdir(parents=True, exist_ok=True)
     if args.kind == "bare":
-        found = bare(part)
+        found = bare(part, len(tar.index(args.shard).entries))
     elif args.kind == "pixels":
         found = libraries(args.shard)
     else:

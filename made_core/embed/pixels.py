@@ -46,11 +46,12 @@ def resizer(transform: Any, mode: str) -> Callable[[Pixels], Pixels]:
         sides = _sides(pixels.shape[0], pixels.shape[1], first.size)
         if sides != pixels.shape[:2]:
             # As by torchvision's v2.functional.resize_image, which checks for a tenth of a millisecond.
+            # Views are numpy's: each of torch's gives the lock of Python to another thread.
             image = functional.interpolate(
-                torch.from_numpy(pixels)[None].permute(0, 3, 1, 2), size=sides,
+                torch.from_numpy(pixels.reshape(1, *pixels.shape).transpose(0, 3, 1, 2)), size=sides,
                 mode=first.interpolation.value, align_corners=False, antialias=True,
             )  # fmt: skip
-            pixels = image[0].permute(1, 2, 0).numpy()
+            pixels = image.numpy()[0].transpose(1, 2, 0)
         return _centre(pixels, *steps[1].size) if crops else pixels
 
     return lambda pixels: resized(middle(pixels) if crops else pixels)
@@ -112,7 +113,9 @@ def normaliser(transform: Any, device: str, dtype: torch.dtype) -> Callable[[Ten
         if not kept or kept[0].shape != planes.shape:
             with torch.inference_mode(False):  # else it could be written in inference mode only
                 kept[:] = [torch.empty(planes.shape)]
-        return kept[0].copy_(planes).mul_(scale).add_(shift).to(dtype)
+        for image, out in zip(planes, kept[0], strict=True):  # one by one they stay in the cache
+            out.copy_(image).mul_(scale).add_(shift)
+        return kept[0].to(dtype)
 
     return normalise
 

@@ -20,6 +20,8 @@ from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest.tar_headers import BLOCK, Headers
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
+# bytes: a sample that spans no more is read at once. Each read gives the lock of Python to another thread.
+AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -151,19 +153,31 @@ def load(descriptor: int, entry: Entry, url: str) -> Sample:
         CorruptShard: the file has become shorter since it was indexed.
         StorageFailed: the disk or its network failed; a retry may succeed.
     """
-    members = {}
+    start = min(member.offset for member in entry.members)
+    length = max(member.offset + member.size for member in entry.members) - start
+    try:
+        if length <= AT_ONCE:
+            data = _read(descriptor, length, start)
+            members = {m.suffix: data[m.offset - start : m.offset - start + m.size] for m in entry.members}
+        else:
+            members = {m.suffix: _read(descriptor, m.size, m.offset) for m in entry.members}
+    except OSError as error:
+        raise StorageFailed(f"{url}: {error}") from error
     for member in entry.members:
-        try:
-            data = os.pread(descriptor, member.size, member.offset)
-            while len(data) < member.size:  # one read returns at most 2 GiB
-                more = os.pread(descriptor, member.size - len(data), member.offset + len(data))
-                if not more:
-                    raise CorruptShard(f"{url} ends inside {entry.key}.{member.suffix}")
-                data += more
-        except OSError as error:
-            raise StorageFailed(f"{url}: {error}") from error
-        members[member.suffix] = data
+        if len(members[member.suffix]) < member.size:
+            raise CorruptShard(f"{url} ends inside {entry.key}.{member.suffix}")
     return Sample(entry.key, url, members)
+
+
+def _read(descriptor: int, size: int, offset: int) -> bytes:
+    """These bytes; fewer where the file ends."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size:  # one read returns at most 2 GiB
+        more = os.pread(descriptor, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 def write(path: Path, samples: Iterable[Sample]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import zlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
@@ -99,8 +100,14 @@ def _size(block: bytes, kind: bytes) -> int | None:
     numbers = NUMBERS.match(block, 100)
     if numbers is None or numbers[3] != kind or REST.match(block, 329) is None or len(block) < BLOCK:
         return None
-    checksum = sum(block) - sum(block[CHECKSUM]) + 8 * ord(" ")
+    checksum = total(block) - total(block[CHECKSUM]) + 8 * ord(" ")
     return int(numbers[1], 8) if checksum == int(numbers[2], 8) else None
+
+
+def total(data: bytes) -> int:
+    """The sum of the bytes of at most one block."""
+    # The lower half of an Adler-32 is 1 + this sum, modulo 65,521: of ASCII characters a block's is less.
+    return (zlib.adler32(data) & 0xFFFF) - 1 if data.isascii() else sum(data)
 
 
 class _Limited(FileIO):

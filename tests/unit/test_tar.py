@@ -54,6 +54,16 @@ def test_write_is_plain_and_reproducible(tar: Path, monkeypatch: pytest.MonkeyPa
             assert member.read() == data
 
 
+def test_a_sample_that_is_read_at_once_is_the_same_member_by_member(
+    tar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar.write_bytes(tar_bytes([("0.jpg", b"abc" * 999), ("0.txt", b""), ("1.jpg", b"d"), ("0.json", b"{}")]))
+    at_once = as_pairs(held(tar))
+    monkeypatch.setattr(samples, "AT_ONCE", 0)
+    assert as_pairs(held(tar)) == at_once
+    assert at_once[0] == ("0", {"jpg": b"abc" * 999, "txt": b"", "json": b"{}"})
+
+
 def test_members_that_are_not_adjacent(tar: Path) -> None:
     tar.write_bytes(tar_bytes([("0.jpg", b"a"), ("1.jpg", b"b"), ("1.txt", b"c"), ("0.txt", b"d")]))
     assert as_pairs(held(tar)) == [("0", {"jpg": b"a", "txt": b"d"}), ("1", {"jpg": b"b", "txt": b"c"})]

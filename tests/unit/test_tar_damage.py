@@ -177,7 +177,11 @@ def test_a_long_chain_of_headers(tar: Path) -> None:
         samples.index(tar)
 
 
-def test_a_file_that_is_truncated_while_it_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [0, samples.AT_ONCE])
+def test_a_file_that_is_truncated_while_it_is_read(
+    tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "AT_ONCE", at_once)
     tar = make_shard(tmp_path, "00000", [("0", members(0)), ("1", members(1))])
     entries = samples.index(tar).entries
     os.truncate(tar, 2 * BLOCK)

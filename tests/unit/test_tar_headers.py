@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from made_core.ingest.tar_headers import BLOCK, Header, Headers, only_a_time, ordinary
+from made_core.ingest.tar_headers import BLOCK, Header, Headers, only_a_time, ordinary, total
 
 Format = Literal[0, 1]
 FORMATS: list[Format] = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT]
@@ -56,6 +56,14 @@ def test_what_is_matched_is_what_tarfile_reads(
         found = tarfile.TarInfo.frombuf(data, "utf-8", "surrogateescape")
         assert matched == (found.name, found.size)
         assert found.type == tarfile.REGTYPE
+
+
+@given(st.binary(max_size=BLOCK))
+@example(b"\x7f" * BLOCK)
+@example(b"\xff" * BLOCK)
+@example(bytes(BLOCK))
+def test_total(data: bytes) -> None:
+    assert total(data) == sum(data)
 
 
 def test_a_short_block_is_not_matched() -> None:
