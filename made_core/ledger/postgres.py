@@ -86,6 +86,8 @@ def embedded(home: Path, listen: Listen | None = None) -> Iterator[str]:
                     postgres_tcp.want(data, None)
                 if _alone(handle.fileno()):
                     _stop(data)
+                    if sockets != data:
+                        shutil.rmtree(sockets, ignore_errors=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from made_core.errors import (
     DatabaseError,
@@ -53,6 +54,7 @@ def test_processes_share_a_server_and_the_last_one_stops_it(tmp_path: Path) -> N
     home = tmp_path / ("a folder with spaces, too long for a socket " * 3)
     data = home / "postgres"
     with postgres.embedded(home) as url:
+        sockets = Path(str(make_url(url).query["host"]))
         other, killed = use(home), use(home)
         os.kill(killed.pid, signal.SIGKILL)
         killed.communicate()
@@ -60,6 +62,7 @@ def test_processes_share_a_server_and_the_last_one_stops_it(tmp_path: Path) -> N
     Ledger.open(url).close()
     other.communicate()
     assert other.returncode == 0 and not postgres._server(data)
+    assert not sockets.exists()
     with postgres.embedded(home) as again:
         assert again == url
 
