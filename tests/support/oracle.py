@@ -44,8 +44,7 @@ def unit(rows: npt.NDArray[Any]) -> Matrix:
 
 def products(left: Matrix, right: Matrix) -> Matrix:
     """(n, m) float64 products, each summed separately, so that equal rows have equal products."""
-    result: Matrix = (left[:, None, :] * right[None, :, :]).sum(axis=2)
-    return result
+    return np.array([(row * right).sum(axis=1) for row in left]).reshape(len(left), len(right))
 
 
 def nearest(rows: npt.NDArray[Any], centroids: npt.NDArray[Any], probes: int) -> list[list[int]]:

@@ -28,7 +28,7 @@ def encoded(image: Image.Image, format: str) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = BytesIO()
-    image.save(buffer, format, quality=90, exif=exif)
+    image.save(buffer, format, quality=90, exif=exif, compress_level=1)  # 1: PNG's fastest
     return buffer.getvalue()
 
 

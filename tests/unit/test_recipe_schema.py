@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 from prefect.utilities.schema_tools.validation import ValidationError
@@ -58,12 +60,11 @@ def deployed_schema() -> dict[str, Any]:
 
 
 def accepted(parameters: dict[str, Any]) -> bool:
-    """Whether Prefect's API creates a run with these parameters."""
-    try:
-        validate(parameters, deployed_schema(), raise_on_error=True)
-    except ValidationError:
-        return False
-    return True
+    """Whether Prefect's API creates a run with these parameters.
+
+    The API also checks the schema itself each time, 70 ms: see `test_the_schema_is_valid`.
+    """
+    return not validate(parameters, deployed_schema())
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -103,6 +104,11 @@ def test_the_parameters_of_the_flow() -> None:
         assert all(p["description"].endswith(".") for p in parameter_schema(flow).properties.values())
 
 
+def test_the_schema_is_valid() -> None:
+    """As the API calls it."""
+    assert validate({"recipe": VALID}, deployed_schema(), raise_on_error=True) == []
+
+
 def test_an_unknown_parameter_is_refused_by_name() -> None:
     assert accepted({"recipe": VALID})
     with pytest.raises(ValidationError, match="'quiet' was unexpected"):
@@ -114,9 +120,8 @@ def test_a_wrong_number_gets_a_message_that_helps(name: str) -> None:
     """What the form shows beside the field. No kind is a const: the form would not let it be changed."""
     field = NUMERIC[name]
     below = (field["minimum"] if "minimum" in field else field["exclusiveMinimum"]) - 1
-    message = f"{below} is less than (or equal to )?the minimum of"
-    with pytest.raises(ValidationError, match=message):
-        validate(asked(name, below), deployed_schema(), raise_on_error=True)
+    shown = best_match(validate(asked(name, below), deployed_schema()))
+    assert re.match(f"{below} is less than (or equal to )?the minimum of", shown.message)
     assert not any("const" in kind for kind in kinds(NUMERIC[name]))
 
 
