@@ -19,6 +19,7 @@ from urllib.request import urlopen
 
 from sqlalchemy import make_url
 
+from flows.private_server import UNREAD
 from made_core.errors import DatabaseError
 from made_core.ledger import postgres
 from tests.chaos.processes import FOLDER, Part, lives
@@ -157,7 +158,11 @@ class Prefect:
         self._port = free_port()
         self.url = f"http://{HEAD}:{self._port}/api"
         prefect_database.copy(folder / "prefect" / "prefect.db")
-        own = {"PREFECT_HOME": f"{folder}/prefect", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        own = {
+            "PREFECT_HOME": f"{folder}/prefect",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNREAD},
+        }
         self.server = Part("prefect-server", folder, {**os.environ, **own})
 
     def start(self) -> None:

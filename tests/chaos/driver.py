@@ -11,12 +11,12 @@ from tests.chaos.processes import Part
 
 
 class Driver:
-    """At most one process runs the flow; the next has finished its imports and waits."""
+    """At most one process runs the flow; where another may follow, it has finished its imports and waits."""
 
     def __init__(self, folder: Path, environment: dict[str, str], address: str) -> None:
         self._folder, self._environment, self._address = folder, environment, address
         self._count = 0
-        self._ready = self._spare()
+        self._ready: Part | None = self._spare()
         self.now: Part | None = None
 
     def _spare(self) -> Part:
@@ -28,12 +28,14 @@ class Driver:
     def _go(self, part: Part) -> Path:
         return self._folder / f"{part.name}.json"
 
-    def start(self, recipe: dict[str, Any]) -> Part:
-        """Starts the run in the waiting process."""
-        self.now, go = self._ready, self._go(self._ready)
+    def start(self, recipe: dict[str, Any], spare: bool) -> Part:
+        """Starts the run in the waiting process. Args: spare: start the next one."""
+        self.now, self._ready = self._ready or self._spare(), None
+        go = self._go(self.now)
         go.with_suffix(".part").write_text(json.dumps(recipe))
         go.with_suffix(".part").rename(go)
-        self._ready = self._spare()
+        if spare:
+            self._ready = self._spare()
         return self.now
 
     def pids(self) -> list[int]:

@@ -73,7 +73,7 @@ class Round:
         self._start = start = time.monotonic()
         end = start + SECONDS + A_KILL * len(self.kills)
         due = start + self.dice.uniform(*RANDOM)
-        self.stand.driver.start(self.recipe)
+        self.stand.driver.start(self.recipe, spare=self._another)
         while not self._finished():
             self._meet()
             if random_kills and time.monotonic() > due:
@@ -90,6 +90,11 @@ class Round:
         while self._undo or self._headless is not None:
             self._tend()
             time.sleep(TICK)
+
+    @property
+    def _another(self) -> bool:
+        """Whether the flow is likely to start again: after the undisturbed round, and after some kills."""
+        return not self.kills or any(kill.kind in ("flow", "head") for kill in self.left())
 
     def left(self) -> list[Kill]:
         """The kills that found no target."""
@@ -173,7 +178,7 @@ class Round:
         driver, now = self.stand.driver, time.monotonic()
         if driver.now is None:
             if self._headless is None and now > self._resume:
-                driver.start(self.recipe)
+                driver.start(self.recipe, spare=self._another)
                 self._excused = False
             return False
         code = driver.now.ended
