@@ -25,6 +25,7 @@ from ray.exceptions import RayError
 
 from flows import placement
 from flows.deadline import Pace
+from flows.losses import LOSSES, Losses
 from flows.placement import ONE_CPU, Resources
 from flows.plain_http import fast_clients
 from flows.progress import Display, ended
@@ -43,7 +44,6 @@ ResultT = TypeVar("ResultT")
 LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 TICK = 2.0  # seconds between two looks at the ledger while no task ends
 PARTS = 4  # tasks into which a worker's share of thousands of units is divided, at least
-CRASHES = 8  # consecutive lost tasks before the run fails
 
 
 def runner() -> RayTaskRunner[Any]:
@@ -123,11 +123,16 @@ def batch_size(ready: int, slots: int, usual: int) -> int:
 
 @dataclass
 class Engine:
-    """Runs the units of a run's stages on the cluster."""
+    """Runs the units of a run's stages on the cluster.
+
+    Attributes:
+        check: raises LeaseLost if another process has taken the run.
+    """
 
     ledger: Ledger
     context: RunContext
     display: Display
+    check: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.pace = Pace(settings().stop_at, self.display.say)
@@ -158,10 +163,13 @@ class Engine:
 
         Raises:
             TooManyFailures: `fail_fast` is set and a unit failed.
-            MadeError: too many consecutive tasks were lost.
+            LeaseLost: another process has taken the run.
+            MadeError: tasks were lost too often in a row.
         """
         work, units = self.context.recipe.work, self.ledger.units
         units.put(self.context.run, stage, scope, keys, work.attempts)
+        if again := units.allow(stage, scope, keys, work.attempts):
+            self.display.say(f"{stage.name}: {again} units had used all attempts, trying again")
         known = [r for r in units.results(stage, scope, keys).values() if r.output is not None]
         with ThreadPoolExecutor(stored.STAT_THREADS) as pool:
             there = pool.map(lambda r: present(r.output), known)
@@ -176,7 +184,8 @@ class Engine:
             scheduling_strategy="SPREAD",  # Ray's default fills half of a node before it uses the next
         ):  # fmt: skip
             self._drive(stage, scope, keys, submit, resources, expect, fail_fast)
-        self.display.update(stage.name, units.tally(stage, scope, keys), expect, done=True)
+        tally, stored_before = units.tally(stage, scope, keys), len(known) - len(gone)
+        self.display.update(stage.name, tally, expect, done=True, stored=stored_before)
         results = units.results(stage, scope, keys)
         return {key: results[key] for key in keys}
 
@@ -200,7 +209,9 @@ class Engine:
         outputs: dict[str, OutputT] = {}
         for key, result in results.items():
             if result.output is None:
-                raise Permanent(f"{stage.name} {key}: {result.error}")
+                raise Permanent(
+                    f"{stage.name} {key}: {result.error}; to try again: made retry {self.context.run}"
+                )
             outputs[key] = result.output
         return outputs
 
@@ -228,8 +239,9 @@ class Engine:
         work = self.context.recipe.work
         usual = work.shards_per_task if stage in (EMBED, CAPTIONS) else 4
         flying: dict[PrefectRayFuture, list[str]] = {}
-        crashes, before = 0, -1
+        losses, before = Losses(), -1
         while True:
+            self.check()
             asked = time.monotonic()
             ready, wait = self.ledger.units.pending(stage, scope, keys)
             held = {k for batch in flying.values() for k in batch}
@@ -238,7 +250,7 @@ class Engine:
             if not ready and wait is None and not flying:
                 return
             slots = max(1, placement.workers(placement.nodes(), resources))
-            while ready and len(flying) < work.tasks_in_flight:
+            while ready and len(flying) < work.tasks_in_flight and losses.quiet <= 0:
                 size = batch_size(len(ready), slots, usual)
                 batch, ready = ready[:size], ready[size:]
                 flying[submit(batch)] = batch
@@ -248,7 +260,7 @@ class Engine:
                 del flying[future]
                 error = _error_of(future)
                 if error is not None:
-                    crashes += 1
+                    losses.add()
                     self.display.say(f"{stage.name}: task lost: {error}")
             tally = self.ledger.units.tally(stage, scope, keys)
             self.display.update(stage.name, tally, expect)
@@ -258,9 +270,13 @@ class Engine:
                 error = next(r.error for r in known if r.state is UnitState.FAILED)
                 raise TooManyFailures(f"work.fail_fast is set and a unit failed: {error}")
             if (now := ended(tally)) > before:
-                crashes, before = 0, now
-            if crashes >= CRASHES:
-                raise MadeError(f"{stage.name}: {crashes} consecutive tasks were lost, see the errors above")
+                before = now
+                losses.end()
+            if losses.row >= LOSSES:
+                raise MadeError(
+                    f"{stage.name}: tasks were lost {losses.row} times in a row, see the errors above; "
+                    "re-run to resume"
+                )
 
     def _landed(self, futures: list[PrefectRayFuture], pause: float) -> list[PrefectRayFuture]:
         """The futures that have ended; waits for the first one, at most `pause` seconds."""

@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from threading import Event
 from uuid import uuid4
 
 from flows.flow_run import WAITING, FlowRun
@@ -16,7 +17,7 @@ from flows.periodic import every
 from flows.watch import Watch
 from made_core.errors import LeaseLost, MadeError, OutputHeld, Permanent, StorageFailed
 from made_core.ledger.ledger import Ledger
-from made_core.output.claim import claim_output, give_back
+from made_core.output.claim import check_claim, claim_output, give_back
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 from made_core.retries import retrying
@@ -35,10 +36,17 @@ class Held:
     ledger: Ledger
     run: str
     recipe: Recipe
+    _lost: Event = field(default_factory=Event)
 
     def still_ours(self) -> None:
         """Renews the lease. Raises LeaseLost if another process took the run, for example after a suspend."""
         if not self.ledger.runs.renew(self.run, holder(), self.recipe.work.lease_seconds):
+            self._lost.set()
+        self.check()
+
+    def check(self) -> None:
+        """Raises LeaseLost if the last renewal found that another process took the run."""
+        if self._lost.is_set():
             raise LeaseLost(
                 f"run {self.run} and its output {self.recipe.output} are no longer held by {holder()}"
             )
@@ -73,9 +81,7 @@ def held(url: str, recipe: Recipe, replace: bool, flow_run: FlowRun, watch: Watc
         claimed = False  # by this process; a resumed run keeps its output
         with every(recipe.work.lease_seconds / 3, ours.still_ours):
             try:
-                claimed = retrying(recipe.work.attempts)(
-                    claim_output, recipe, ours.run, replace, settings().log_folder
-                )
+                claimed = retrying(recipe.work.attempts)(_claim, ours, replace)
                 flow_run.belongs_to(ours.run)
                 yield ours
             except BaseException as error:
@@ -107,6 +113,18 @@ def _begun(ledger: Ledger, recipe: Recipe, replace: bool, flow_run: FlowRun) -> 
             return run
 
 
+def _claim(ours: Held, replace: bool) -> bool:
+    """`claim_output`; raises OutputHeld if a live run writes this folder under another name, as by a link."""
+    known = check_claim(ours.recipe, replace, settings().log_folder)
+    other = ours.ledger.runs.get(known.run) if known is not None and known.run != ours.run else None
+    if other is not None and other.held:
+        raise OutputHeld(
+            f"{ours.recipe.output} is the folder {other.output}, which is being written by run {other.id}, "
+            f"held by {other.holder}; wait for it or name another output"
+        )
+    return claim_output(ours.recipe, ours.run, replace, settings().log_folder)
+
+
 def freed(ledger: Ledger, output: str, flow_run: FlowRun) -> bool:
     """Waits until no process writes an output, if a deployment asks for it; else whether none does."""
     waiting = False
@@ -133,6 +151,4 @@ def _stopped(error: BaseException, watch: Watch) -> tuple[RunState, str]:
         return RunState.CANCELLED, f"{str(asked.name).lower()} in Prefect: re-run or retry to resume"
     if isinstance(error, Exception):
         return RunState.FAILED, repr(error)
-    if isinstance(error, KeyboardInterrupt):
-        return RunState.CANCELLED, INTERRUPTED
-    return RunState.FAILED, INTERRUPTED
+    return RunState.CANCELLED, INTERRUPTED  # Ctrl-C, or SIGTERM from `made down` or a batch system

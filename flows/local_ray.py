@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,8 @@ def early(work: Work) -> Iterator[None]:
 
     Ray ends with the context.
     """
+    # Nobody asks for the results of the workers that import early: Ray would print that they were lost.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     import ray  # here, with the flow: they take seconds, and the request is checked before
 
     from flows import engine

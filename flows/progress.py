@@ -85,10 +85,13 @@ class Display:
         # without a terminal, rich would wrap at 80 columns
         self._bars.console.print(text, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
-    def update(self, stage: str, tally: Tally, expect: int | None, done: bool = False) -> None:
+    def update(
+        self, stage: str, tally: Tally, expect: int | None, done: bool = False, stored: int = 0
+    ) -> None:
         """Shows the progress of a stage; `done` completes its bar.
 
         Args:
+            stored: units that were done before the stage began.
             expect: total samples of the stage, for the bar and the ETA; None: the bar counts units.
         """
         finished, failures = ended(tally), tally.units[UnitState.FAILED]
@@ -105,6 +108,8 @@ class Display:
         )
         now = time.monotonic()
         line = f"{stage}: {units}, {tally.samples:,} samples"
+        if done and stored:
+            line += ", all from the store" if stored == tally.total else f", {stored:,} from the store"
         if not self.console.is_terminal and (done or now - self._printed > QUIET_SECONDS):
             self._printed = now
             self._print(line)

@@ -16,6 +16,7 @@ from flows.request import Request
 from flows.watch import Watch
 from made_core.io import files
 from made_core.ledger import cleanup
+from made_core.output import publish as publishing
 from made_core.output import summary as summaries
 from made_core.recipe import Recipe
 from made_core.report.report import Group
@@ -61,7 +62,7 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
         context = RunContext(run, url, recipe, prepared.encoding, settings().log_folder, len(found.shards))
         if earlier:
             generation.check(earlier, context.encoding, context.bound)
-        engine = Engine(ledger, context, display)
+        engine = Engine(ledger, context, display, ours.check)
         _forget_outdated(engine)
 
         embedded = steps.embed(engine, found.shards, earlier)
@@ -78,7 +79,8 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
         )
         groups: list[Group] = []
         published = summaries.read(recipe.output)
-        if published is not None and published.same_output(result):
+        there = publishing.is_complete(recipe.output, decided.resolved.hex_uids)
+        if there and published is not None and published.same_output(result):
             display.say("the output is up to date")
             result = published
         else:

@@ -17,7 +17,7 @@ from made_core.output import publish, summary
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 from made_core.recipe_file import validate
-from made_core.stages import STAGES
+from made_core.stages import RESOLVE, STAGES
 from made_core.types import FileRef, RunState
 
 
@@ -54,6 +54,9 @@ def whole(ledger: Ledger, run: Run) -> bool:
     if run.state is not RunState.COMPLETED or run.summary is None or ledger.progress.outdated(run.id):
         return False
     if publish.decisions_of(run.output) != run.summary.get("decisions_digest"):
+        return False
+    resolved = [r.output for r in ledger.units.of_run(run.id, RESOLVE).values() if r.output is not None]
+    if not publish.is_complete(run.output, any(output.hex_uids for output in resolved)):
         return False
     in_store: list[FileRef] = []
     published: list[FileRef] = []

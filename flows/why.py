@@ -15,7 +15,7 @@ from rich.text import Text
 from flows.console import console
 from made_core import filters
 from made_core.errors import OutputError, UserError
-from made_core.io import files
+from made_core.io import files, paths
 from made_core.output import sample_facts
 from made_core.output.decision import Decision
 from made_core.output.sample_facts import SampleFacts
@@ -56,6 +56,9 @@ def explain(output: str, uid: str) -> None:
     output = files.absolute(output)
     decisions = _decisions(output)
     found = _found(decisions, uid)
+    if not found and "/" in uid:
+        uid = _of_key(decisions, uid, output)
+        found = _found(decisions, uid)
     if not found:
         uid = _completed(decisions, uid, output)
         found = _found(decisions, uid)
@@ -73,6 +76,16 @@ def explain(output: str, uid: str) -> None:
 def _found(decisions: ds.Dataset, uid: str) -> list[Decision]:
     rows = decisions.to_table(filter=ds.field("uid") == uid).to_pylist()
     return [Decision.from_row(row) for row in rows]
+
+
+def _of_key(decisions: ds.Dataset, name: str, output: str) -> str:
+    """The uid of the sample `<shard>/<key>`, as the report names it. Raises UserError."""
+    shard, _, key = name.rpartition("/")
+    wanted = (ds.field("shard") == shard) & (ds.field("key") == key)
+    uids = decisions.to_table(["uid"], filter=wanted)["uid"].to_pylist()
+    if not uids:
+        raise UserError(f"no sample with key {key} in shard {shard} of {output}")
+    return str(uids[0])
 
 
 def _completed(decisions: ds.Dataset, prefix: str, output: str) -> str:
@@ -127,7 +140,10 @@ def _summary(output: str) -> dict[str, Any]:
 
 
 def _urls(output: str) -> Urls:
-    fs, path = files.filesystem(files.join(output, "accounts.parquet"))
+    url = files.join(output, paths.ACCOUNTS)
+    if not files.exists(url):
+        raise UserError(f"{url} is missing: re-run `made curate` with the output's recipe to restore it")
+    fs, path = files.filesystem(url)
     table = ds.dataset(path, filesystem=fs, format="parquet").to_table(["shard", "url"])
     return dict(zip(table["shard"].to_pylist(), table["url"].to_pylist(), strict=True))
 

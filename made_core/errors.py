@@ -121,7 +121,7 @@ class BatchError(Transient):
 class LeaseLost(Transient):
     """Another worker or process now holds the unit or run."""
 
-    head = "another worker now holds this unit"
+    head = "another process took over"
 
 
 class BadImage(Permanent):

@@ -212,7 +212,7 @@ class Work(Part):
 class Recipe(Part):
     """A run: its input, what is done with it, and its output."""
 
-    sources: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    sources: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = Field(
         examples=[["/data/laion/shards", "s3://bucket/more/{00000..01279}.tar"]],
         description="Folders, tars, globs, brace patterns ({00000..01279}.tar) or fsspec URLs.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def load(path: str | None, overrides: dict[str, Any], sets: list[str]) -> Recipe
             raise RecipeError(f"--set {item}: expected field=value, as in dedup.eps=0.05")
         _put(values, name.strip(), _yaml(text, f"--set {item}"))
     given = {name: value for name, value in values.items() if value is not None}  # a part with only comments
+    if isinstance(given.get("sources"), str):
+        given["sources"] = [given["sources"]]
     place = " and ".join([*([path] if path else []), *(["--set"] if sets else [])]) or "the command line"
     return validate(given, place)
 
@@ -62,7 +65,9 @@ def _sentences(errors: Sequence[Any], options: Mapping[str, str]) -> list[str]:
     for error in errors:
         name, part = _field(error["loc"])
         if error["type"] == "extra_forbidden":
-            message = f"unknown field; allowed here: {', '.join(part.model_fields)}"
+            near = difflib.get_close_matches(str(error["loc"][-1]), part.model_fields, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            message = f"unknown field{hint or ';'} allowed here: {', '.join(part.model_fields)}"
         elif error["type"] == "missing":
             message = f"missing; {options[name]} sets it" if name in options else "missing"
         elif error["type"] == "model_type":

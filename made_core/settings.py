@@ -1,6 +1,6 @@
 """Settings from the environment: where things are. A recipe says what to do.
 
-No other module reads the environment.
+No other module reads them. What a batch system, Prefect or a launcher sets is read where it is used.
 """
 
 from __future__ import annotations

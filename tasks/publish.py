@@ -53,15 +53,15 @@ def publish(context: RunContext, given: Publication) -> list[Group]:
     corpus = corpora.read(given.corpus)
     decided = decision_tables.opened(given.identities, given.resolved)
     kept = kept_table(corpus, decided)
-    files.put(place("keep.parquet"), partial(pq.write_table, kept))
+    files.put(place(paths.KEEP), partial(pq.write_table, kept))
     if given.resolved.hex_uids:
-        files.put(place("keep.npy"), lambda path: write_keep_npy(path, kept["uid"].to_pylist()))
+        files.put(place(paths.KEEP_ARRAY), lambda path: write_keep_npy(path, kept["uid"]))
     else:
-        files.remove(place("keep.npy"))
-    files.put(place("accounts.parquet"), partial(pq.write_table, accounts.table(given.accounts)))
+        files.remove(place(paths.KEEP_ARRAY))
+    files.put(place(paths.ACCOUNTS), partial(pq.write_table, accounts.table(given.accounts)))
     plan = Plan(len(kept), context.recipe.writing.samples_per_shard)
     cuts = {f"{plan.name(n)}.tar": int(np.diff(plan.slice(n))[0]) for n in range(plan.shards)}
-    files.put_bytes(place("shards", "sizes.json"), json.dumps(cuts, indent=4).encode())
+    files.put_bytes(place("shards", paths.SIZES), json.dumps(cuts, indent=4).encode())
     groups = examples.largest_groups(corpus, decided, GROUPS, MEMBERS)
     edges = np.linspace(context.bound, 1, len(given.histogram) + 1)
     page = report.render(
@@ -72,6 +72,6 @@ def publish(context: RunContext, given: Publication) -> list[Group]:
         [(row.shard, row.error) for row in given.accounts if row.error],
         examples.least_certain(corpus, decided, context.encoding.eps, DOUBTFUL),
     )
-    files.put_bytes(place("report.html"), page.encode())
+    files.put_bytes(place(paths.REPORT), page.encode())
     files.put_bytes(place(paths.SUMMARY), summary.json_text().encode())
     return [replace(group, removed=group.removed[:SHOWN_MEMBERS]) for group in groups[:SHOWN_GROUPS]]

@@ -42,7 +42,7 @@ def resolve(context: RunContext, scope: str, corpus_ref: FileRef, files: Resolve
             represented_earlier=int(((representative >= 0) & (representative < begin)).sum()),
             placeholder_images=len(np.unique(known.identities.canonical[begin:][placeholder])),
             placeholder_samples=int(placeholder.sum()),
-            hex_uids=all_hex(uid.decode() for uid in known.identities.uids[kept].tolist()),
+            hex_uids=all_hex(known.identities.uids[kept]),
         )
 
     run_units(context, RESOLVE, scope, [CORPUS_KEY], one)

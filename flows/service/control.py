@@ -191,6 +191,8 @@ def _spawn() -> subprocess.Popen[bytes]:
 def _wait(config: Config, spawned: subprocess.Popen[bytes] | None, say: Say) -> None:
     """Waits until every process is ready, and says which are."""
     end, told = time.monotonic() + START_SECONDS, set[str]()
+    known = state.processes() if spawned is None else None  # a new supervisor counts from 0
+    earlier = {child.name: child.restarts for child in known.children} if known else {}
     while True:
         found = state.processes()
         if found is None or not found.supervisor.is_alive:
@@ -201,10 +203,11 @@ def _wait(config: Config, spawned: subprocess.Popen[bytes] | None, say: Say) -> 
                 if child.phase in (Phase.READY, Phase.DONE) and child.name not in told:
                     told.add(child.name)
                     say(f"{child.name}: {child.phase.value}")
-                if child.restarts >= ATTEMPTS and child.phase is Phase.WAITING:
+                failures = child.restarts - earlier.get(child.name, 0)
+                if failures >= ATTEMPTS and child.phase is Phase.WAITING:
                     say(_tail(state.log_path(child.name), LOG_LINES))
                     raise NotStarted(
-                        f"{child.name} {child.message}, {child.restarts} times; above is the end of its log "
+                        f"{child.name} {child.message}, {failures} times; above is the end of its log "
                         f"{state.log_path(child.name)}. The supervisor keeps trying; `made down` ends it."
                     )
             if found.are_ready:

@@ -43,6 +43,7 @@ def application(token: str) -> FastAPI:
         title="made: front door",
         version=__version__,
         description="Starts, shows and cancels runs of made. Send the trigger token as a bearer token.",
+        strict_content_type=False,  # as curl -d sends; the token keeps pages of others out
     )
     app.add_middleware(requests.BodyLimit)
     app.include_router(_open_routes())

@@ -55,6 +55,11 @@ def start(door: httpx.Client, recipe: dict[str, Any]) -> tuple[TriggeredRun, boo
     """
     try:
         answer = door.post("/runs", json=recipe, timeout=ANSWER_SECONDS)
+    except httpx.ReadTimeout:
+        raise UserError(
+            f"the front door at {door.base_url} did not answer within {ANSWER_SECONDS:g} s; it may still be "
+            "reading the shards: send the same request again, which starts no second run"
+        ) from None
     except httpx.TransportError as error:
         raise UserError(
             f"no front door answers at {door.base_url} ({error}): start the service with `made up`, or set "

@@ -19,8 +19,11 @@ def of_json(texts: Sequence[str | None]) -> list[float | None]:
 
 
 def fields(text: str | None) -> dict[str, Any]:
-    """The fields of a stored json, which is an object; {} without one."""
-    found: dict[str, Any] = json.loads(text) if text else {}
+    """The fields of a stored json, which is an object; {} without one, or if it is nested too deep."""
+    try:
+        found: dict[str, Any] = json.loads(text) if text else {}
+    except RecursionError:  # Python before 3.12 counts the frames below too; older versions stored such jsons
+        return {}
     return found
 
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from io import BytesIO
 
 import numpy as np
@@ -118,10 +119,13 @@ class Corpus:
         parts = (replace(p, tables={k: v for k, v in p.tables.items() if k != name}) for p in self.parts)
         return replace(self, parts=tuple(parts))
 
+    @cached_property
+    def _starts(self) -> Gids:
+        return np.array([p.start for p in self.parts], np.int64)
+
     def part_of(self, gids: Gids) -> npt.NDArray[np.int64]:
         """(len(gids),) index of the part of each gid."""
-        starts = np.array([p.start for p in self.parts], np.int64)
-        index: npt.NDArray[np.int64] = np.searchsorted(starts, gids, side="right") - 1
+        index: npt.NDArray[np.int64] = np.searchsorted(self._starts, gids, side="right") - 1
         return index
 
     def by_part(self, gids: Gids) -> Iterator[tuple[Part, npt.NDArray[np.int64]]]:

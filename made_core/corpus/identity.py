@@ -20,6 +20,7 @@ from made_core.io.arrays import put_array, read_array
 from made_core.stages import IdentifyOutput
 
 Uids = npt.NDArray[np.bytes_]
+SLICE = 1 << 18  # uids that are Python objects at a time
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,12 @@ def canonicals(
 def hashes(uids: Uids, seed: int) -> npt.NDArray[np.uint64]:
     """(n,) 64-bit hashes of the uids with a seed (keyed blake2b): a reproducible random order."""
     key = seed.to_bytes(8, "little")
-    data = b"".join(hashlib.blake2b(u, digest_size=8, key=key).digest() for u in uids.tolist())
-    return np.frombuffer(data, "<u8")
+    result = np.empty(len(uids), np.uint64)
+    for a in range(0, len(uids), SLICE):
+        some = uids[a : a + SLICE].tolist()
+        data = b"".join(hashlib.blake2b(u, digest_size=8, key=key).digest() for u in some)
+        result[a : a + SLICE] = np.frombuffer(data, "<u8")
+    return result
 
 
 def training_sample(identities: Identities, size: int, seed: int) -> Gids:

@@ -108,7 +108,7 @@ def estimate(counts: Ints, images: int) -> Recall:
 
     Where n = N, r is the recall. Else the interval is Clopper and Pearson's (Biometrika 26, 1934)
     for x = r n_e successes in n_e trials, n_e being the effective sample size of Korn and Graubard
-    (MetadataScan Methodology 24, 1998), which stays sound for few misses, where +- t s does not:
+    (Survey Methodology 24, 1998), which stays sound for few misses, where +- t s does not:
 
         v = (n - 1) / n  sum (r_(i) - r)^2,  r_(i) - r = (r d_i - f_i) / (sum d - d_i)
             the delete-one jackknife of a ratio (Cochran, Sampling Techniques, 1977, 6.17)

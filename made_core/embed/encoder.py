@@ -180,7 +180,10 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
         text = f"{part.model} with pretrained {part.pretrained}: {_first_line(error)}"
         if str(error).startswith("Failed to download"):  # open_clip's message for any error of the hub
-            raise Transient(text) from error
+            raise Transient(
+                f"the weights {part.pretrained} of {part.model} cannot be downloaded here; on a machine with "
+                "network that shares this home folder: made models fetch --recipe RECIPE"
+            ) from error
         raise EncoderError(text) from None
     except OSError as error:  # of the disk: a retry may succeed
         raise Transient(f"{part.model} with pretrained {part.pretrained}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -33,6 +34,8 @@ SCHEMA = pa.schema(
         ("json", pa.string()),  # as in the tar
     ]
 )
+NESTING = 100  # of a json: the parser's own limit depends on the version of Python and on the call stack
+STRINGS, BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(r"[][{}]")
 MAX_UID = 128  # bytes of UTF-8: the array of uids has the width of the longest
 
 
@@ -64,6 +67,18 @@ class Described:
     warnings: list[str]  # what is wrong with the json and txt
 
 
+def _nesting(text: str) -> int:
+    """The deepest nesting that a json can have: where few brackets open, their number."""
+    most = text.count("[") + text.count("{")
+    if most <= NESTING:
+        return most
+    depth = deepest = 0
+    for bracket in BRACKETS.findall(STRINGS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
 def described(sample: tar.Sample) -> Described:
     """The content of a sample's json and txt; a caption in the txt precedes one in the json."""
     warnings: list[str] = []
@@ -71,6 +86,8 @@ def described(sample: tar.Sample) -> Described:
     text = _text(sample.get("json"), "json", warnings)
     if text is not None:
         try:
+            if _nesting(text) > NESTING:
+                raise ValueError(f"nested deeper than {NESTING} levels")
             fields = json.loads(text)
             if not isinstance(fields, dict):
                 raise ValueError("not an object")

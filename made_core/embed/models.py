@@ -131,7 +131,8 @@ def config_of_name(model: str) -> dict[str, Any]:
     """The config of one of open_clip's own models. Raises EncoderError, with names that are close."""
     known = _configs()
     if model not in known:
-        near = difflib.get_close_matches(model, sorted(known), n=3, cutoff=0.4)
+        lower = {name.lower(): name for name in sorted(known)}
+        near = [lower[n] for n in difflib.get_close_matches(model.lower(), lower, n=3, cutoff=0.4)]
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise EncoderError(f"encoder.model: open_clip has no model {model}{hint}")
     config: dict[str, Any] = json.loads(known[model].read_text(encoding="utf-8"))

@@ -23,7 +23,9 @@ from made_core.errors import SourceError
 from made_core.io import files
 from made_core.types import Shard
 
+LOOKS = 20  # folders in a source without tars that are looked into, for the message
 READERS = 16  # threads that read stats: they mostly wait for storage
+MOST_SAMPLES = 2**31 - 1  # in a shard; a tar of more would be larger than any that img2dataset writes
 EDGE = 1 << 16  # bytes of the head and of the tail that enter the fingerprint
 
 
@@ -124,8 +126,16 @@ def _tars(url: str, folder: Callable[[str], dict[str, int]]) -> list[str]:
     """The tars that match a glob, or are in a folder."""
     tars = [u for u in (files.glob(url) if _is_glob(url) else folder(url)) if u.endswith(".tar")]
     if not tars:
-        raise SourceError(f"no shard (*.tar) in {url}")
+        raise SourceError(f"no shard (*.tar) in {url}{'' if _is_glob(url) else _instead(url)}")
     return tars
+
+
+def _instead(url: str) -> str:
+    """What a folder without tars has that was perhaps meant: a folder with tars, or none of our shards."""
+    for name in files.folders(url)[:LOOKS]:
+        if any(inside.endswith(".tar") for inside in files.names(files.join(url, name))):
+            return f"; {files.join(url, name)} has some"
+    return "; made reads the WebDataset shards that img2dataset writes with output_format=webdataset"
 
 
 def _folder(url: str) -> dict[str, int]:
@@ -148,8 +158,13 @@ def _shard(url: str, size: int, has_stats: bool) -> Shard:
         stats = files.read(stats_of(url))
         try:
             expected = int(json.loads(stats)["successes"])
+            if not 0 <= expected <= MOST_SAMPLES:
+                raise ValueError(f"successes is {expected}, allowed: 0 to {MOST_SAMPLES}")
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise SourceError(f"{stats_of(url)} is not a stats file of img2dataset: {error!r}") from None
+            raise SourceError(
+                f"{stats_of(url)} is not a stats file of img2dataset: {error!r}; restore it, "
+                "or remove it: then the shard is unfinished and not read"
+            ) from None
     if size <= 2 * EDGE:
         edges = files.read(url)
     else:

@@ -81,6 +81,14 @@ def names(url: str) -> dict[str, int]:
     return {posixpath.basename(r["name"]): int(r["size"]) for r in rows if r["type"] == "file"}
 
 
+def folders(url: str) -> list[str]:
+    """The names of the folders directly in a folder, sorted. Raises FileNotFoundError or StorageFailed."""
+    fs, path = _uncached(url)
+    with translated_errors(url):
+        rows = fs.ls(path, detail=True)
+    return sorted(posixpath.basename(r["name"].rstrip("/")) for r in rows if r["type"] == "directory")
+
+
 def measure(url: str) -> tuple[int, int]:
     """(files, bytes) in a folder and its subfolders; (0, 0) if it does not exist. Raises StorageFailed."""
     fs, path = _uncached(url)

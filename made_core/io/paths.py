@@ -15,6 +15,8 @@ from made_core.types import Unit
 RUN_MARK = "run.json"  # names the run that an output folder belongs to
 PARTS = ".parts"  # folder in the output for files of attempts that are not published yet
 SUMMARY = "summary.json"
+KEEP, KEEP_ARRAY, ACCOUNTS, REPORT = "keep.parquet", "keep.npy", "accounts.parquet", "report.html"
+SIZES = "sizes.json"  # beside the output shards
 # Files of `made sweep` and `made review`, which describe the current decisions.
 SWEEP = ("sweep.html", "sweep.json")
 REVIEW = "review.html"

@@ -15,13 +15,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 from made_core.errors import DatabaseError
-from made_core.ledger import postgres_tcp
+from made_core.ledger import postgres_lock, postgres_tcp
 from made_core.ledger.postgres_tcp import Listen
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ def embedded(home: Path, listen: Listen | None = None) -> Iterator[str]:
         A SQLAlchemy URL over a unix socket that only this user's processes on this host can reach.
 
     Raises:
-        DatabaseError: the folder belongs to another host, or the server does not start.
+        DatabaseError: the folder belongs to another host, the server does not start, or it runs in another
+            container and cannot be reached or does not listen at `listen`.
     """
     home = home.expanduser().resolve()
     data, users = home / "postgres", home / "postgres.users"
@@ -62,14 +63,20 @@ def embedded(home: Path, listen: Listen | None = None) -> Iterator[str]:
             handle = users.open("a")
             if listen is not None:
                 postgres_tcp.want(data, listen)
-            elif _alone(handle.fileno()) and _server(data) is None:
+            elif _alone(handle.fileno()) and _server(data) is None and not postgres_lock.is_held(data):
                 postgres_tcp.want(data, None)  # left by a service that was killed
             fcntl.flock(handle, fcntl.LOCK_SH)
             if listen is not None and _server(data) is not None and postgres_tcp.actual(data) != listen:
                 _stop(data)
             if _server(data) is None:
                 try:
-                    _start(data, sockets)
+                    if not postgres_lock.joined(data, sockets / f".s.PGSQL.{PORT}"):
+                        _start(data, sockets)
+                    elif listen is not None:
+                        raise DatabaseError(
+                            f"a PostgreSQL server with the data in {data} runs in another container or PID "
+                            "namespace of this host: end it first"
+                        )
                 except DatabaseError:
                     if listen is not None:  # not where a later run would listen too
                         postgres_tcp.want(data, None)
@@ -86,7 +93,7 @@ def embedded(home: Path, listen: Listen | None = None) -> Iterator[str]:
                     postgres_tcp.want(data, None)
                 if _alone(handle.fileno()):
                     _stop(data)
-                    if sockets != data:
+                    if sockets != data and not postgres_lock.is_held(data):
                         shutil.rmtree(sockets, ignore_errors=True)
 
 
@@ -98,7 +105,7 @@ def _watched(home: Path, data: Path, sockets: Path) -> Iterator[None]:
     def watch() -> None:
         warned: float | None = None  # when the last warning was logged, or the first start failed
         while not end.wait(WATCH_SECONDS):
-            if _server(data) is not None:
+            if _server(data) is not None or postgres_lock.is_held(data):
                 continue
             try:
                 with _locked(home):  # every process that uses the server watches it; one restarts it
@@ -222,12 +229,13 @@ def _start(data: Path, sockets: Path) -> None:
         fresh.rename(data)
     if sockets != data:
         os.chown(sockets, uid, gid)
-    (data / "postmaster.pid").unlink(missing_ok=True)
     postgres_tcp.write_access(data, uid, gid)
     at = postgres_tcp.wanted(data) or Listen("", PORT)
     options = f"-c listen_addresses={shlex.quote(at.address)} -p {at.port} -k {shlex.quote(str(sockets))}"
     log = str(data / "server.log")
-    _run(data, "pg_ctl", "start", "-D", str(data), "-l", log, "-o", options, "-t", "600")
+    with postgres_lock.taken(data) as lock:
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        _run(data, "pg_ctl", "start", "-D", str(data), "-l", log, "-o", options, "-t", "600", inherits=[lock])
     postgres_tcp.link_socket(sockets, at.port, PORT)
 
 
@@ -239,7 +247,7 @@ def _account() -> tuple[int, int]:
     return nobody.pw_uid, nobody.pw_gid
 
 
-def _run(data: Path, program: str, *args: str) -> None:
+def _run(data: Path, program: str, *args: str, inherits: Sequence[int] = ()) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     uid, gid = _account()
     become = {"user": uid, "group": gid} if uid != os.geteuid() else {}
@@ -247,6 +255,7 @@ def _run(data: Path, program: str, *args: str) -> None:
         [str(binaries() / program), *args],
         env={**environment, "LC_ALL": "C"},
         cwd="/",
+        pass_fds=inherits,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -96,7 +96,7 @@ class Units:
         }  # fmt: skip
         row = self._one(sql.FAIL, values)
         if row.lost:
-            log.warning("%s %s: another worker now holds it; this attempt's error is ignored (%s)",
+            log.warning("%s %s: this attempt no longer holds it, its error is ignored (%s)",
                         unit.stage, unit.key, values["error"])  # fmt: skip
         return UnitState(row.state)
 
@@ -111,6 +111,14 @@ class Units:
         """Reopen those of the units that failed, with all attempts; returns how many."""
         values = _values(stage, scope, keys) | {"state": "failed", "why": None}
         return len(self._all(sql.OPEN_AGAIN, values))
+
+    def allow(self, stage: Stage[Any], scope: str, keys: Sequence[str], attempts: int) -> int:
+        """Reopen those of the units that failed because they had used all attempts; returns how many.
+
+        They, and the units that are open or running, then have at least `attempts`. A unit that failed in an
+        earlier attempt did so with a Permanent error: it stays failed until `reopen`.
+        """
+        return len(self._all(sql.ALLOW, _values(stage, scope, keys) | {"max": attempts}))
 
     def forget(self, stage: Stage[Any], scope: str, keys: Sequence[str]) -> int:
         """Reopen those of the units that are done, because files are missing or damaged; returns how many."""

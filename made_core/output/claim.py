@@ -7,7 +7,7 @@ import posixpath
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from made_core.errors import TAKE_OVER, OutputError
-from made_core.io import files, paths
+from made_core.io import files, paths, probe
 from made_core.io.storage import translated_errors
 from made_core.recipe import Recipe
 
@@ -54,6 +54,8 @@ def check_claim(recipe: Recipe, replace: bool, log_folder: str | None) -> RunMar
     except (FileNotFoundError, ValidationError):
         ours = [files.absolute(url) for url in (recipe.store_url, log_folder) if url]
         for child in sorted(_children(recipe.output)):
+            if child.startswith(probe.PREFIX):  # of another command's check, now or before it was killed
+                continue
             if not any(paths.inside(url, files.join(recipe.output, child)) for url in ours):
                 raise OutputError(
                     f"{recipe.output} contains {child} but no run.json, so it is not the output of a run; "

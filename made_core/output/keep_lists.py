@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from made_core.corpus.corpus import Corpus
+from made_core.corpus.identity import SLICE, Uids
 from made_core.embed import metadata
 from made_core.output.decision_tables import Decided
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("uid", "shard", "key")])
-HEX_UID = re.compile(r"[0-9a-f]{32}")
+HEX_UID = re.compile(rb"[0-9a-f]{32}")
 
 
 def kept_table(corpus: Corpus, decided: Decided) -> pa.Table:
@@ -29,18 +29,24 @@ def kept_table(corpus: Corpus, decided: Decided) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def all_hex(uids: Iterable[str]) -> bool:
+def all_hex(uids: Uids) -> bool:
     """Whether all uids are 128-bit numbers in hex, as keep.npy requires."""
-    return all(HEX_UID.fullmatch(uid) for uid in uids)
+    slices = (uids[a : a + SLICE].tolist() for a in range(0, len(uids), SLICE))
+    return all(HEX_UID.fullmatch(uid) for some in slices for uid in some)
 
 
-def keep_array(uids: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+def keep_array(uids: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     """(n,) DataComp's subset format: sorted pairs of 64-bit halves, dtype "u8,u8". uids must be `all_hex`."""
-    halves = [(int(u[:16], 16), int(u[16:], 16)) for u in uids]
-    return np.sort(np.array(halves, np.dtype("u8,u8")))
+    result = np.empty(len(uids), "u8,u8")
+    for a in range(0, len(uids), SLICE):
+        numbers = bytes.fromhex("".join(uids.slice(a, SLICE).to_pylist()))
+        halves = np.frombuffer(numbers, ">u8").reshape(-1, 2)
+        result["f0"][a : a + SLICE], result["f1"][a : a + SLICE] = halves.T
+    result.sort()
+    return result
 
 
-def write_keep_npy(path: Path, uids: Sequence[str]) -> None:
+def write_keep_npy(path: Path, uids: pa.ChunkedArray) -> None:
     """Writes `keep_array(uids)` to a local file."""
     with open(path, "wb") as file:
         np.save(file, keep_array(uids))

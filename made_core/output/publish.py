@@ -26,6 +26,13 @@ def present(output: str, refs: Sequence[FileRef], is_published: bool) -> bool:
     return all(_where(output, ref, is_published) is not None for ref in refs)
 
 
+def is_complete(output: str, hex_uids: bool) -> bool:
+    """Whether all files that publishing writes itself are there; `hex_uids`: the keep array too."""
+    names = [paths.KEEP, paths.ACCOUNTS, paths.REPORT, files.join("shards", paths.SIZES), paths.SUMMARY]
+    names += [paths.KEEP_ARRAY] if hex_uids else []
+    return all(files.exists(files.join(output, name)) for name in names)
+
+
 def unmark(output: str) -> None:
     """Marks an output as incomplete by removing its summary."""
     files.remove(files.join(output, paths.SUMMARY))

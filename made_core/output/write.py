@@ -17,6 +17,7 @@ from made_core.io import files
 from made_core.output.plan import Plan
 from made_core.stages import WriteOutput
 
+REMEDY = "restore it, or name another store, into which it is embedded anew"
 LISTING = pa.schema(
     [
         ("uid", pa.string()),
@@ -94,8 +95,8 @@ def write_shard(
 
 def _checked(descriptor: int, entries: Sequence[tar.Entry], row: int, url: str, content: bytes) -> tar.Sample:
     if row >= len(entries):
-        raise ChangedInput(f"{url} has {len(entries)} samples, but sample {row} was embedded")
+        raise ChangedInput(f"{url} has {len(entries)} samples, but sample {row} was embedded; {REMEDY}")
     sample = tar.load(descriptor, entries[row], url)
     if sample.content_digest != content:
-        raise ChangedInput(f"{url}: the bytes of sample {sample.key} (row {row}) have changed")
+        raise ChangedInput(f"{url}: the bytes of sample {sample.key} (row {row}) have changed; {REMEDY}")
     return sample

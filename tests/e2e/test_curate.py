@@ -195,6 +195,10 @@ def test_missing_files_are_recomputed(curate: Curate, sample: Path, tmp_path: Pa
     (tmp_path / "out" / "shards" / "00000000.tar").unlink()
     curate(sample / "shards", output=tmp_path / "out")
     assert outcome(tmp_path / "out") == before
+    for name in ("keep.parquet", "keep.npy", "accounts.parquet", "report.html", "shards/sizes.json"):
+        (tmp_path / "out" / name).unlink()
+        curate(sample / "shards", output=tmp_path / "out")
+        assert outcome(tmp_path / "out") == before, name
 
 
 def test_eps_max_below_eps_is_refused(curate: Curate, sample: Path, tmp_path: Path) -> None:

@@ -90,6 +90,22 @@ def test_an_output_taken_over_meanwhile(ledger: Ledger, empty_url: str, tmp_path
     assert found is not None and found.id == "other" and found.state is RunState.RUNNING
 
 
+def test_one_folder_under_two_names(empty_url: str, tmp_path: Path) -> None:
+    """The ledger knows outputs by name; run.json in the folder says that a live run has it."""
+    real, link = recipe_of(tmp_path, 60), tmp_path / "link"
+    Path(real.output).mkdir()
+    link.symlink_to(real.output)
+    linked = real.model_copy(update={"output": str(link)})
+    with held(empty_url, real) as first:
+        refused = pytest.raises(OutputHeld, match=rf"{link} is the folder .*out, .* by run {first.run}")
+        with refused, held(empty_url, linked):
+            pass
+        assert (known := check_claim(real, False, None)) is not None and known.run == first.run
+        first.end(RunState.COMPLETED, None, None)
+    with held(empty_url, linked) as second:
+        assert (known := check_claim(real, False, None)) is not None and known.run == second.run
+
+
 def take_over(url: str, ledger: Ledger, recipe: Recipe) -> None:
     """Gives the output to another run after the lease has expired."""
     engine = create_engine(url)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from made_core.errors import (
 )
 from made_core.ledger import postgres
 from made_core.ledger.ledger import Ledger
+from tests.support.checks import ROOT
 
 
 def test_a_folder_of_another_host_is_refused(tmp_path: Path) -> None:
@@ -82,3 +84,48 @@ def test_a_failed_start_reports_the_reason(tmp_path: Path) -> None:
         conf.write("shared_buffers = much\n")
     with pytest.raises(DatabaseError, match="shared_buffers"), postgres.embedded(tmp_path):
         pass
+
+
+READ = """
+import sys
+from contextlib import closing
+from pathlib import Path
+from made_core.ledger.ledger import Ledger
+from made_core.ledger.postgres import embedded
+with embedded(Path(sys.argv[1])) as url, closing(Ledger.open(url)) as ledger:
+    print(*(run.id for run in ledger.runs.all()))
+    ledger.runs.begin("theirs", "digest", {}, "/theirs", "/store", "host:1", 60, False)
+"""
+
+
+LISTEN = """
+import sys
+from pathlib import Path
+from made_core.ledger.postgres import embedded
+from made_core.ledger.postgres_tcp import Listen
+with embedded(Path(sys.argv[1]), Listen("127.0.0.1", 1)):
+    pass
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+@pytest.mark.parametrize("length", [1, 60], ids=["socket beside the data", "socket in /tmp"])
+def test_a_process_in_another_container_joins_the_server(tmp_path: Path, length: int) -> None:
+    """It does not see the server's process: a second server would destroy the data."""
+    home = tmp_path / ("n" * length)
+    apart = ["unshare", "--pid", "--ipc", "--fork", "--mount-proc"]
+    with postgres.embedded(home) as url, closing(Ledger.open(url)) as ledger:
+        ledger.runs.begin("ours", "digest", {}, "/ours", "/store", "host:1", 60, False)
+        done = subprocess.run(
+            [*apart, sys.executable, "-c", READ, str(home)],
+            cwd=ROOT, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "ours\n"), done.stderr
+        assert {run.id for run in ledger.runs.all()} == {"ours", "theirs"}
+        done = subprocess.run(
+            [*apart, sys.executable, "-c", LISTEN, str(home)],
+            cwd=ROOT, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert "runs in another container" in done.stderr.splitlines()[-1]
+    with postgres.embedded(home) as url, closing(Ledger.open(url)) as ledger:
+        assert {run.id for run in ledger.runs.all()} == {"ours", "theirs"}

@@ -25,6 +25,7 @@ from tests.support.ledgers import (
     output,
     put,
     sql,
+    state,
 )
 
 
@@ -162,6 +163,34 @@ def test_a_transient_error_is_retried_until_attempts_are_used_up(ledger: Ledger,
     assert ledger.units.fail(unit, OSError(), 300) is UnitState.FAILED
     assert ledger.units.results(STAGE, SCOPE, ["a"])["a"].error == "OSError"
     assert kinds(ledger, "a") == ["claimed", "retry", "claimed", "failed"]
+
+
+def test_used_up_attempts_are_given_again_and_a_permanent_error_stays(ledger: Ledger) -> None:
+    """A run that is started again tries what an outage failed; a damaged shard waits for `made retry`."""
+    put(ledger, "damaged", "done", "open", "outage", "lost", attempts=2)
+    for _ in range(2):
+        for unit in claim(ledger, "outage", "lost", lease=0):
+            if unit.key == "outage":
+                ledger.units.fail(unit, Transient("away"), 0)
+    assert claim(ledger, "lost") == []  # fails it
+    [damaged] = claim(ledger, "damaged")
+    ledger.units.fail(damaged, CorruptShard("it ends early"), 0)
+    [done] = claim(ledger, "done")
+    ledger.units.finish(done, output())
+    assert ledger.units.allow(STAGE, SCOPE, ["damaged", "done", "open", "outage", "lost"], 4) == 2
+    assert {key: state(ledger, key) for key in ("damaged", "done", "outage", "lost")} == {
+        "damaged": UnitState.FAILED, "done": UnitState.DONE, "outage": UnitState.OPEN,
+        "lost": UnitState.OPEN,
+    }  # fmt: skip
+    assert ledger.units.results(STAGE, SCOPE, ["outage"])["outage"].error is None
+    for key in ("open", "outage"):
+        for attempt in range(1, 5):
+            [unit] = claim(ledger, key)
+            assert unit.attempt == attempt
+            failed = ledger.units.fail(unit, Transient("away"), 0)
+        assert failed is UnitState.FAILED, key
+    assert ledger.units.allow(STAGE, SCOPE, ["open"], 1) == 1
+    assert claim(ledger, "open")[0].attempt == 1
 
 
 def test_an_error_may_contain_any_text(ledger: Ledger) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from made_core.output.claim import claim_output
+from made_core.io import probe
+from made_core.output.claim import check_claim, claim_output
 from made_core.recipe import Recipe
 from made_core.recipe_file import validate
 
@@ -26,3 +27,10 @@ def test_an_output_of_an_earlier_version_is_its_runs(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"run": "run-1", "identity": recipe.recipe_digest}))
     claim_output(recipe, "run-1", replace=False, log_folder=None)
     assert json.loads((tmp_path / "run.json").read_text())["recipe"]["sources"] == ["in"]
+
+
+def test_a_probe_of_another_command_is_no_content(tmp_path: Path) -> None:
+    """Left by a command that was killed, or there for a moment."""
+    (tmp_path / f"{probe.PREFIX}0").touch()
+    recipe = validate({"sources": ["in"], "output": str(tmp_path)}, None)
+    assert check_claim(recipe, False, None) is None

@@ -138,6 +138,7 @@ def test_spaces_brackets_and_non_ascii_names(tmp_path: Path) -> None:
         ("{job}/x*.tar", r"no shard \(\*\.tar\) in .*x\*"),
         ("{job}/_tmp", r"no shard \(\*\.tar\) in .*/_tmp"),
         ("{job}/notes.txt", r"no shard \(\*\.tar\) in .*notes\.txt"),
+        ("{job}/..", r"no shard \(\*\.tar\) in [^;]*; .*/job.* has some"),
         ("{job}/{00000..00002.tar", r"\{00000\.\.00002\.tar: "),
     ],
 )
@@ -182,6 +183,7 @@ def test_shards_of_other_tools(job: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[1]", b"{}", b'{"successes": null}', b'{"successes": "many"}', b'{"successes": 1e999}',
+     b'{"successes": -1}', b'{"successes": 3000000000}',
      b"\xff\xfe", b"7", b'{"successes": NaN}', b"[" * 100_000],
 )  # fmt: skip
 def test_invalid_stats(job: Path, content: bytes) -> None:

@@ -85,6 +85,17 @@ def test_uids_that_cannot_be_stored(
         ({"json": b"[1]"}, "json: not an object", {"json": None, "url": None}),
         ({"json": b"\xff{}"}, "json is not valid UTF-8: ", {"url": None}),
         ({"json": b"[" * 100_000}, "json: ", {"json": None}),
+        (
+            {"json": b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}"},
+            "json: nested deeper than 100",
+            {"json": None, "url": None},
+        ),
+        ({"json": b'{"url": "x", "a": ' + b"[" * 99 + b"]" * 99 + b"}"}, None, {"url": "x"}),
+        (
+            {"json": b'{"url": "x", "a": ["' + b"\\\"[{" * 200 + b'", ' + b"[], " * 200 + b"0]}"},
+            None,
+            {"url": "x"},
+        ),
         ({"json": b'{"uid": ' + b"9" * 5000 + b"}"}, "json: ", {"json": None}),
         (
             {"txt": b"caf\xe9"},

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
@@ -15,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from made_core import recipe
-from made_core.corpus import corpus
+from made_core.corpus import corpus, identity
 from made_core.corpus.corpus import Corpus
+from made_core.corpus.identity import hashes
 from made_core.embed import embed, embedded, encoder
 from made_core.errors import ChangedInput, CorruptShard
 from made_core.ingest import discovery
 from made_core.ingest import tar as samples
+from made_core.output import keep_lists
 from made_core.output.keep_lists import all_hex, keep_array, write_keep_npy
 from made_core.output.plan import Plan
 from made_core.output.write import write_shard
@@ -210,20 +213,31 @@ def test_changed_input(held: tuple[Corpus, Path], tmp_path: Path, change: str, e
 
 def test_keep_array() -> None:
     uids = [f"{n:032x}" for n in (2**127 + 5, 7, 2**64, 2**64 - 1, 0, 2**128 - 1)]
-    found = keep_array(uids)
+    found = keep_array(pa.chunked_array([uids[:2], uids[2:]]))
     assert found.dtype == np.dtype("u8,u8")
     assert [(int(a) << 64) + int(b) for a, b in found.tolist()] == sorted(int(u, 16) for u in uids)
-    again = keep_array([])
+    again = keep_array(pa.chunked_array([], pa.string()))
     assert again.shape == (0,)
+
+
+def test_many_uids_are_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    uids = [f"{n:032x}" for n in range(20, 0, -1)]
+    whole = keep_array(pa.chunked_array([uids])), hashes(np.array(uids, np.bytes_), 7)
+    monkeypatch.setattr(keep_lists, "SLICE", 3)
+    monkeypatch.setattr(identity, "SLICE", 3)
+    assert keep_array(pa.chunked_array([uids[:4], uids[4:]])).tolist() == whole[0].tolist()
+    assert hashes(np.array(uids, np.bytes_), 7).tolist() == whole[1].tolist()
+    assert all_hex(np.array(uids, np.bytes_)) and not all_hex(np.array([*uids, "x"], np.bytes_))
 
 
 @pytest.mark.parametrize("uid", ["", "7", "g" * 32, "0" * 31, "0" * 33, "0" * 32 + "\n", "A" * 32, "é" * 32])
 def test_keep_array_of_other_uids(uid: str) -> None:
-    assert not all_hex(["0" * 32, uid]) and all_hex(["0" * 32])
+    good, other = b"0" * 32, uid.encode()
+    assert not all_hex(np.array([good, other])) and all_hex(np.array([good]))
 
 
 def test_keep_file(tmp_path: Path) -> None:
-    write_keep_npy(tmp_path / "keep.npy", ["f" * 32, "0" * 32])
+    write_keep_npy(tmp_path / "keep.npy", pa.chunked_array([["f" * 32, "0" * 32]]))
     found = np.load(tmp_path / "keep.npy")
     assert found.dtype == np.dtype("u8,u8")
     assert found.tolist() == [(0, 0), (2**64 - 1, 2**64 - 1)]

@@ -30,7 +30,8 @@ def message(values: dict[str, Any], sets: tuple[str, ...] = ()) -> str:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"sorces": ["x"]}, ["sorces: unknown field; allowed here: sources, output, store, encoder"]),
+        ({"sorces": ["x"]}, ["sorces: unknown field; did you mean sources? allowed here: sources, output"]),
+        ({"colour": 1}, ["colour: unknown field; allowed here: sources, output, store, encoder"]),
         ({"dedup": {"epz": 0.1}}, ["dedup.epz: unknown field", "rule, eps, eps_max, keep"]),
         ({"dedup": {"eps": 1.5}}, ["dedup.eps: ", "less than 1", "1.5"]),
         ({"dedup": {"eps": 0}}, ["dedup.eps: ", "greater than 0"]),
@@ -42,7 +43,8 @@ def message(values: dict[str, Any], sets: tuple[str, ...] = ()) -> str:
         ({"dedup": {"keep_column": "score"}}, ["dedup: ", "keep is auto, keep_column is score"]),
         ({"dedup": [1]}, ["dedup: expected a mapping of fields (it is [1])"]),
         ({"sources": []}, ["sources: ", "at least 1"]),
-        ({"sources": "in"}, ["sources: ", "'in'"]),
+        ({"sources": {"a": 1}}, ["sources: ", "{'a': 1}"]),
+        ({"sources": [""]}, ["sources.0: ", "at least 1 character"]),
         ({"output": 5}, ["output: ", "valid string", "5"]),
         ({"output": ""}, ["output: ", "at least 1 character"]),
         ({"clusters": {"probes": 65}}, ["clusters.probes: ", "less than or equal to 64", "65"]),
@@ -70,6 +72,10 @@ def test_all_errors_are_reported_at_once() -> None:
     assert "output: missing" in text
     assert "clusters.probes: " in text
     assert "dedup.epz: unknown" in text
+
+
+def test_a_file_may_name_one_source_without_a_list() -> None:
+    assert load(None, GIVEN | {"sources": "in"}, []).sources == ("in",)
 
 
 @pytest.mark.parametrize("wanting", ["sources", "output"])

@@ -105,6 +105,18 @@ def test_a_prefix_of_a_uid(explain: Any, output: Path) -> None:
         assert "sample dddddddd00000001" in explain(start)
 
 
+def test_a_sample_by_its_shard_and_key(explain: Any, output: Path) -> None:
+    assert explain("00000/00000003") == explain(f"bbbbbbbb{3:08x}")
+    with pytest.raises(UserError, match="no sample with key 7 in shard 00000 of"):
+        why.explain(str(output), "00000/7")
+
+
+def test_missing_accounts_are_named(output: Path) -> None:
+    (output / "accounts.parquet").unlink()
+    with pytest.raises(UserError, match=r"accounts\.parquet is missing: re-run"):
+        why.explain(str(output), KEPT)
+
+
 def test_an_invalid_prefix(output: Path) -> None:
     for start, words in [
         ("aaaaaaaa", rf"2 uids start with aaaaaaaa, such as {KEPT}, aaaaaaaa00000001: use a longer prefix"),

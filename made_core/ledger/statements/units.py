@@ -127,6 +127,24 @@ OPEN_AGAIN = f"""
     SELECT id, host, attempts, 'reopened', CAST(:why AS text) FROM due RETURNING id
 """
 
+# Reopen the units that failed because they had used all attempts, and give the open ones as many as this run
+# allows; one row per reopened unit.
+ALLOW = f"""
+    WITH due AS MATERIALIZED (
+        SELECT id, host, attempts FROM unit
+        WHERE {THESE} AND state = 'failed' AND attempts >= max_attempts ORDER BY key FOR UPDATE
+    ), opened AS (
+        UPDATE unit SET state = 'open', attempts = 0, max_attempts = :max, not_before = now(),
+            started_at = NULL, finished_at = NULL, progress = 0, error = NULL, traceback = NULL
+        FROM due WHERE unit.id = due.id
+    ), raised AS (
+        UPDATE unit SET max_attempts = :max
+        WHERE {THESE} AND state IN ('open', 'running') AND max_attempts < :max
+    )
+    INSERT INTO event (unit_id, host, attempt, kind)
+    SELECT id, host, attempts, 'reopened' FROM due RETURNING id
+"""
+
 # The units that are neither done nor failed, and the seconds until each can be claimed.
 PENDING = f"""
     SELECT key, CAST(extract(epoch FROM {READY_AT} - now()) AS float) AS seconds
