@@ -92,7 +92,7 @@ def test_uids_that_cannot_be_stored(
         ),
         ({"json": b'{"url": "x", "a": ' + b"[" * 99 + b"]" * 99 + b"}"}, None, {"url": "x"}),
         (
-            {"json": b'{"url": "x", "a": ["' + b"\\\"[{" * 200 + b'", ' + b"[], " * 200 + b"0]}"},
+            {"json": b'{"url": "x", "a": ["' + b'\\"[{' * 200 + b'", ' + b"[], " * 200 + b"0]}"},
             None,
             {"url": "x"},
         ),
