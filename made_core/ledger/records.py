@@ -104,7 +104,7 @@ class StageStatus:
     tally: Tally
     started_at: datetime | None  # earliest start of a unit's last attempt
     finished_at: datetime | None  # latest finish
-    rate: float | None  # samples per second: recently if units run, else from first start to last finish
+    rate: float | None  # samples per second: recently if units run, else of the units that the run computed
     eta: float | None  # seconds until all units have ended; None if no units run or none is done
 
     @classmethod
@@ -115,9 +115,8 @@ class StageStatus:
         if running:
             samples, seconds = float(row.recent_samples), row.recent_seconds
         else:
-            seconds = (row.last - row.first).total_seconds() if row.first and row.last else 0.0
-            samples = float(tally.samples)
-        rate = samples / seconds if seconds > 0 else None
+            samples, seconds = float(row.own_samples or 0), row.own_seconds
+        rate = samples / seconds if seconds and samples else None
         eta = _eta(row, tally, rate) if running else None
         return cls(row.stage, row.version, row.scope, row.units, tally, row.first, row.last, rate, eta)
 

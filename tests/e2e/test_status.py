@@ -43,7 +43,9 @@ SUMMARY = summary_of(run="whole", state="completed")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A ledger: `whole` is completed, `partly` has a failed shard, `live` is held by another process."""
     place = tmp_path_factory.mktemp("outputs")
-    (place / "whole").mkdir()
+    (place / "whole" / "shards").mkdir(parents=True)
+    for name in ("keep.parquet", "accounts.parquet", "report.html", "shards/sizes.json"):
+        (place / "whole" / name).touch()
     (place / "x").write_bytes(b"x")
     ref = FileRef(str(place / "x"), 1, "0" * 32, "0" * 8)
     (place / "whole" / "summary.json").write_text(SUMMARY.json_text())

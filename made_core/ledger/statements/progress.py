@@ -17,6 +17,8 @@ _RECENT_MINUTES = 10
 # Units that run or ended recently: their rate is not distorted by work of an earlier day.
 _RECENT = f"(state = 'running' OR finished_at > now() - make_interval(mins => {_RECENT_MINUTES}))"
 
+_OWN = "run_id = :run_id AND state = 'done'"  # units that the run computed itself: others it found done
+
 # Every stage that the run has started, with the tally, the times and the recent work of its units.
 STAGES = f"""
     WITH mine AS ({_OF_RUN})
@@ -28,7 +30,10 @@ STAGES = f"""
             CAST(coalesce(sum(coalesce(samples, progress)) FILTER (WHERE {_RECENT}), 0)
                 AS bigint) AS recent_samples,
             CAST(extract(epoch FROM now() - min(started_at) FILTER (WHERE {_RECENT}))
-                AS float) AS recent_seconds
+                AS float) AS recent_seconds,
+            CAST(coalesce(sum(samples) FILTER (WHERE {_OWN}), 0) AS bigint) AS own_samples,
+            CAST(extract(epoch FROM max(finished_at) FILTER (WHERE {_OWN})
+                - min(started_at) FILTER (WHERE {_OWN})) AS float) AS own_seconds
         FROM mine GROUP BY stage
     ) AS t ON t.of = s.stage
     WHERE s.run_id = :run_id ORDER BY s.stage
