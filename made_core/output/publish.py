@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from made_core.errors import DamagedFile
-from made_core.io import files, paths
+from made_core.io import files, paths, stored
 from made_core.output import summary
 from made_core.stages import STAGES
 from made_core.types import FileRef
+
+SLICE = 4096  # files that are on their way at a time
 
 
 def decisions_of(output: str) -> str | None:
@@ -53,7 +56,8 @@ def publish(output: str, refs: Sequence[FileRef]) -> None:
         for name in files.names(url) if files.exists(url) else ():
             if files.join(url, name) not in wanted:
                 files.remove(files.join(url, name))
-    for ref in refs:
+
+    def move(ref: FileRef) -> None:
         where = _where(output, ref, is_published=False)
         if where is None:
             raise DamagedFile(
@@ -61,6 +65,10 @@ def publish(output: str, refs: Sequence[FileRef]) -> None:
             )
         if where == ref.path:
             files.move(where, paths.published(output, ref.path))
+
+    with ThreadPoolExecutor(stored.STAT_THREADS) as pool:  # they wait for storage
+        for a in range(0, len(refs), SLICE):
+            list(pool.map(move, refs[a : a + SLICE]))
     for name in (*paths.SWEEP, paths.REVIEW, paths.PARTS):
         files.remove(files.join(output, name))
 
