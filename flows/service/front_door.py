@@ -43,9 +43,8 @@ def application(token: str) -> FastAPI:
         title="made: front door",
         version=__version__,
         description="Starts, shows and cancels runs of made. Send the trigger token as a bearer token.",
-        strict_content_type=False,  # as curl -d sends; the token keeps pages of others out
     )
-    app.add_middleware(requests.BodyLimit)
+    app.add_middleware(requests.Bodies)
     app.include_router(_open_routes())
     app.include_router(_routes(), dependencies=[Depends(_bearer(token))])
     for kind, status in ((prefect_runs.NoSuchRun, 404), (prefect_runs.RunHasEnded, 409), (UserError, 422),

@@ -72,8 +72,11 @@ def _inside(field: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{field}.{i}", inner) for i, inner in enumerate(value))
 
 
-class BodyLimit:
-    """ASGI middleware: answers 413 to a body of more than `limit` bytes, and reads no more of it."""
+class Bodies:
+    """ASGI middleware: every body is JSON, whatever its Content-Type: `curl -d` says it is a form.
+
+    Answers 413 to one of more than `limit` bytes, and reads no more of it.
+    """
 
     def __init__(self, app: ASGIApp, limit: int = MAX_BODY) -> None:
         self.app, self.limit = app, limit
@@ -97,4 +100,5 @@ class BodyLimit:
         async def again() -> Message:
             return read.pop() if read else await receive()
 
-        await self.app(scope, again, send)
+        headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        await self.app({**scope, "headers": [*headers, (b"content-type", b"application/json")]}, again, send)

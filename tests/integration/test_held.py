@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelling
 from sqlalchemy import create_engine, text
 
@@ -205,14 +206,15 @@ def test_a_signal_that_a_library_wraps(
     assert found is not None and (found.state, found.held) == (state, False)
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), TerminationSignal(15)])
 def test_an_interrupted_run_is_cancelled_and_gives_its_units_back(
-    ledger: Ledger, empty_url: str, tmp_path: Path
+    ledger: Ledger, empty_url: str, tmp_path: Path, stop: BaseException
 ) -> None:
     recipe = recipe_of(tmp_path, 60)
-    with pytest.raises(KeyboardInterrupt), held(empty_url, recipe) as ours:
+    with pytest.raises(type(stop)), held(empty_url, recipe) as ours:
         ledger.units.put(ours.run, EMBED, "scope", ["a"], 3)
         assert ledger.units.claim(EMBED, "scope", ["a"], 1, 60, "host:1", ours.run)
-        raise KeyboardInterrupt
+        raise stop
     found = ledger.runs.of_output(recipe.output)
     assert found is not None and (found.state, found.held) == (RunState.CANCELLED, False)
     assert found.error == "interrupted: re-run to resume"

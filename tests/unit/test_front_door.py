@@ -103,6 +103,14 @@ def test_malformed_bodies(door: TestClient, body: bytes, sentence: str) -> None:
     assert answer.status_code == 422 and sentence in answer.json()["detail"], answer.text
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_is_json_whatever_its_header_says(door: TestClient, kind: str) -> None:
+    """As `curl -d` sends it."""
+    body = b'{"sources": ["/none"], "output": "/y"}'
+    answer = door.post("/runs", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 422 and "no such folder: /none" in answer.json()["detail"], answer.text
+
+
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"output": ' + b"9" * 10_000 + b"}"])
 def test_bodies_that_a_parser_dislikes(door: TestClient, body: bytes) -> None:
     answer = door.post("/runs", content=body, headers={"Content-Type": "application/json"})

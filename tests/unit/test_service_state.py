@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -44,6 +45,24 @@ def started(command: list[str], **variables: str) -> tuple[subprocess.Popen[str]
     found = processes.identify(child.pid)
     assert found is not None
     return child, found
+
+
+def test_up_counts_only_failures_since_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cause that was removed must not fail the next `made up`, whose supervisor has not looked yet."""
+    here = processes.identify(os.getpid())
+    assert here is not None
+    door = Child(name="front-door", phase=Phase.WAITING, restarts=3, message="exited with code 2")
+    failed = Processes(supervisor=here, children=[door])
+    ready = Processes(supervisor=here, children=[door.model_copy(update={"phase": Phase.READY})])
+    seen = iter([failed, failed, ready])
+    monkeypatch.setattr(state, "processes", lambda: next(seen))
+    said: list[str] = []
+    control._wait(configuration(), None, said.append)
+    assert said == ["front-door: ready"]
+    again = Processes(supervisor=here, children=[door.model_copy(update={"restarts": 6})])
+    seen = iter([failed, again])
+    with pytest.raises(control.NotStarted, match="front-door exited with code 2, 3 times"):
+        control._wait(configuration(), None, said.append)
 
 
 def test_a_process_id_that_belongs_to_another_process_is_not_ours() -> None:
