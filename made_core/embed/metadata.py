@@ -35,7 +35,8 @@ SCHEMA = pa.schema(
     ]
 )
 NESTING = 100  # of a json: the parser's own limit depends on the version of Python and on the call stack
-STRINGS, BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(r"[][{}]")
+# A string that is not closed ends with the text: a pattern that can fail would take quadratic time.
+STRINGS, BRACKETS = re.compile(r'"(?:[^"\\]|\\.?)*(?:"|\Z)', re.DOTALL), re.compile(r"[][{}]")
 MAX_UID = 128  # bytes of UTF-8: the array of uids has the width of the longest
 
 

@@ -85,6 +85,7 @@ def test_uids_that_cannot_be_stored(
         ({"json": b"[1]"}, "json: not an object", {"json": None, "url": None}),
         ({"json": b"\xff{}"}, "json is not valid UTF-8: ", {"url": None}),
         ({"json": b"[" * 100_000}, "json: ", {"json": None}),
+        ({"json": b"[" * 90 + b'"' + b'\\"' * 200_000 + b"[" * 90}, "json: ", {"json": None}),
         (
             {"json": b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}"},
             "json: nested deeper than 100",
