@@ -59,24 +59,24 @@ def embedded(home: Path, listen: Listen | None = None) -> Iterator[str]:
         with _locked(home):
             _own(home)
             sockets = _sockets(data)
+            elsewhere = _server(data) is None and postgres_lock.joined(data, sockets / f".s.PGSQL.{PORT}")
+            if elsewhere and listen is not None:  # before the address is recorded that it should listen at
+                raise DatabaseError(
+                    f"a PostgreSQL server with the data in {data} runs in another container or PID "
+                    "namespace of this host: end it first"
+                )
             # Each process that uses the server holds a shared lock, which the kernel frees when it dies.
             handle = users.open("a")
             if listen is not None:
                 postgres_tcp.want(data, listen)
-            elif _alone(handle.fileno()) and _server(data) is None and not postgres_lock.is_held(data):
+            elif _alone(handle.fileno()) and _server(data) is None and not elsewhere:
                 postgres_tcp.want(data, None)  # left by a service that was killed
             fcntl.flock(handle, fcntl.LOCK_SH)
             if listen is not None and _server(data) is not None and postgres_tcp.actual(data) != listen:
                 _stop(data)
-            if _server(data) is None:
+            if _server(data) is None and not elsewhere:
                 try:
-                    if not postgres_lock.joined(data, sockets / f".s.PGSQL.{PORT}"):
-                        _start(data, sockets)
-                    elif listen is not None:
-                        raise DatabaseError(
-                            f"a PostgreSQL server with the data in {data} runs in another container or PID "
-                            "namespace of this host: end it first"
-                        )
+                    _start(data, sockets)
                 except DatabaseError:
                     if listen is not None:  # not where a later run would listen too
                         postgres_tcp.want(data, None)
