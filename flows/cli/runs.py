@@ -101,7 +101,7 @@ def review(
 
 @app.command()
 def why(
-    uid: Annotated[str, typer.Argument(help="Uid, at least its first 8 characters, or SHARD/KEY as in the report.")],
+    uid: Annotated[str, typer.Argument(help="Uid, its first 8 characters, or SHARD/KEY as in the report.")],
     output: Annotated[str, typer.Option("--output", "--output-folder", help="The run's output folder.")],
 ) -> None:
     """Show why a sample was kept or dropped, and which kept sample represents it."""

@@ -64,7 +64,7 @@ def joined(data: Path, path: Path) -> bool:
         if time.monotonic() > end:
             raise DatabaseError(
                 f"a PostgreSQL server with the data in {data} runs in another container or PID namespace of "
-                f"this host, or has not ended yet, and does not answer at {path}: share that folder, or end it"
+                f"this host, or has not ended, and does not answer at {path}: share it, or end that server"
             )
         time.sleep(LOOK)
     return False
