@@ -182,7 +182,8 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
         if str(error).startswith("Failed to download"):  # open_clip's message for any error of the hub
             raise Transient(
                 f"the weights {part.pretrained} of {part.model} cannot be downloaded here; on a machine with "
-                "network that shares this home folder: made models fetch --recipe RECIPE"
+                "network that shares this home folder: made models fetch --recipe RECIPE "
+                f"({_first_line(error)})"
             ) from error
         raise EncoderError(text) from None
     except OSError as error:  # of the disk: a retry may succeed

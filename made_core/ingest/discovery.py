@@ -13,13 +13,14 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, count
 
 import braceexpand
 
-from made_core.errors import SourceError
+from made_core.errors import PathError, SourceError
 from made_core.io import files
 from made_core.types import Shard
 
@@ -133,8 +134,9 @@ def _tars(url: str, folder: Callable[[str], dict[str, int]]) -> list[str]:
 def _instead(url: str) -> str:
     """What a folder without tars has that was perhaps meant: a folder with tars, or none of our shards."""
     for name in files.folders(url)[:LOOKS]:
-        if any(inside.endswith(".tar") for inside in files.names(files.join(url, name))):
-            return f"; {files.join(url, name)} has some"
+        with suppress(PathError):  # one that this user cannot read
+            if any(inside.endswith(".tar") for inside in files.names(files.join(url, name))):
+                return f"; {files.join(url, name)} has some"
     return "; made reads the WebDataset shards that img2dataset writes with output_format=webdataset"
 
 
