@@ -8,18 +8,22 @@ corpus that extends another, canonical samples of the earlier corpus stay canoni
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from made_core.corpus.corpus import Corpus, Gids
+from made_core.corpus.corpus import Corpus, Gids, Part
+from made_core.corpus.ordering import Uids, ordered
 from made_core.embed import metadata
-from made_core.io.arrays import put_array, read_array
+from made_core.io.arrays import READERS, put_array, read_array
 from made_core.stages import IdentifyOutput
 
-Uids = npt.NDArray[np.bytes_]
 SLICE = 1 << 18  # uids that are Python objects at a time
 
 
@@ -38,20 +42,31 @@ class Identities:
 
 def build(corpus: Corpus, earlier: Gids | None = None) -> Identities:
     """The identities of a corpus, from the metadata only. `earlier`: see `canonicals`. Raises DamagedFile."""
-    uids: list[Uids] = []
-    digests: list[npt.NDArray[np.bytes_]] = []
-    readable: list[npt.NDArray[np.bool_]] = []
-    for part in corpus.parts:
-        table = metadata.read_table(part.metadata, ["uid", "image_digest", "error"])
-        uids.append(np.array([u.encode() for u in table["uid"].to_pylist()], np.bytes_))
-        # V16, later two integers: numpy's byte strings would drop trailing zero bytes.
-        raw = b"".join(d or bytes(16) for d in table["image_digest"].to_pylist())
-        digests.append(np.frombuffer(raw, "V16"))
-        readable.append(pc.is_null(table["error"]).to_numpy(zero_copy_only=False))
-    all_uids = np.concatenate(uids) if uids else np.zeros(0, "S1")
-    all_readable = np.concatenate(readable) if readable else np.zeros(0, bool)
-    halves = np.concatenate(digests).view("<u8").reshape(-1, 2) if uids else np.zeros((0, 2), "<u8")
-    return Identities(all_uids, canonicals(all_uids, halves, all_readable, earlier))
+    with ThreadPoolExecutor(READERS) as pool:
+        columns = list(pool.map(_columns, corpus.parts))
+    if not columns:
+        return Identities(np.zeros(0, "S1"), np.zeros(0, np.int64))
+    uids, digests, readable = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return Identities(uids, canonicals(uids, digests.view("<u8").reshape(-1, 2), readable, earlier))
+
+
+def _columns(part: Part) -> tuple[Uids, npt.NDArray[np.void], npt.NDArray[np.bool_]]:
+    """A part's uids, digests of images (zeros without one), and whether each image is readable."""
+    table = metadata.read_table(part.metadata, ["uid", "image_digest", "error"])
+    digests = pc.fill_null(table["image_digest"], pa.scalar(bytes(16), pa.binary(16))).combine_chunks()
+    # V16, later two integers: numpy's byte strings would drop trailing zero bytes.
+    values = np.frombuffer(digests.buffers()[1], "V16", len(digests), 16 * digests.offset)
+    readable: npt.NDArray[np.bool_] = pc.is_null(table["error"]).to_numpy(zero_copy_only=False)
+    return _bytes(table["uid"].combine_chunks()), values, readable
+
+
+def _bytes(strings: pa.StringArray) -> Uids:
+    """(n,) the UTF-8 of strings, without a Python object for each where all are of one length."""
+    ends = np.frombuffer(strings.buffers()[1], np.int32, len(strings) + 1, 4 * strings.offset)
+    lengths = np.diff(ends)
+    if len(lengths) and (width := int(lengths[0])) and (lengths == width).all():
+        return np.frombuffer(strings.buffers()[2], f"S{width}", len(strings), int(ends[0]))
+    return np.array([s.encode() for s in strings.to_pylist()], np.bytes_)
 
 
 def canonicals(
@@ -76,12 +91,15 @@ def canonicals(
     later = np.ones(n, bool)
     if earlier is not None:
         later[: len(earlier)] = earlier != np.arange(len(earlier))
-    order = np.lexsort((gids, uids[gids], later[gids], digests[gids, 1], digests[gids, 0]))
-    ordered = gids[order]
-    same = (digests[ordered[1:]] == digests[ordered[:-1]]).all(axis=1)
+
+    def more(some: Gids) -> Sequence[npt.NDArray[Any]]:
+        return digests[gids[some], 1], later[gids[some]], uids[gids[some]]
+
+    in_order = gids[ordered(digests[gids, 0], more)]
+    same = (digests[in_order[1:]] == digests[in_order[:-1]]).all(axis=1)
     starts = np.concatenate([[0], np.flatnonzero(~same) + 1])
-    sizes = np.diff(np.append(starts, len(ordered)))
-    canonical[ordered] = np.repeat(ordered[starts], sizes)
+    sizes = np.diff(np.append(starts, len(in_order)))
+    canonical[in_order] = np.repeat(in_order[starts], sizes)
     return canonical
 
 
@@ -102,8 +120,8 @@ def training_sample(identities: Identities, size: int, seed: int) -> Gids:
     The sample does not depend on the order of the shards.
     """
     images = identities.images
-    order = np.lexsort((images, identities.uids[images], hashes(identities.uids[images], seed)))
-    return images[order[:size]]
+    hashed = hashes(identities.uids[images], seed)
+    return images[ordered(hashed, lambda some: (identities.uids[images[some]],))[:size]]
 
 
 def put(url: str, identities: Identities) -> IdentifyOutput:

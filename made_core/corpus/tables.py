@@ -53,5 +53,5 @@ def _with_scores(part: Part, columns: Sequence[str]) -> pa.Table:
     found = read(part, list(dict.fromkeys((*others, source))))
     scores = found[source]
     if source == "json":
-        scores = pa.chunked_array([pa.array(clip_scores.of_json(scores.to_pylist()), pa.float64())])
+        scores = pa.chunked_array([pa.array(clip_scores.of_json(scores.to_pylist()), from_pandas=True)])
     return found.select(others).append_column(clip_scores.COLUMN, scores)

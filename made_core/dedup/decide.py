@@ -12,6 +12,7 @@ import numpy.typing as npt
 from made_core.cluster.cluster_rows import Cluster
 from made_core.corpus.corpus import Gids
 from made_core.corpus.identity import Identities
+from made_core.corpus.ordering import first_of_equal
 from made_core.dedup import order, rules
 from made_core.dedup.near_pairs import Pairs
 from made_core.io.arrays import read_array
@@ -72,7 +73,9 @@ def decide(
     eligible = np.flatnonzero(reason == KEPT)
     survivor = _survivors(identities.canonical, eligible, rank, n)
 
-    nodes = np.unique(survivor[survivor >= 0])  # gids: one per image that still has an eligible sample
+    is_node = np.zeros(n, bool)
+    is_node[survivor[survivor >= 0]] = True
+    nodes = np.flatnonzero(is_node)  # gids: one per image that still has an eligible sample
     node_of = np.full(n, NO_SAMPLE, np.int64)
     node_of[nodes] = np.arange(len(nodes))
     ends = [np.asarray(survivor[pairs[side]]) for side in ("i", "j")]
@@ -121,9 +124,7 @@ def _first_of_uid(uids: npt.NDArray[np.bytes_], readable: npt.NDArray[np.bool_])
     """(n,) the lowest gid of the readable samples with the same uid; an unreadable sample's own gid."""
     result = np.arange(len(uids))
     gids = np.flatnonzero(readable)
-    if len(gids):
-        _, first, inverse = np.unique(uids[gids], return_index=True, return_inverse=True)
-        result[gids] = gids[first[inverse.reshape(-1)]]
+    result[gids] = gids[first_of_equal(uids[gids])]
     return result
 
 
@@ -133,6 +134,10 @@ def _survivors(canonical: Gids, eligible: Gids, rank: npt.NDArray[np.int64], n: 
     NO_SAMPLE if none is eligible, and for other gids.
     """
     result = np.full(n, NO_SAMPLE, np.int64)
-    backwards = eligible[np.argsort(-rank[eligible])]
+    in_order = np.empty(n, np.int64)
+    in_order[rank] = np.arange(n)
+    is_eligible = np.zeros(n, bool)
+    is_eligible[eligible] = True
+    backwards = in_order[::-1][is_eligible[in_order[::-1]]]
     result[canonical[backwards]] = backwards  # the lowest rank is written last
     return result

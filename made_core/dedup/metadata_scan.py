@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ import pyarrow as pa
 
 from made_core import filters
 from made_core.corpus import clip_scores, tables
-from made_core.corpus.corpus import Corpus, Gids
+from made_core.corpus.corpus import Corpus, Gids, Part
 from made_core.dedup import order
 from made_core.errors import RecipeError
+from made_core.io.arrays import READERS
 from made_core.reasons import KEPT, PLACEHOLDER, Codes
 from made_core.recipe import Recipe
 
@@ -31,6 +33,16 @@ class MetadataScan:
     placeholder: Flags  # whether the sample shows a placeholder
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """Of one part, by row."""
+
+    dropped: Codes
+    values: npt.NDArray[np.float64]
+    captions: Gids  # (m, 2), of `_captions`
+    scored: bool  # whether CLIP scores are read and a sample has one
+
+
 def scan(corpus: Corpus, canonical: Gids, recipe: Recipe) -> MetadataScan:
     """Reads the metadata of all shards once. `canonical`: (n,) the gid of each sample's canonical sample.
 
@@ -40,21 +52,30 @@ def scan(corpus: Corpus, canonical: Gids, recipe: Recipe) -> MetadataScan:
             not exist.
     """
     extra = order.columns(recipe.dedup)
-    wanted = list(dict.fromkeys((*filters.columns(recipe.filters), "caption", *extra)))
+    wanted = list(dict.fromkeys((*filters.columns(recipe.filters), *extra)))
     least = recipe.dedup.placeholder_captions
     common = _common(canonical, least) if least else np.zeros(len(canonical), bool)
-    codes, values, captions = [np.zeros(0, np.int8)], [np.zeros(0)], [np.zeros((0, 2), np.int64)]
-    scored = clip_scores.COLUMN not in wanted
-    for part in corpus.parts:
-        table = tables.read(part, wanted)
-        codes.append(filters.apply(table, recipe.filters))
-        scored = scored or table[clip_scores.COLUMN].null_count < len(table)
-        fields = {name: table[name].to_pylist() for name in extra}
-        values.append(order.of_metadata(recipe.dedup, fields, part.samples))
+
+    def of_part(part: Part) -> _Facts:
         rows = np.flatnonzero(common[part.start : part.stop])
-        captions.append(_captions(table["caption"], rows, canonical[part.start + rows]))
-    dropped, value = np.concatenate(codes), np.concatenate(values)
-    if not scored:
+        table = tables.read(part, wanted if not len(rows) or "caption" in wanted else [*wanted, "caption"])
+        captions = np.zeros((0, 2), np.int64)
+        if len(rows):
+            captions = _captions(table["caption"], rows, canonical[part.start + rows])
+        fields = {name: table[name].to_pylist() for name in extra}
+        return _Facts(
+            filters.apply(table, recipe.filters),
+            order.of_metadata(recipe.dedup, fields, part.samples),
+            captions,
+            clip_scores.COLUMN in wanted and table[clip_scores.COLUMN].null_count < len(table),
+        )
+
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(of_part, corpus.parts))
+    dropped = np.concatenate([np.zeros(0, np.int8), *(f.dropped for f in found)])
+    value = np.concatenate([np.zeros(0), *(f.values for f in found)])
+    captions = np.concatenate([np.zeros((0, 2), np.int64), *(f.captions for f in found)])
+    if clip_scores.COLUMN in wanted and not any(f.scored for f in found):
         reader = "dedup.keep" if clip_scores.COLUMN in extra else "filters.min_clip_score"
         raise RecipeError(
             f"{reader} reads CLIP scores, but captions are not embedded (encoder.captions) and no "
@@ -64,7 +85,7 @@ def scan(corpus: Corpus, canonical: Gids, recipe: Recipe) -> MetadataScan:
         raise RecipeError(
             f"dedup.keep is column, but no sample's json has a number in {recipe.dedup.keep_column}"
         )
-    placeholder = common & np.isin(canonical, _many(np.concatenate(captions), least or 0))
+    placeholder = common & np.isin(canonical, _many(captions, least or 0))
     if recipe.dedup.placeholders == "drop":
         dropped[placeholder & (dropped == KEPT)] = PLACEHOLDER.code
     return MetadataScan(dropped, value, placeholder)

@@ -5,7 +5,6 @@ Ties are broken by uid, then gid.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from made_core.corpus import clip_scores
-from made_core.corpus.identity import Uids, hashes
+from made_core.corpus.identity import hashes
+from made_core.corpus.json_fields import numbers
+from made_core.corpus.ordering import Uids, ordered
 from made_core.recipe_dedup import Dedup
 
 Values = npt.NDArray[Any]  # (n,) numbers; the lowest comes first
@@ -35,27 +36,25 @@ def of_metadata(dedup: Dedup, fields: Mapping[str, Sequence[Any]], n: int) -> np
         fields: the n values of each of `columns(dedup)`.
     """
     if dedup.keep_rule == "largest":
-        sizes = zip(fields["width"], fields["height"], fields["json"], strict=True)
-        return np.array([-_original_pixels(*size) for size in sizes], float)
+        return -_original_pixels(fields["width"], fields["height"], fields["json"])
     if dedup.keep_rule == "column":
         sign = -1.0 if dedup.keep_prefer == "max" else 1.0
-        names = (str(dedup.keep_column),)
-        return np.array([sign * _number(text, names) for text in fields["json"]], float)
+        return sign * numbers(fields["json"], (str(dedup.keep_column),))[:, 0]
     if dedup.keep_rule == "clip_score":
         return -np.array(fields[clip_scores.COLUMN], float)
     return np.zeros(n)
 
 
-def _original_pixels(width: int | None, height: int | None, text: str | None) -> float:
-    """The pixels of the image before img2dataset resized it, if the json tells; else those of the image."""
-    known = clip_scores.fields(text)
-    pixels = math.prod(clip_scores.number(known, (name,)) for name in ORIGINAL_SIDES)
-    return pixels if 0 < pixels < math.inf else float((width or 0) * (height or 0))
-
-
-def _number(text: str | None, names: Sequence[str]) -> float:
-    """The first of the fields `names` that is a number, else NaN, which sorts last whatever the sign."""
-    return clip_scores.number(clip_scores.fields(text), names)
+def _original_pixels(
+    widths: Sequence[int | None], heights: Sequence[int | None], texts: Sequence[str | None]
+) -> npt.NDArray[np.float64]:
+    """(n,) pixels of the images before img2dataset resized them, where the json tells, else of the images."""
+    own = np.nan_to_num(np.array(widths, float) * np.array(heights, float))
+    sides = numbers(texts, ORIGINAL_SIDES)
+    with np.errstate(invalid="ignore", over="ignore"):  # 0 times infinity; sides of 1e300
+        pixels = sides[:, 0] * sides[:, 1]
+    told = (pixels > 0) & (pixels < np.inf)
+    return np.where(told, pixels, own)
 
 
 def values(
@@ -108,8 +107,8 @@ def ranks(values: Values, uids: Uids, earlier: int = 0) -> npt.NDArray[np.int64]
 
     The first `earlier` samples, those of the extended corpus, come before all others.
     """
-    n = len(uids)
-    order = np.lexsort((np.arange(n), uids, values, np.arange(n) >= earlier))
-    result = np.empty(n, np.int64)
-    result[order] = np.arange(n)
+    before = ordered(values[:earlier], lambda some: (uids[some],))
+    after = ordered(values[earlier:], lambda some: (uids[earlier + some],)) + earlier
+    result = np.empty(len(uids), np.int64)
+    result[np.concatenate([before, after])] = np.arange(len(uids))
     return result

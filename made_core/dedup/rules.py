@@ -23,6 +23,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Edges = tuple[Ints, Ints, Floats]  # (earlier nodes, later nodes, similarities above the bound)
+ROUND = 16  # a round over all pairs pays while it settles a sixteenth of them
 
 
 class KeptRows(Protocol):
@@ -82,15 +83,18 @@ def cover(
     """
     settled = np.zeros(len(rank), bool) if pinned is None else pinned
     earlier, later, value = _directed(rank, i, j, similarity, bound)
-    kept = np.ones(len(rank), bool)
-    edges = np.flatnonzero(np.diff(later, prepend=-1, append=-1))  # bounds of each later node's pairs
-    slices = {int(later[start]): (start, stop) for start, stop in pairwise(edges.tolist())}
     crowded_rows = _crowded_rows(crowded)
+    kept, open_ = np.ones(len(rank), bool), np.zeros(len(rank), bool)
+    open_[later[~settled[later]]] = True
+    open_[list(crowded_rows)] = True
+    left = _rounds(kept, open_, earlier, later, np.array(list(crowded_rows), np.int64))
+    edges = np.flatnonzero(np.diff(later[left], prepend=-1, append=-1))  # bounds of each later node's pairs
+    slices = {int(later[left[start]]): (start, stop) for start, stop in pairwise(edges.tolist())}
     kept_rows = [c.start(rank, bound) for c in crowded]
     more: list[Edges] = [(earlier, later, value)]
     for node in sorted(slices.keys() | crowded_rows.keys(), key=rank.__getitem__):
         start, stop = slices.get(node, (0, 0))
-        kept[node] = settled[node] or not kept[earlier[start:stop]].any()
+        kept[node] = settled[node] or not kept[earlier[left[start:stop]]].any()
         for number, row in crowded_rows.get(node, ()):
             others, close = kept_rows[number].near(row)
             if len(others) and not settled[node]:
@@ -135,6 +139,36 @@ def reference(
     while not kept[parent].all():  # terminates: each step goes to an earlier node
         parent = np.where(kept[parent], parent, parent[parent])
     return Resolved(parent)
+
+
+def _rounds(kept: Flags, open_: Flags, earlier: Ints, later: Ints, crowded: Ints) -> Ints:
+    """Decides nodes of the cover rule by rounds over all pairs, while a round decides many of them.
+
+    In a round the open nodes with an earlier kept node that is not open are removed, then those whose earlier
+    nodes are all removed are kept. Chains of nodes take a round each: they are left to the caller.
+
+    Args:
+        kept, open_: (n,) flags, which change: a node that is not open is decided. earlier, later: (m,) nodes.
+        crowded: nodes that only the caller can decide.
+
+    Returns:
+        The positions of the pairs that the open nodes still depend on, ascending.
+    """
+    left = np.flatnonzero(open_[later])
+    ours = open_.copy()
+    ours[crowded] = False
+    while True:
+        first, second = earlier[left], later[left]
+        removed = second[ours[second] & kept[first] & ~open_[first]]
+        kept[removed] = open_[removed] = False
+        waits = open_[second] & kept[first]  # a removed node removes none
+        waiting = np.zeros(len(kept), bool)
+        waiting[second[waits]] = True
+        free = second[~waiting[second] & open_[second] & ours[second]]
+        open_[free] = False
+        before, left = len(left), left[waits]
+        if before - len(left) <= before // ROUND:
+            return left
 
 
 def _crowded_rows(crowded: Sequence[Crowded]) -> dict[int, list[tuple[int, int]]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from made_core.corpus.corpus import Corpus
-from made_core.corpus.identity import SLICE, Uids
+from made_core.corpus.corpus import Corpus, Part
+from made_core.corpus.identity import SLICE
+from made_core.corpus.ordering import Uids, ordered
 from made_core.embed import metadata
+from made_core.io.arrays import READERS
 from made_core.output.decision_tables import Decided
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("uid", "shard", "key")])
@@ -20,13 +24,15 @@ HEX_UID = re.compile(rb"[0-9a-f]{32}")
 def kept_table(corpus: Corpus, decided: Decided) -> pa.Table:
     """The samples that this run kept as a table of SCHEMA, in the order of the output. Raises DamagedFile."""
     kept = decided.kept.rows()
-    tables = [SCHEMA.empty_table()]
-    for part, positions in corpus.by_part(kept):
-        rows = kept[positions] - part.start
-        found = metadata.read_table(part.metadata, ["uid", "key"]).take(rows)
-        shard = pa.array([part.shard.id] * len(rows), pa.string())
-        tables.append(pa.table([found["uid"], shard, found["key"]], schema=SCHEMA))
-    return pa.concat_tables(tables)
+
+    def of_part(some: tuple[Part, npt.NDArray[np.int64]]) -> pa.Table:
+        part, positions = some
+        found = metadata.read_table(part.metadata, ["uid", "key"]).take(kept[positions] - part.start)
+        shard = pa.repeat(pa.scalar(part.shard.id, pa.string()), len(positions))
+        return pa.table([found["uid"], shard, found["key"]], schema=SCHEMA)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return pa.concat_tables([SCHEMA.empty_table(), *pool.map(of_part, corpus.by_part(kept))])
 
 
 def all_hex(uids: Uids) -> bool:
@@ -42,8 +48,8 @@ def keep_array(uids: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.void
         numbers = bytes.fromhex("".join(uids.slice(a, SLICE).to_pylist()))
         halves = np.frombuffer(numbers, ">u8").reshape(-1, 2)
         result["f0"][a : a + SLICE], result["f1"][a : a + SLICE] = halves.T
-    result.sort()
-    return result
+    # Fields are sorted one by one: numpy compares records ten times as slowly.
+    return result[ordered(result["f0"], lambda some: (result["f1"][some],))]
 
 
 def write_keep_npy(path: Path, uids: pa.ChunkedArray) -> None:
