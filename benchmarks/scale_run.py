@@ -24,7 +24,7 @@ from made_core.cluster import cluster_rows, kmeans
 from made_core.cluster.pair_tasks import PairTask, pack
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
-from made_core.dedup import candidates, decide, inputs, near_pairs, pair_recall
+from made_core.dedup import candidates, decisions, inputs, near_pairs, pair_recall
 from made_core.embed import metadata
 from made_core.io import files
 from made_core.reasons import KEPT
@@ -119,7 +119,7 @@ def pair(folder: Path, batches: list[AssignOutput], cost: float = PAIRS_COST) ->
         return list(pool.map(one, units))
 
 
-def resolve(corpus: corpora.Corpus, sources: inputs.ResolveFiles) -> decide.Decisions:
+def resolve(corpus: corpora.Corpus, sources: inputs.ResolveFiles) -> decisions.Decisions:
     """As tasks/resolve."""
     return inputs.read(corpus, sources, Recipe(sources=("in",), output="out")).decisions(EPS)
 

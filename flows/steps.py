@@ -219,7 +219,7 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
         present=_published(engine, scope),
         missing=lambda: publish.unmark(recipe.output),
     )
-    broken = sum(output.broken for output in tables.values())
+    broken = resolved.broken + sum(output.broken for output in tables.values())
     if broken and recipe.dedup.rule == "cover":
         raise Permanent(f"{broken} removed samples have no kept sample within eps: this is a bug in made")
     return Decided(scope, resolved, tuple(tables.values()))

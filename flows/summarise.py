@@ -107,7 +107,8 @@ def summarise(
         recall=None if audited is None else _recall(audited, probes_of(recipe.clusters, fit)),
         promise=Promise(
             checked=sum(output.checked for output in decided.tables),
-            broken=sum(output.broken for output in decided.tables),
+            recomputed=sum(output.recomputed for output in decided.tables),
+            broken=resolved.broken + sum(output.broken for output in decided.tables),
         ),
         keep_npy=None if resolved.hex_uids else NO_KEEP_NPY,
         warnings=_warnings(context.run, found, rows, embedded, clustered),

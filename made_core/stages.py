@@ -162,6 +162,8 @@ class ResolveOutput(UnitOutput):
 
     reason: FileRef  # (n,) int8 codes; -1: kept
     representative: FileRef  # (n,) int64 gid of the kept sample that represents it; -1: none
+    represented_by: FileRef  # (n,) uid of that sample if it is another one, else empty
+    similarity: FileRef  # (n,) float64, of both; NaN: none, or not known
     cluster: FileRef  # (n,) int32 home cluster; -1: unreadable
     kept: FileRef  # int64 gids that this run kept, ascending
     kept_samples: int
@@ -169,6 +171,7 @@ class ResolveOutput(UnitOutput):
     represented_earlier: int  # new samples represented by one of those
     placeholder_images: int
     placeholder_samples: int
+    broken: int  # new duplicates whose representative is not kept; 0 but for a bug
     hex_uids: bool  # every kept uid is 128-bit hex, so keep.npy can hold them
 
 
@@ -178,8 +181,9 @@ class TabulateOutput(UnitOutput):
 
     tables: dict[str, FileRef]  # by the shard's id
     accounts: dict[str, Account]  # by the shard's id
-    checked: int  # removed duplicates whose similarity to their representative was recomputed
-    broken: int  # of these, those without a kept representative within eps
+    checked: int  # removed duplicates
+    recomputed: int  # of these, those whose similarity was computed from the stored rows again
+    broken: int  # of these, those that are not within eps of their representative, or were stored wrongly
 
 
 @dataclass(frozen=True)
@@ -219,11 +223,11 @@ ASSIGN = Stage("assign", "cluster_rows", 1, "a batch of shards, as FIRST-STOP of
 PAIRS = Stage("pairs", "pairs", 1, "a pair task: a range of clusters, or a slice of one", PairsOutput)
 DRAW = Stage("draw", "draws", 1, "the corpus", DrawOutput)
 AUDIT = Stage("audit", "audits", 1, "a batch of shards, as FIRST-STOP of their parts", AuditOutput)
-RESOLVE = Stage("resolve", "decisions", 2, "the corpus", ResolveOutput)
+RESOLVE = Stage("resolve", "decisions", 3, "the corpus", ResolveOutput)
 TABULATE = Stage(
     "tabulate",
     "decisions",
-    2,
+    3,
     "a batch of shards, as FIRST-STOP of their parts",
     TabulateOutput,
     in_output=True,

@@ -14,6 +14,7 @@ from made_core.io import files, paths
 from made_core.output import decision_tables
 from made_core.output.accounts import account
 from made_core.output.plan import Plan
+from made_core.reasons import KEPT
 from made_core.stages import TABULATE, IdentifyOutput, ResolveOutput, TabulateOutput
 from made_core.types import Account, FileRef, Unit
 from tasks.run_units import Progress, RunContext, named, run_units
@@ -34,18 +35,22 @@ def tabulate(
     def one(unit: Unit, progress: Progress) -> TabulateOutput:
         tables: dict[str, FileRef] = {}
         accounts: dict[str, Account] = {}
-        checked, broken, done = 0, 0, 0
+        checked, recomputed, broken, done = 0, 0, 0, 0
         decided = decision_tables.opened(identities, resolved)
         plan = Plan(len(decided.kept), recipe.writing.samples_per_shard)
-        for part in corpus.batch(unit.key):
-            columns, check = decision_tables.columns(part, corpus, decided, plan, 1 - context.encoding.eps)
+        parts, bound = corpus.batch(unit.key), 1 - context.encoding.eps
+        before = decided.kept_before(parts[0].start)
+        for part in parts:
+            columns, check = decision_tables.columns(part, corpus, decided, plan, bound, before)
+            before += int((columns.reason == KEPT).sum())
             table = decision_tables.table(part, columns)
             url = paths.part_url(recipe.output, TABULATE, scope, f"{part.shard.id}.parquet", unit)
             tables[part.shard.id] = files.put(url, partial(pq.write_table, table, compression="zstd"))
             accounts[part.shard.id] = account(columns.reason)
-            checked, broken = checked + check.checked, broken + check.broken
+            checked, recomputed = checked + check.checked, recomputed + check.recomputed
+            broken += check.broken
             done += part.samples
             progress(done)
-        return TabulateOutput(done, tables, accounts, checked, broken)
+        return TabulateOutput(done, tables, accounts, checked, recomputed, broken)
 
     run_units(context, TABULATE, scope, keys, one)

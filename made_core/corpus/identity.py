@@ -8,6 +8,7 @@ corpus that extends another, canonical samples of the earlier corpus stay canoni
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from made_core.io.arrays import READERS, put_array, read_array
 from made_core.stages import IdentifyOutput
 
 SLICE = 1 << 18  # uids that are Python objects at a time
+HEX_UID = re.compile(rb"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,12 @@ def canonicals(
     sizes = np.diff(np.append(starts, len(in_order)))
     canonical[in_order] = np.repeat(in_order[starts], sizes)
     return canonical
+
+
+def all_hex(uids: Uids) -> bool:
+    """Whether all uids are 128-bit numbers in hex, as DataComp's keep lists require."""
+    slices = (uids[a : a + SLICE].tolist() for a in range(0, len(uids), SLICE))
+    return all(HEX_UID.fullmatch(uid) for some in slices for uid in some)
 
 
 def hashes(uids: Uids, seed: int) -> npt.NDArray[np.uint64]:

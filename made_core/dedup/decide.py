@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,24 +13,13 @@ from made_core.corpus.corpus import Gids
 from made_core.corpus.identity import Identities
 from made_core.corpus.ordering import first_of_equal
 from made_core.dedup import order, rules
+from made_core.dedup.decisions import NO_SAMPLE, Decisions
 from made_core.dedup.near_pairs import Pairs
-from made_core.io.arrays import read_array
 from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE, PLACEHOLDER, REPEATED_UID, Codes
 from made_core.recipe_dedup import Dedup
-from made_core.stages import ResolveOutput
 
 if TYPE_CHECKING:  # it imports torch, which a flow does not need
     from made_core.dedup.crowded import CrowdedCluster
-
-NO_SAMPLE = -1  # in place of a gid
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """Arrays over all samples, by gid."""
-
-    reason: Codes  # why each sample is dropped, or KEPT
-    representative: Gids  # gid of the kept sample that represents it; NO_SAMPLE for filtered samples
 
 
 def decide(
@@ -81,33 +69,35 @@ def decide(
     ends = [np.asarray(survivor[pairs[side]]) for side in ("i", "j")]
     use = (ends[0] >= 0) & (ends[1] >= 0)
     i, j = (node_of[end[use]] for end in ends)
-    similarity, bound = pairs["similarity"][use], 1 - eps
+    value, bound = pairs["similarity"][use], 1 - eps
     clusters = [_crowded(c, survivor, node_of) for c in crowded]
     pinned = nodes < before
     if dedup.rule == "cover":
-        resolved = rules.cover(rank[nodes], i, j, similarity, bound, clusters, pinned)
+        resolved = rules.cover(rank[nodes], i, j, value, bound, clusters, pinned)
     else:
         homes = cluster[nodes].astype(np.int64)
-        resolved = rules.reference(rank[nodes], homes, i, j, similarity, bound, clusters, pinned)
-    representative = np.full(n, NO_SAMPLE, np.int64)
+        resolved = rules.reference(rank[nodes], homes, i, j, value, bound, clusters, pinned)
+    representative, known = np.full(n, NO_SAMPLE, np.int64), np.full(n, np.nan)
     if earlier is not None:
-        representative[:before] = earlier.representative
-    representative[nodes] = nodes[resolved.representative]
+        representative[:before], known[:before] = earlier.representative, earlier.similarity
+    representative[nodes], known[nodes] = nodes[resolved.representative], resolved.similarity
     reason[nodes[~resolved.kept]] = NEAR_DUPLICATE.code
     own = survivor[identities.canonical[eligible]]
     copies = eligible[own != eligible]
     reason[copies] = EXACT_COPY.code
     if placeholder is not None:
         reason[copies[placeholder[copies]]] = PLACEHOLDER.code
-    representative[copies] = representative[survivor[identities.canonical[copies]]]
+
+    def as_of(some: Gids, others: Gids) -> None:
+        """Samples are represented as others are, which have equal images if their canonical samples are."""
+        representative[some] = representative[others]
+        equal = identities.canonical[some] == identities.canonical[others]
+        known[some] = np.where(equal, np.where(representative[others] == others, 1, known[others]), np.nan)
+
+    as_of(copies, survivor[identities.canonical[copies]])
     again = np.flatnonzero(repeated)
-    representative[again] = representative[original[again]]
-    return Decisions(reason, representative)
-
-
-def read_decisions(output: ResolveOutput) -> Decisions:
-    """The stored decisions. Raises DamagedFile."""
-    return Decisions(read_array(output.reason), read_array(output.representative))
+    as_of(again, original[again])
+    return Decisions(reason, representative, known)
 
 
 def _crowded(cluster: Cluster, survivor: Gids, node_of: Gids) -> CrowdedCluster:

@@ -13,8 +13,9 @@ from made_core.cluster import cluster_rows
 from made_core.corpus import identity
 from made_core.corpus.corpus import Corpus
 from made_core.corpus.identity import Identities
-from made_core.dedup import near_pairs, order
-from made_core.dedup.decide import Decisions, decide, read_decisions
+from made_core.dedup import decisions, near_pairs, order
+from made_core.dedup.decide import decide
+from made_core.dedup.decisions import Decisions
 from made_core.dedup.metadata_scan import MetadataScan, scan
 from made_core.recipe import Recipe
 from made_core.stages import AssignOutput, IdentifyOutput, ResolveOutput
@@ -76,5 +77,5 @@ def read(corpus: Corpus, files: ResolveFiles, recipe: Recipe) -> ResolveInputs:
         cluster,
         near_pairs.read(files.pairs),
         crowded,
-        read_decisions(files.earlier) if files.earlier else None,
+        decisions.read(files.earlier) if files.earlier else None,
     )

@@ -55,6 +55,7 @@ class Resolved:
     """The outcome for n nodes."""
 
     representative: Ints  # (n,) the kept node that represents each; a kept node represents itself
+    similarity: Floats  # (n,) of each removed node and that one; NaN: kept, or they are no near pair
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
@@ -105,7 +106,7 @@ def cover(
                 kept_rows[number].keep(row)
     earlier, later, value = (np.concatenate(side) for side in zip(*more, strict=True))
     removed = ~kept[later]
-    return Resolved(_nearest_kept(rank, kept, earlier[removed], later[removed], value[removed]))
+    return Resolved(*_nearest_kept(rank, kept, earlier[removed], later[removed], value[removed]))
 
 
 def reference(
@@ -132,13 +133,13 @@ def reference(
     earlier, later, value = earlier[free], later[free], value[free]
     kept = np.ones(len(rank), bool)
     kept[later] = False
-    direct = _nearest_kept(rank, kept, earlier, later, value)
-    chain = _nearest_kept(rank, np.ones(len(rank), bool), earlier, later, value)
+    direct, similarities = _nearest_kept(rank, kept, earlier, later, value)
+    chain, _ = _nearest_kept(rank, np.ones(len(rank), bool), earlier, later, value)
     without = ~kept & (direct == np.arange(len(rank)))  # removed nodes without a kept neighbour
     parent = np.where(without, chain, direct)
     while not kept[parent].all():  # terminates: each step goes to an earlier node
         parent = np.where(kept[parent], parent, parent[parent])
-    return Resolved(parent)
+    return Resolved(parent, similarities)
 
 
 def _rounds(kept: Flags, open_: Flags, earlier: Ints, later: Ints, crowded: Ints) -> Ints:
@@ -190,12 +191,19 @@ def _directed(rank: Ints, i: Ints, j: Ints, similarity: Floats, bound: float) ->
     return earlier[order], later[order], value[order]
 
 
-def _nearest_kept(rank: Ints, kept: npt.NDArray[np.bool_], earlier: Ints, later: Ints, value: Floats) -> Ints:
-    """(n,) each later node's most similar earlier neighbour in `kept`, ties by rank; itself without one."""
-    result = np.arange(len(rank))
+def _nearest_kept(
+    rank: Ints, kept: npt.NDArray[np.bool_], earlier: Ints, later: Ints, value: Floats
+) -> tuple[Ints, Floats]:
+    """Each later node's most similar earlier neighbour in `kept`, ties by rank; itself without one.
+
+    Returns:
+        (n,) nodes; (n,) their similarities, NaN without a neighbour.
+    """
+    result, similarity = np.arange(len(rank)), np.full(len(rank), np.nan)
     use = kept[earlier]
     earlier, later, value = earlier[use], later[use], value[use]
     order = np.lexsort((rank[earlier], -value, later))
     first = np.flatnonzero(np.diff(later[order], prepend=-1))
     result[later[order][first]] = earlier[order][first]
-    return result
+    similarity[later[order][first]] = value[order][first]
+    return result, similarity

@@ -12,12 +12,17 @@ import pyarrow as pa
 from made_core import filters
 from made_core.corpus import tables
 from made_core.corpus.corpus import Corpus, Gids, Part
-from made_core.dedup.decide import NO_SAMPLE
+from made_core.dedup.decisions import NO_SAMPLE
+from made_core.io import files
 from made_core.io.arrays import StoredArray
 from made_core.output.plan import Plan
 from made_core.reasons import DUPLICATES, KEPT, Codes
 from made_core.stages import IdentifyOutput, ResolveOutput
 from made_core.vectors import cosine
+
+Floats = npt.NDArray[np.float64]
+REREAD = 64  # blocks of stored rows that are read to compute a part's similarities again
+TOLERANCE = 1e-9  # float64 sums of other processors differ by 1e-15
 
 SCHEMA = pa.schema(
     [
@@ -44,7 +49,7 @@ class Columns:
 
     reason: Codes
     represented_by: list[str | None]
-    similarity: npt.NDArray[np.float64]  # NaN: none
+    similarity: Floats  # NaN: none
     cluster: npt.NDArray[np.int32]  # -1: none
     output_shard: list[str | None]
     output_key: list[str | None]
@@ -54,20 +59,38 @@ class Columns:
 class Decided:
     """The stored identities and decisions by gid, and the kept gids."""
 
-    uids: StoredArray
     canonical: StoredArray
     reason: StoredArray
     representative: StoredArray
+    represented_by: StoredArray
+    similarity: StoredArray
     cluster: StoredArray
     kept: StoredArray  # of this run, ascending
+
+    def kept_before(self, gid: int) -> int:
+        """The number of samples that this run kept before `gid`."""
+        return bisect_left(range(len(self.kept)), gid, key=lambda n: int(self.kept.rows(n, n + 1)[0]))
+
+    def similarity_of(self, corpus: Corpus, gids: Gids) -> Floats:
+        """(n,) similarities of removed samples to their representatives. Raises DamagedFile."""
+        value: Floats = self.similarity.take(gids)
+        unknown = np.flatnonzero(np.isnan(value))
+        value[unknown] = self.computed(corpus, gids[unknown])
+        return value
+
+    def computed(self, corpus: Corpus, gids: Gids) -> Floats:
+        """(n,) the same, from the stored rows. Raises DamagedFile."""
+        others = self.representative.take(gids)
+        return similarities(corpus, self.canonical.take(gids), self.canonical.take(others))
 
 
 @dataclass(frozen=True)
 class Check:
-    """Removed duplicates whose similarity to their representative was recomputed."""
+    """The check of a part's removed duplicates."""
 
     checked: int
-    broken: int  # of these, those whose representative is not kept or not within eps
+    recomputed: int  # of these, those whose similarity was computed from the stored rows again
+    broken: int  # of these, those that are not within eps, or whose stored similarity is another
 
 
 def opened(identities: IdentifyOutput, resolved: ResolveOutput) -> Decided:
@@ -76,42 +99,68 @@ def opened(identities: IdentifyOutput, resolved: ResolveOutput) -> Decided:
         *map(
             StoredArray,
             (
-                identities.uids, identities.canonical, resolved.reason, resolved.representative,
-                resolved.cluster, resolved.kept,
+                identities.canonical, resolved.reason, resolved.representative, resolved.represented_by,
+                resolved.similarity, resolved.cluster, resolved.kept,
             ),
         )
     )  # fmt: skip
 
 
-def columns(part: Part, corpus: Corpus, decided: Decided, plan: Plan, bound: float) -> tuple[Columns, Check]:
-    """A part's decision columns, with similarities computed from the stored rows, and their check.
+def columns(
+    part: Part,
+    corpus: Corpus,
+    decided: Decided,
+    plan: Plan,
+    bound: float,
+    before: int,
+    reread: int = REREAD,
+) -> tuple[Columns, Check]:
+    """A part's decision columns, and the check of its removed duplicates.
 
-    Reads the part's slices, and single rows for representatives. Raises DamagedFile.
+    Reads the part's slices. Single rows are read where a similarity is not stored, and for those that are
+    computed again: all, if their representatives' rows are in at most `reread` blocks, else a seeded draw.
+
+    Args:
+        before: number of samples that this run kept in the parts before.
+
+    Raises:
+        DamagedFile: a stored file is missing or damaged.
     """
     here = part.start, part.stop
     reason, representative = decided.reason.rows(*here), decided.representative.rows(*here)
     removed = np.flatnonzero((reason != KEPT) & (representative != NO_SAMPLE))
-    representatives = representative[removed]
     value = np.full(part.samples, np.nan)
-    value[removed] = similarities(
-        corpus, decided.canonical.rows(*here)[removed], decided.canonical.take(representatives)
-    )
+    value[removed] = decided.similarity_of(corpus, part.start + removed)
     uids: list[str | None] = [None] * part.samples
-    for row, uid in zip(removed.tolist(), decided.uids.take(representatives).tolist(), strict=True):
+    names = decided.represented_by.rows(*here)[removed].tolist()
+    for row, uid in zip(removed.tolist(), names, strict=True):
         uids[row] = uid.decode()
-    kept = decided.kept
-    before = bisect_left(range(len(kept)), part.start, key=lambda n: int(kept.rows(n, n + 1)[0]))
     shards: list[str | None] = [None] * part.samples
     keys: list[str | None] = [None] * part.samples
     for ordinal, row in enumerate(np.flatnonzero(reason == KEPT).tolist(), before):
         shards[row], keys[row] = plan.name(ordinal // plan.samples_per_shard), plan.key(ordinal)
-    duplicate = np.isin(reason[removed], [r.code for r in DUPLICATES])
-    holds = (value[removed] > bound) & (decided.reason.take(representatives) == KEPT)
-    check = Check(int(duplicate.sum()), int((duplicate & ~holds).sum()))
+    duplicates = removed[np.isin(reason[removed], [r.code for r in DUPLICATES])]
+    again = _reread(part, representative[duplicates], reread)
+    wrong = value[duplicates] <= bound
+    computed = decided.computed(corpus, part.start + duplicates[again])
+    wrong[again] |= np.abs(computed - value[duplicates[again]]) > TOLERANCE
+    check = Check(len(duplicates), len(again), int(wrong.sum()))
     return Columns(reason, uids, value, decided.cluster.rows(*here), shards, keys), check
 
 
-def similarities(corpus: Corpus, left: Gids, right: Gids) -> npt.NDArray[np.float64]:
+def _reread(part: Part, representatives: Gids, most: int) -> Gids:
+    """Positions of those of a part's duplicates whose similarity is computed again.
+
+    Reading one row costs its whole block. In a large corpus, where almost every representative is in
+    another block, all of them together would read the corpus once for each batch of shards.
+    """
+    per_block = max(1, files.BLOCK // max(1, part.rows.size // part.samples))
+    if len(np.unique(representatives // per_block)) <= most:
+        return np.arange(len(representatives))
+    return np.sort(np.random.default_rng(part.start).choice(len(representatives), most // 2, replace=False))
+
+
+def similarities(corpus: Corpus, left: Gids, right: Gids) -> Floats:
     """(n,) similarities of the images with the canonical gids left[i] and right[i]; 1 if they are equal.
 
     Raises DamagedFile.

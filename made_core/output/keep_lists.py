@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,13 +11,12 @@ import pyarrow as pa
 
 from made_core.corpus.corpus import Corpus, Part
 from made_core.corpus.identity import SLICE
-from made_core.corpus.ordering import Uids, ordered
+from made_core.corpus.ordering import ordered
 from made_core.embed import metadata
 from made_core.io.arrays import READERS
 from made_core.output.decision_tables import Decided
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("uid", "shard", "key")])
-HEX_UID = re.compile(rb"[0-9a-f]{32}")
 
 
 def kept_table(corpus: Corpus, decided: Decided) -> pa.Table:
@@ -35,14 +33,12 @@ def kept_table(corpus: Corpus, decided: Decided) -> pa.Table:
         return pa.concat_tables([SCHEMA.empty_table(), *pool.map(of_part, corpus.by_part(kept))])
 
 
-def all_hex(uids: Uids) -> bool:
-    """Whether all uids are 128-bit numbers in hex, as keep.npy requires."""
-    slices = (uids[a : a + SLICE].tolist() for a in range(0, len(uids), SLICE))
-    return all(HEX_UID.fullmatch(uid) for some in slices for uid in some)
-
-
 def keep_array(uids: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    """(n,) DataComp's subset format: sorted pairs of 64-bit halves, dtype "u8,u8". uids must be `all_hex`."""
+    """(n,) DataComp's subset format: sorted pairs of 64-bit halves, dtype "u8,u8".
+
+    Args:
+        uids: as `identity.all_hex` accepts them.
+    """
     result = np.empty(len(uids), "u8,u8")
     for a in range(0, len(uids), SLICE):
         numbers = bytes.fromhex("".join(uids.slice(a, SLICE).to_pylist()))

@@ -159,8 +159,11 @@ class RecallFacts(_Facts):
 class Promise(_Facts):
     """The check that every removed duplicate has a kept representative within eps."""
 
-    checked: int = Field(
-        description="Removed duplicates whose similarity to their representative was recomputed: all."
+    checked: int = Field(description="Removed duplicates: each has a representative and a similarity.")
+    recomputed: int = Field(
+        0,
+        description="Those whose similarity was computed from the stored rows again: all of a small corpus, "
+        "of a large one at least 32 drawn from each input shard.",
     )
     broken: int = Field(
         description="Those whose representative is not kept or not within eps; always 0 with rule `cover`."

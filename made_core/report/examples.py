@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from made_core.corpus.corpus import Corpus, Gids
-from made_core.dedup.decide import NO_SAMPLE
+from made_core.dedup.decisions import NO_SAMPLE
 from made_core.embed import metadata
 from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest import tar
 from made_core.io import files
-from made_core.output.decision_tables import Decided, similarities
+from made_core.output.decision_tables import Decided
 from made_core.reasons import DUPLICATES, NEAR_DUPLICATE, UNREADABLE
 from made_core.report.report import DOUBTFUL, THUMBNAIL, Example, Group, Unreadable, thumbnail
 
@@ -44,10 +44,8 @@ def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) 
     chosen = kept[np.lexsort((kept, -counts))[:groups]]
     shown: list[tuple[int, Gids, np.ndarray[tuple[int], np.dtype[np.float64]]]] = []
     for gid in chosen.tolist():
-        others = removed[representatives == gid]
-        value = similarities(
-            corpus, decided.canonical.take(others), decided.canonical.take(np.full(len(others), gid))
-        )
+        others = drawn(removed[representatives == gid], POOL)
+        value = decided.similarity_of(corpus, others)
         order = np.lexsort((others, -value))[:members]
         shown.append((gid, others[order], value[order]))
     wanted = np.array(sorted({g for gid, others, _ in shown for g in (gid, *others.tolist())}), int)
@@ -76,7 +74,7 @@ def least_certain(corpus: Corpus, decided: Decided, eps: float, shown: int) -> l
     representatives = decided.representative.take(removed)
     known = representatives != NO_SAMPLE
     removed, representatives = removed[known], representatives[known]
-    value = similarities(corpus, decided.canonical.take(removed), decided.canonical.take(representatives))
+    value = decided.similarity_of(corpus, removed)
     band = np.flatnonzero(value <= 1 - eps * (1 - DOUBTFUL))
     if len(band) < shown:
         band = np.lexsort((removed, value))[:shown]

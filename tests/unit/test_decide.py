@@ -14,7 +14,8 @@ import pytest
 from made_core import filters
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
-from made_core.dedup import decide, near_pairs, order
+from made_core.dedup import decide, decisions, near_pairs, order
+from made_core.dedup.decisions import NO_SAMPLE
 from made_core.dedup.metadata_scan import scan
 from made_core.filters import min_side, min_words
 from made_core.output import accounts, decision_tables
@@ -48,7 +49,7 @@ def dedup_of(keep: str, rule: str = "cover") -> Dedup:
     return Dedup(keep=keep, rule=rule, seed=5, keep_column="score" if keep == "column" else None)
 
 
-def decided(core: Core, dedup: Dedup, eps: float) -> decide.Decisions:
+def decided(core: Core, dedup: Dedup, eps: float) -> decisions.Decisions:
     """The last step."""
     recipe = Recipe(sources=("in",), output="out", dedup=dedup, filters=FILTERS)
     found = scan(core.corpus, core.identities.canonical, recipe)
@@ -92,13 +93,13 @@ def check(
                 )  # fmt: skip
                 assert filters.names(got.reason) == expected.reason
                 for who, allowed in zip(got.representative.tolist(), expected.representatives, strict=True):
-                    assert who in (allowed or {decide.NO_SAMPLE})
-                standing = got.representative[got.representative != decide.NO_SAMPLE]
+                    assert who in (allowed or {NO_SAMPLE})
+                standing = got.representative[got.representative != NO_SAMPLE]
                 assert (got.reason[standing] == KEPT).all()
                 balanced(samples, got)
 
 
-def balanced(samples: Samples, got: decide.Decisions) -> None:
+def balanced(samples: Samples, got: decisions.Decisions) -> None:
     """The account of each shard is consistent, and their sum is the total."""
     parts = [accounts.account(got.reason[a:b]) for a, b in samples.cuts]
     whole = accounts.total(parts)
@@ -196,7 +197,7 @@ def test_the_order_of_shards_changes_nothing(rule: str, keep: str, tmp_path: Pat
         got = decided(core, dedup_of(keep, rule), 0.125)
         uids = core.identities.uids.tolist()
         fates.append({
-            uid: (reason, None if who == decide.NO_SAMPLE else uids[who])
+            uid: (reason, None if who == NO_SAMPLE else uids[who])
             for uid, reason, who in zip(uids, got.reason.tolist(), got.representative.tolist(), strict=True)
         })  # fmt: skip
     assert fates[0] == fates[1]

@@ -14,7 +14,7 @@ from made_core import filters
 from made_core.cluster import cluster_rows
 from made_core.cluster.drift import moved
 from made_core.dedup import decide, order
-from made_core.dedup.decide import NO_SAMPLE, Decisions
+from made_core.dedup.decisions import NO_SAMPLE, Decisions
 from made_core.dedup.metadata_scan import scan
 from made_core.reasons import EXACT_COPY, KEPT, NEAR_DUPLICATE
 from made_core.recipe import Filters, Recipe

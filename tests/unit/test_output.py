@@ -24,7 +24,7 @@ from made_core.errors import ChangedInput, CorruptShard
 from made_core.ingest import discovery
 from made_core.ingest import tar as samples
 from made_core.output import keep_lists
-from made_core.output.keep_lists import all_hex, keep_array, write_keep_npy
+from made_core.output.keep_lists import keep_array, write_keep_npy
 from made_core.output.plan import Plan
 from made_core.output.write import write_shard
 from tests.support.factories import make_shard, members, shard_of
@@ -227,13 +227,15 @@ def test_many_uids_are_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "SLICE", 3)
     assert keep_array(pa.chunked_array([uids[:4], uids[4:]])).tolist() == whole[0].tolist()
     assert hashes(np.array(uids, np.bytes_), 7).tolist() == whole[1].tolist()
-    assert all_hex(np.array(uids, np.bytes_)) and not all_hex(np.array([*uids, "x"], np.bytes_))
+    assert identity.all_hex(np.array(uids, np.bytes_)) and not identity.all_hex(
+        np.array([*uids, "x"], np.bytes_)
+    )
 
 
 @pytest.mark.parametrize("uid", ["", "7", "g" * 32, "0" * 31, "0" * 33, "0" * 32 + "\n", "A" * 32, "é" * 32])
 def test_keep_array_of_other_uids(uid: str) -> None:
     good, other = b"0" * 32, uid.encode()
-    assert not all_hex(np.array([good, other])) and all_hex(np.array([good]))
+    assert not identity.all_hex(np.array([good, other])) and identity.all_hex(np.array([good]))
 
 
 def test_keep_file(tmp_path: Path) -> None:

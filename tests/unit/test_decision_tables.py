@@ -1,0 +1,138 @@
+"""The decision tables of a stored corpus, and the check of what was removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from made_core import filters
+from made_core.corpus import identity
+from made_core.dedup import decide, decisions
+from made_core.dedup.decisions import NO_SAMPLE, Decisions
+from made_core.dedup.metadata_scan import scan
+from made_core.output import decision_tables
+from made_core.output.plan import Plan
+from made_core.reasons import DUPLICATES, KEPT
+from made_core.recipe import Recipe
+from made_core.recipe_dedup import Dedup
+from made_core.stages import ResolveOutput
+from tests.support import oracle
+from tests.support.corpora import Core, Samples, clumped, copies, one_uid, prepare, store, ties
+
+EPS = 0.125
+CODES = [reason.code for reason in DUPLICATES]
+
+
+def decided(folder: Path, make: Callable[[int], Samples], rule: str) -> tuple[Core, Decisions]:
+    """A corpus of five shards, decided."""
+    core = prepare(folder, store(folder, make(4)), 4, 2)
+    recipe = Recipe(sources=("in",), output="out", dedup=Dedup(rule=rule, keep="largest"))
+    found = scan(core.corpus, core.identities.canonical, recipe)
+    dedup, pairs = recipe.dedup, core.pairs
+    return core, decide.decide(core.identities, found.dropped, found.values, core.cluster, pairs, dedup, EPS)
+
+
+def put(folder: Path, core: Core, found: Decisions) -> ResolveOutput:
+    """The stored decisions."""
+    hidden = np.zeros(core.corpus.samples, bool)
+    return decisions.put(str(folder / "corpus"), found, core.identities, core.cluster, hidden)
+
+
+def opened(folder: Path, core: Core, found: Decisions) -> decision_tables.Decided:
+    """The same, with the identities, opened."""
+    identities = identity.put(str(folder / "identities"), core.identities)
+    return decision_tables.opened(identities, put(folder, core, found))
+
+
+def checks(core: Core, stored: decision_tables.Decided, wider: int = 1) -> list[decision_tables.Check]:
+    """Of each part, as if stored rows were wider."""
+    plan = Plan(len(stored.kept), 10)
+    result = []
+    for part in core.corpus.parts:
+        before = stored.kept_before(part.start)
+        wide = replace(part, rows=replace(part.rows, size=part.rows.size * wider))
+        result.append(decision_tables.columns(wide, core.corpus, stored, plan, 1 - EPS, before, reread=4)[1])
+    return result
+
+
+@pytest.mark.parametrize("make", [clumped, ties, copies, one_uid])
+@pytest.mark.parametrize("rule", ["cover", "reference"])
+def test_columns(make: Callable[[int], Samples], rule: str, tmp_path: Path) -> None:
+    """Every removed sample has its representative's uid, and the cosine of both images' stored rows."""
+    core, found = decided(tmp_path, make, rule)
+    stored = opened(tmp_path, core, found)
+    first, uids = core.identities.canonical, core.identities.uids
+    units = oracle.unit(core.corpus.gather(np.maximum(first, 0)))
+    plan, ordinal = Plan(len(stored.kept), 10), 0
+    for part in core.corpus.parts:
+        columns, check = decision_tables.columns(part, core.corpus, stored, plan, 1 - EPS, ordinal)
+        assert stored.kept_before(part.start) == ordinal
+        for row in range(part.samples):
+            gid = part.start + row
+            who, reason = int(found.representative[gid]), int(found.reason[gid])
+            if reason == KEPT:
+                assert columns.output_key[row] == plan.key(ordinal)
+                assert columns.output_shard[row] == plan.name(ordinal // 10)
+                ordinal += 1
+            if reason == KEPT or who == NO_SAMPLE:
+                assert columns.represented_by[row] is None and np.isnan(columns.similarity[row])
+                continue
+            assert columns.represented_by[row] == uids[who].decode()
+            assert columns.similarity[row] == pytest.approx(float(units[gid] @ units[who]), abs=1e-12)
+            assert first[gid] != first[who] or columns.similarity[row] == 1
+        here = slice(part.start, part.stop)
+        duplicate = np.isin(found.reason[here], CODES) & (found.representative[here] != NO_SAMPLE)
+        assert check.checked == check.recomputed == duplicate.sum()
+        far = columns.similarity[duplicate] <= 1 - EPS
+        assert check.broken == far.sum() and (rule == "reference" or not far.any())
+    assert ordinal == len(stored.kept)
+
+
+def test_cover_knows_every_similarity_of_a_duplicate(tmp_path: Path) -> None:
+    """So no rows are read to write the tables: at 128 million samples that would be the corpus many times."""
+    _, found = decided(tmp_path, clumped, "cover")
+    assert not np.isnan(found.similarity[np.isin(found.reason, CODES)]).any()
+
+
+def test_a_large_corpus_is_checked_by_a_draw(tmp_path: Path) -> None:
+    core, found = decided(tmp_path, clumped, "cover")
+    stored = opened(tmp_path, core, found)
+    some = checks(core, stored, wider=1 << 20)
+    drawn = [c for c in some if c.recomputed < c.checked]
+    assert drawn and all(c.recomputed == 2 for c in drawn)
+    assert some == checks(core, stored, wider=1 << 20)
+    assert all(c.checked == c.recomputed for c in checks(core, stored))
+
+
+def test_a_wrong_similarity_is_found(tmp_path: Path) -> None:
+    """One that would be within eps, and one that would not."""
+    core, found = decided(tmp_path, clumped, "cover")
+    gid = int(np.flatnonzero(np.isin(found.reason, CODES))[0])
+    for value in (0.99, 1 - EPS):
+        similarity = found.similarity.copy()
+        similarity[gid] = value
+        stored = opened(tmp_path, core, replace(found, similarity=similarity))
+        assert sum(c.broken for c in checks(core, stored)) == 1
+
+
+def test_a_representative_that_is_not_kept_is_found(tmp_path: Path) -> None:
+    core, found = decided(tmp_path, clumped, "cover")
+    assert put(tmp_path, core, found).broken == 0
+    removed = np.flatnonzero(np.isin(found.reason, CODES))
+    representative = found.representative.copy()
+    representative[removed[0]] = removed[1]
+    assert put(tmp_path, core, replace(found, representative=representative)).broken == 1
+
+
+def test_decisions_are_read_back(tmp_path: Path) -> None:
+    core, found = decided(tmp_path, clumped, "reference")
+    output = put(tmp_path, core, found)
+    back = decisions.read(output)
+    for name in ("reason", "representative", "similarity"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(found, name))
+    assert output.kept_samples == (found.reason == KEPT).sum()
+    assert filters.names(found.reason).count(None) == output.kept_samples
