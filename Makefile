@@ -1,6 +1,6 @@
 # `make demo` and `make test` need only Python 3.10 to 3.12, make and git: the targets set up .venv.
 
-.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-dedup bench-embed bench-exact bench-gpu bench-ledger bench-orchestration bench-probes bench-quality bench-recall bench-scaling bench-startup lint docs lock setup clean
+.PHONY: demo test test-unit test-pythons test-service test-pbs test-containers acceptance chaos fuzz fuzz-requests test-img2dataset bench-corpus bench-dedup bench-embed bench-exact bench-gpu bench-ledger bench-orchestration bench-probes bench-quality bench-recall bench-scaling bench-startup lint docs lock setup clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do \
@@ -27,6 +27,7 @@ help:
 	@echo "make acceptance     curate real images and check the output: REAL=folder"
 	@echo "make chaos          curate while workers, nodes, PostgreSQL and the flow are killed: 120 kills, 40 minutes"
 	@echo "make test-pbs       curate in jobs of stand-ins for PBS on two hosts: root, REAL=folder, 30 minutes"
+	@echo "make bench-corpus   measure the stages that see the whole corpus on 12.8 million samples: 4 GB of disk"
 	@echo "make bench-dedup    measure pairs against a full matrix, k-means, and a million rows in 4 GiB"
 	@echo "make bench-embed    measure the embed stage against its model, clip-retrieval and a plain loop"
 	@echo "make bench-exact    count decisions that depend on the precision of products: none; REAL=folder: on images"
@@ -103,6 +104,10 @@ test-pbs: setup
 		if [ -z "$(PARTS)" ] || [ -n "$(filter service,$(PARTS))" ]; then \
 			$(BIN)/python -m tests.pbs_service || failed=1; fi; \
 		exit $$failed
+
+# With fewer samples: make bench-corpus SIZES="200000 1000000"
+bench-corpus: setup
+	$(BIN)/python -m benchmarks.corpus $(if $(SIZES),--sizes $(SIZES))
 
 bench-dedup: setup
 	@failed=0; for b in dedup kmeans scale; do $(BIN)/python -m benchmarks.$$b || failed=1; done; exit $$failed

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from made_core.cluster import cluster_rows, kmeans
-from made_core.cluster.pair_tasks import PairTask, pack
+from made_core.cluster.pair_tasks import COST, PairTask, number, pack
 from made_core.corpus import corpus as corpora
 from made_core.corpus import identity
 from made_core.dedup import candidates, decisions, inputs, near_pairs, pair_recall
@@ -36,7 +36,6 @@ LIMIT = 4 << 30  # bytes of data
 THREADS = 2  # workers
 EPS, EPS_MAX = 0.05, 0.1
 PARTS = 16  # shards per batch
-PAIRS_COST = 4e9  # as in flows.steps
 QUERIES = 1000
 
 Seconds = dict[str, float]
@@ -100,7 +99,7 @@ def assign(
         return list(pool.map(one, range(0, len(corpus.parts), shards)))
 
 
-def pair(folder: Path, batches: list[AssignOutput], cost: float = PAIRS_COST) -> list[FileRef]:
+def pair(folder: Path, batches: list[AssignOutput], cost: float = COST) -> list[FileRef]:
     """As tasks/pairs, with the pair tasks of flows/steps."""
     sizes = cluster_rows.sizes(batches)
 
@@ -115,8 +114,7 @@ def pair(folder: Path, batches: list[AssignOutput], cost: float = PAIRS_COST) ->
         return files.put(str(folder / "pairs" / f"{len(sizes)}-{task.key}.pairs"), write)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        units = pack(sizes, max(1, round(float((sizes.astype(float) ** 2).sum()) / cost)))
-        return list(pool.map(one, units))
+        return list(pool.map(one, pack(sizes, number(sizes, batches, cost))))
 
 
 def resolve(corpus: corpora.Corpus, sources: inputs.ResolveFiles) -> decisions.Decisions:
@@ -124,7 +122,7 @@ def resolve(corpus: corpora.Corpus, sources: inputs.ResolveFiles) -> decisions.D
     return inputs.read(corpus, sources, Recipe(sources=("in",), output="out")).decisions(EPS)
 
 
-def whole(folder: Path, crowd: bool, shards: int = PARTS, cost: float = PAIRS_COST) -> dict[str, Any]:
+def whole(folder: Path, crowd: bool, shards: int = PARTS, cost: float = COST) -> dict[str, Any]:
     """Runs every stage once, with batches of `shards` shards and pair tasks of about `cost` row pairs."""
     seconds: Seconds = {}
 

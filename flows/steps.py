@@ -53,8 +53,6 @@ from tasks.resolve import resolve as resolve_task
 from tasks.tabulate import tabulate as tabulate_task
 from tasks.write import write as write_task
 
-PAIRS_COST = 4e9  # approximate row products per pair task: seconds on one core
-
 
 def embed(engine: Engine, shards: Sequence[Shard], earlier: Generation | None = None) -> Embedded:
     """Embeds the shards and builds the corpus: the parts of `earlier`, then the embedded shards.
@@ -160,8 +158,7 @@ def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> OwnPairs:
     batches = tuple(clustered.batches.values())
     scope = PAIRS.scope(clustered.scope, context.bound)
     sizes = cluster_rows.sizes(batches)
-    cost = float((sizes.astype(float) ** 2).sum())
-    work = pair_tasks.pack(sizes, max(1, round(cost / PAIRS_COST)))
+    work = pair_tasks.pack(sizes, pair_tasks.number(sizes, batches))
     outputs = engine.every(
         PAIRS, scope, [task.key for task in work],
         lambda some: pairs_task.submit(context, scope, batches, begin, some),

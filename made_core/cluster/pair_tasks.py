@@ -13,8 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from made_core.stages import PairsOutput
+from made_core.io import files
+from made_core.stages import AssignOutput, PairsOutput
 from made_core.types import FileRef
+
+COST = 4e9  # row products of a task: seconds on one core
+SLICE = 2 * files.BLOCK  # bytes: half as much again is read of slices of this length
+LEAST = 64  # tasks, however short the slices: workers wait for work otherwise
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,20 @@ class PairTask:
             n - math.isqrt(n * n * (self.parts - part) // self.parts) for part in (self.part, self.part + 1)
         )
         return first, last
+
+
+def number(sizes: npt.NDArray[np.int64], batches: Sequence[AssignOutput], cost: float = COST) -> int:
+    """The number of pair tasks to aim at: of about `cost` row products each.
+
+    A task reads a slice of each batch, in whole blocks. Where there are so many batches that slices would be
+    shorter than SLICE, there are fewer tasks, but at least LEAST.
+
+    Args:
+        sizes: (k,) rows of each cluster.
+    """
+    by_cost = round(float((sizes.astype(np.float64) ** 2).sum()) / cost)
+    by_slices = sum(b.rows.size for b in batches) // (max(1, len(batches)) * SLICE)
+    return max(1, min(by_cost, max(LEAST, by_slices)))
 
 
 def pack(sizes: npt.NDArray[np.int64], tasks: int) -> list[PairTask]:

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from made_core.corpus.corpus import Corpus, Gids
+from made_core.corpus.corpus import Corpus, Gids, Part
 from made_core.dedup.decisions import NO_SAMPLE
 from made_core.embed import metadata
 from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest import tar
 from made_core.io import files
+from made_core.io.arrays import READERS
 from made_core.output.decision_tables import Decided
 from made_core.reasons import DUPLICATES, NEAR_DUPLICATE, UNREADABLE
 from made_core.report.report import DOUBTFUL, THUMBNAIL, Example, Group, Unreadable, thumbnail
 
 EXAMPLES = 5  # samples listed per error
 POOL = 10_000  # removed samples whose similarities are computed
+TARS = 100  # input shards whose images are shown: each is read, and copied from an object store, as a whole
 SEED = 0  # of the pairs drawn
 
 Floats = npt.NDArray[np.float64]
 
 
-def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) -> list[Group]:
+def largest_groups(
+    corpus: Corpus, decided: Decided, groups: int, members: int, tars: int = TARS
+) -> list[Group]:
     """The kept samples that represent most others, each with the most similar of these.
 
     Args:
-        groups: maximum number of groups. members: maximum number of removed samples per group.
+        groups: maximum number of groups; there are fewer where they would be from more than `tars` shards.
+        members: maximum number of removed samples per group.
 
     Raises:
         DamagedFile: a stored file is missing or damaged.
@@ -42,11 +48,15 @@ def largest_groups(corpus: Corpus, decided: Decided, groups: int, members: int) 
     representatives = representative[removed]
     kept, counts = np.unique(representatives, return_counts=True)
     chosen = kept[np.lexsort((kept, -counts))[:groups]]
-    shown: list[tuple[int, Gids, np.ndarray[tuple[int], np.dtype[np.float64]]]] = []
+    shown: list[tuple[int, Gids, Floats]] = []
+    opened: set[int] = set()
     for gid in chosen.tolist():
         others = drawn(removed[representatives == gid], POOL)
         value = decided.similarity_of(corpus, others)
         order = np.lexsort((others, -value))[:members]
+        opened.update(corpus.part_of(np.append(others[order], gid)).tolist())
+        if shown and len(opened) > tars:
+            break
         shown.append((gid, others[order], value[order]))
     wanted = np.array(sorted({g for gid, others, _ in shown for g in (gid, *others.tolist())}), int)
     examples = images(corpus, wanted)
@@ -118,8 +128,9 @@ def images(corpus: Corpus, gids: Gids, side: int = THUMBNAIL) -> dict[int, Examp
     Args:
         side: pixels: the longer side of the thumbnails.
     """
-    result = {}
-    for part, positions in corpus.by_part(gids):
+
+    def of_part(some: tuple[Part, Gids]) -> dict[int, Example]:
+        part, positions = some
         rows = (gids[positions] - part.start).tolist()
         table = metadata.read_table(part.metadata, ["uid", "key", "caption"]).take(rows).to_pylist()
         data: dict[int, bytes | None] = dict.fromkeys(rows)
@@ -134,13 +145,21 @@ def images(corpus: Corpus, gids: Gids, side: int = THUMBNAIL) -> dict[int, Examp
                     os.close(descriptor)
         except (FileNotFoundError, CorruptShard, StorageFailed, IndexError):
             pass  # the report says that there is no thumbnail
+        result = {}
         for row, fact in zip(rows, table, strict=True):
             image = data[row]
             jpeg = None if image is None else thumbnail(image, side)
             result[part.start + row] = Example(
                 fact["uid"], part.shard.id, fact["key"], None, fact["caption"] or "", jpeg
             )
-    return result
+        return result
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return {
+            gid: example
+            for found in pool.map(of_part, corpus.by_part(gids))
+            for gid, example in found.items()
+        }
 
 
 def unreadable(corpus: Corpus, decided: Decided) -> list[Unreadable]:

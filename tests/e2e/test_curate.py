@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows import steps, unchanged
+from flows import unchanged
+from made_core.cluster import pair_tasks
 from made_core.errors import OutputError, RecipeError
 from made_core.sample.score import Score, score
 from tests.support import checks, oracle
@@ -78,7 +80,7 @@ def test_a_cut_cluster_gives_identical_files(
     work: dict[str, int],
 ) -> None:
     """The one cluster is searched in slices; test_pbs_cluster.py has a run on other workers, uncut."""
-    monkeypatch.setattr(steps, "PAIRS_COST", 1e4)
+    monkeypatch.setattr(pair_tasks, "number", partial(pair_tasks.number, cost=1e4))
     curate(sample / "shards", output=tmp_path / "twin", work=work)
     assert outcome(tmp_path / "twin") == outcome(first[0])
     assert len(list((tmp_path / "twin" / "store" / "pairs").glob("*/0.*of*.pairs"))) > 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from made_core.cluster import cluster_rows, pair_tasks
 from made_core.cluster.pair_tasks import PairTask
 from made_core.dedup import near_pairs
-from made_core.stages import PairsOutput
+from made_core.stages import AssignOutput, PairsOutput
 from made_core.types import FileRef
 from tests.support import oracle
 
@@ -52,6 +53,29 @@ def test_pack_spreads() -> None:
     assert pair_tasks.pack(np.array([100, 1, 1, 100]), 1) == [PairTask(0, 4)]
     cut = pair_tasks.pack(np.array([1, 100, 1, 1]), 2)
     assert [s.key for s in cut] == ["0-1", "1.0of2", "1.1of2", "2-4"]
+
+
+def batches(count: int, size: int) -> list[AssignOutput]:
+    """Batches of `size` bytes of rows."""
+    file = FileRef("x", size, "", "")
+    return [AssignOutput(1, file, file, file, file, 1, 0.0)] * count
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"), [(10_000, 1), (12_800_000, 11), (128_000_000, 78), (1_280_000_000, 78)]
+)
+def test_slices_are_as_long_as_blocks(samples: int, expected: int) -> None:
+    """In batches of 160,000 rows of 1 KiB, k = sqrt(samples)."""
+    k = math.isqrt(samples)
+    some = batches(max(1, samples // 160_000), min(samples, 160_000) << 10)
+    found = pair_tasks.number(np.full(k, samples // k), some)
+    assert found == expected
+    per_slice = sum(b.rows.size for b in some) // (found * len(some))
+    assert found == 1 or per_slice >= pair_tasks.SLICE
+
+
+def test_short_slices_leave_enough_tasks() -> None:
+    assert pair_tasks.number(np.full(30_000, 30_000), batches(10_000, 1 << 20)) == pair_tasks.LEAST
 
 
 @given(st.integers(0, 3000), st.integers(1, 60))
