@@ -175,5 +175,6 @@ def read_rows(ref: FileRef) -> Rows:
 
 def read_table(ref: FileRef, columns: Sequence[str]) -> pa.Table:
     """The `columns` of a metadata table. Raises DamagedFile."""
-    with stored.local(ref) as path:
-        return pq.read_table(path, columns=list(columns), memory_map=False)
+    # ParquetFile: read_table takes twice as long to open a small file.
+    with stored.local(ref) as path, pq.ParquetFile(path) as file:
+        return file.read(columns=list(columns), use_threads=False)
