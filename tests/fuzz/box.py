@@ -18,6 +18,7 @@ from pathlib import Path
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
+SLACK = 16 * MIB  # malloc gives back the unused top of its heap before it maps as much
 MEMORY_DISK = Path("/dev/shm")  # puts are flushed, which takes most of the time on a disk
 START_SECONDS = 300  # includes the import of torch on a busy machine
 
@@ -130,7 +131,7 @@ def _limit(memory: int) -> str | None:
     now = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
     resource.setrlimit(resource.RLIMIT_DATA, (now + memory, now + memory))
     try:
-        bytes(memory + MIB)
+        bytes(memory + SLACK)
     except MemoryError:
         return None
     return f"the limit of {memory // MIB} MiB is not enforced"
