@@ -129,8 +129,8 @@ def test_counts_are_shown() -> None:
         "Own filter 0 0.00%",
         "Unreadable 1 < 0.01%",
         "2 shards are <short>",
-        "similarities of all 3,799,999 removed duplicates",
-        "all are above 1 \N{MINUS SIGN} eps = 0.9500.",
+        "Each of the 3,799,999 removed duplicates is represented by a kept sample",
+        "similarities are above 1 \N{MINUS SIGN} eps = 0.9500. 40,960 similarities, drawn from all shards",
         "1. 1,234 samples",
         "and 1,230 more",
         "similarity 0.9877",
@@ -225,10 +225,26 @@ def test_a_run_without_duplicates_says_so() -> None:
 @pytest.mark.parametrize("rule", ["cover", "reference"])
 def test_a_broken_promise_is_reported(rule: str) -> None:
     dedup = summary_of().dedup.model_dump() | {"rule": rule}
-    summary = summary_of(promise={"checked": 1000, "broken": 3}, dedup=dedup)
+    summary = summary_of(promise={"checked": 1000, "recomputed": 1000, "broken": 3}, dedup=dedup)
     text = Page(render(summary, NO_PAIRS, [], [], [])).text
-    assert "Not all." in text and "for 3 (0.30%) it is not above" in text
+    assert "Not all." in text and "Of 1,000 removed duplicates, 3 (0.30%) have no kept sample" in text
+    assert "All similarities were computed again" in text
     assert ("The reference rule allows this" in text) == (rule == "reference")
+
+
+@pytest.mark.parametrize(
+    ("checked", "recomputed", "words"),
+    [
+        (1, 1, "The one removed duplicate is represented by a kept sample, and their similarity is above"),
+        (1, 1, "It was computed again"),
+        (9000, 9000, "Each of the 9,000 removed duplicates is represented by a kept sample"),
+        (9000, 9000, "All similarities were computed again"),
+        (9000, 640, "640 similarities, drawn from all shards, were computed again"),
+    ],
+)
+def test_a_kept_promise_is_reported(checked: int, recomputed: int, words: str) -> None:
+    promise = {"checked": checked, "recomputed": recomputed, "broken": 0}
+    assert words in Page(render(summary_of(promise=promise), NO_PAIRS, [], [], [])).text
 
 
 def _bars(histogram: Histogram) -> tuple[list[dict[str, str]], str]:
