@@ -163,7 +163,7 @@ class Promise(_Facts):
     recomputed: int = Field(
         0,
         description="Those whose similarity was computed from the stored rows again: all of a small corpus, "
-        "of a large one at least 32 drawn from each input shard.",
+        "of a large one 32 drawn from each input shard.",
     )
     broken: int = Field(
         description="Those whose representative is not kept or not within eps; always 0 with rule `cover`."
