@@ -54,7 +54,7 @@ def assigned(folder: Path, corpus: Corpus, identities: IdentifyOutput, seed: int
 
 
 def paired(folder: Path, identities: IdentifyOutput, seed: int) -> list[FileRef]:
-    """Drawn near pairs: a third of the images are in most of them."""
+    """Drawn near pairs: one image of each is of the first third."""
     found, generator = identity.read(identities), np.random.default_rng(seed)
     images = found.images
     count = int(PAIRS * len(found.canonical))

@@ -197,7 +197,8 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
     read = resolve_files(identities, clustered.batches, (*(earlier.pairs if earlier else ()), pairs), earlier)
     rules = recipe.dedup.model_dump(exclude={"eps", "eps_max"}) | {"keep": recipe.dedup.keep_rule}
     filters = recipe.filters.model_dump(exclude_none=True)
-    before = [f.digest for f in (read.earlier.reason, read.earlier.representative)] if read.earlier else []
+    last = read.earlier
+    before = [f.digest for f in (last.reason, last.representative, last.similarity)] if last else []
     resolve_scope = RESOLVE.scope(
         pairs.scope, context.encoding.eps, rules, filters, corpus.tables_key, before
     )
@@ -205,6 +206,8 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
         RESOLVE, resolve_scope, CORPUS_KEY,
         lambda: resolve_task.submit(context, resolve_scope, ref, read),
     )  # fmt: skip
+    if resolved.broken:
+        raise Permanent(f"{resolved.broken} removed samples have no kept sample: this is a bug in made")
     urls = [part.shard.url for part in corpus.new]  # the output contains them
     scope = TABULATE.scope(resolve_scope, recipe.output, recipe.writing.model_dump(), urls)
     tables = engine.every(
@@ -216,7 +219,11 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
         present=_published(engine, scope),
         missing=lambda: publish.unmark(recipe.output),
     )
-    broken = resolved.broken + sum(output.broken for output in tables.values())
+    if mismatched := sum(output.mismatched for output in tables.values()):
+        raise Permanent(
+            f"{mismatched} similarities differ from those of the stored rows: this is a bug in made"
+        )
+    broken = sum(output.broken for output in tables.values())
     if broken and recipe.dedup.rule == "cover":
         raise Permanent(f"{broken} removed samples have no kept sample within eps: this is a bug in made")
     return Decided(scope, resolved, tuple(tables.values()))

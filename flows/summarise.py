@@ -108,7 +108,7 @@ def summarise(
         promise=Promise(
             checked=sum(output.checked for output in decided.tables),
             recomputed=sum(output.recomputed for output in decided.tables),
-            broken=resolved.broken + sum(output.broken for output in decided.tables),
+            broken=sum(output.broken for output in decided.tables),
         ),
         keep_npy=None if resolved.hex_uids else NO_KEEP_NPY,
         warnings=_warnings(context.run, found, rows, embedded, clustered),

@@ -171,7 +171,7 @@ class ResolveOutput(UnitOutput):
     represented_earlier: int  # new samples represented by one of those
     placeholder_images: int
     placeholder_samples: int
-    broken: int  # new duplicates whose representative is not kept; 0 but for a bug
+    broken: int  # new duplicates without a kept representative; 0 but for a bug
     hex_uids: bool  # every kept uid is 128-bit hex, so keep.npy can hold them
 
 
@@ -183,7 +183,8 @@ class TabulateOutput(UnitOutput):
     accounts: dict[str, Account]  # by the shard's id
     checked: int  # removed duplicates
     recomputed: int  # of these, those whose similarity was computed from the stored rows again
-    broken: int  # of these, those that are not within eps of their representative, or were stored wrongly
+    mismatched: int  # of these, those for which the decisions have another similarity; 0 but for a bug
+    broken: int  # removed duplicates that are not within eps of their representative
 
 
 @dataclass(frozen=True)

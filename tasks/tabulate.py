@@ -35,7 +35,8 @@ def tabulate(
     def one(unit: Unit, progress: Progress) -> TabulateOutput:
         tables: dict[str, FileRef] = {}
         accounts: dict[str, Account] = {}
-        checked, recomputed, broken, done = 0, 0, 0, 0
+        checks: list[decision_tables.Check] = []
+        done = 0
         decided = decision_tables.opened(identities, resolved)
         plan = Plan(len(decided.kept), recipe.writing.samples_per_shard)
         parts, bound = corpus.batch(unit.key), 1 - context.encoding.eps
@@ -47,10 +48,17 @@ def tabulate(
             url = paths.part_url(recipe.output, TABULATE, scope, f"{part.shard.id}.parquet", unit)
             tables[part.shard.id] = files.put(url, partial(pq.write_table, table, compression="zstd"))
             accounts[part.shard.id] = account(columns.reason)
-            checked, recomputed = checked + check.checked, recomputed + check.recomputed
-            broken += check.broken
+            checks.append(check)
             done += part.samples
             progress(done)
-        return TabulateOutput(done, tables, accounts, checked, recomputed, broken)
+        return TabulateOutput(
+            samples=done,
+            tables=tables,
+            accounts=accounts,
+            checked=sum(c.checked for c in checks),
+            recomputed=sum(c.recomputed for c in checks),
+            mismatched=sum(c.mismatched for c in checks),
+            broken=sum(c.broken for c in checks),
+        )
 
     run_units(context, TABULATE, scope, keys, one)

@@ -49,6 +49,7 @@ def build(corpus: Corpus, earlier: Gids | None = None) -> Identities:
     if not columns:
         return Identities(np.zeros(0, "S1"), np.zeros(0, np.int64))
     uids, digests, readable = (np.concatenate(column) for column in zip(*columns, strict=True))
+    del columns
     return Identities(uids, canonicals(uids, digests.view("<u8").reshape(-1, 2), readable, earlier))
 
 

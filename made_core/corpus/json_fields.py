@@ -13,6 +13,9 @@ import pyarrow as pa
 from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 Floats = npt.NDArray[np.float64]
+SLICE = (
+    1024  # jsons read at a time: bounds memory, and how many are read one by one for one that arrow refuses
+)
 
 
 def numbers(texts: Sequence[str | None], names: Sequence[str]) -> Floats:
@@ -21,10 +24,15 @@ def numbers(texts: Sequence[str | None], names: Sequence[str]) -> Floats:
     Args:
         texts: each an object, or None.
     """
+    slices = [_of_slice(texts[a : a + SLICE], names) for a in range(0, len(texts), SLICE)]
+    return np.concatenate([np.zeros((0, len(names))), *slices])
+
+
+def _of_slice(texts: Sequence[str | None], names: Sequence[str]) -> Floats:
     try:
         found = _by_arrow(texts, names)
-    except pa.ArrowInvalid:  # a field of another type, or repeated: arrow takes none of the jsons then
-        return _one_by_one(texts, names)
+    except (pa.ArrowInvalid, OverflowError):  # a field of another type, or repeated; 2 GiB of text
+        return _one_by_one(texts, names)  # arrow refuses all jsons for one of them
     # An integer with hundreds of digits is infinite for arrow, and no number for us.
     return _one_by_one(texts, names) if np.isinf(found).any() else found
 

@@ -77,10 +77,10 @@ def decide(
     else:
         homes = cluster[nodes].astype(np.int64)
         resolved = rules.reference(rank[nodes], homes, i, j, value, bound, clusters, pinned)
-    representative, known = np.full(n, NO_SAMPLE, np.int64), np.full(n, np.nan)
+    representative, similarity = np.full(n, NO_SAMPLE, np.int64), np.full(n, np.nan)
     if earlier is not None:
-        representative[:before], known[:before] = earlier.representative, earlier.similarity
-    representative[nodes], known[nodes] = nodes[resolved.representative], resolved.similarity
+        representative[:before], similarity[:before] = earlier.representative, earlier.similarity
+    representative[nodes], similarity[nodes] = nodes[resolved.representative], resolved.similarity
     reason[nodes[~resolved.kept]] = NEAR_DUPLICATE.code
     own = survivor[identities.canonical[eligible]]
     copies = eligible[own != eligible]
@@ -88,16 +88,18 @@ def decide(
     if placeholder is not None:
         reason[copies[placeholder[copies]]] = PLACEHOLDER.code
 
-    def as_of(some: Gids, others: Gids) -> None:
+    def represent_like(some: Gids, others: Gids) -> None:
         """Samples are represented as others are, which have equal images if their canonical samples are."""
         representative[some] = representative[others]
         equal = identities.canonical[some] == identities.canonical[others]
-        known[some] = np.where(equal, np.where(representative[others] == others, 1, known[others]), np.nan)
+        similarity[some] = np.where(
+            equal, np.where(representative[others] == others, 1, similarity[others]), np.nan
+        )
 
-    as_of(copies, survivor[identities.canonical[copies]])
+    represent_like(copies, survivor[identities.canonical[copies]])
     again = np.flatnonzero(repeated)
-    as_of(again, original[again])
-    return Decisions(reason, representative, known)
+    represent_like(again, original[again])
+    return Decisions(reason, representative, similarity)
 
 
 def _crowded(cluster: Cluster, survivor: Gids, node_of: Gids) -> CrowdedCluster:

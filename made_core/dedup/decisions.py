@@ -12,7 +12,7 @@ from made_core.corpus.corpus import Gids
 from made_core.corpus.identity import Identities
 from made_core.corpus.ordering import Uids
 from made_core.io.arrays import put_array, read_array
-from made_core.reasons import DUPLICATES, KEPT, Codes
+from made_core.reasons import DUPLICATES, KEPT, PLACEHOLDER, Codes
 from made_core.stages import ResolveOutput
 
 NO_SAMPLE = -1  # in place of a gid
@@ -47,7 +47,12 @@ def put(
         StorageFailed: the store cannot be written.
     """
     reason, representative = decided.reason[begin:], decided.representative[begin:]
-    duplicate = np.isin(reason, [r.code for r in DUPLICATES]) & (representative != NO_SAMPLE)
+    duplicate = np.isin(reason, [r.code for r in DUPLICATES])
+    duplicate &= (reason != PLACEHOLDER.code) | (
+        representative != NO_SAMPLE
+    )  # these can be dropped altogether
+    stands = representative[duplicate]
+    broken = (stands == NO_SAMPLE) | (decided.reason[stands] != KEPT)
     kept = np.flatnonzero(reason == KEPT) + begin
     return ResolveOutput(
         samples=len(reason),
@@ -62,7 +67,7 @@ def put(
         represented_earlier=int(((representative >= 0) & (representative < begin)).sum()),
         placeholder_images=len(np.unique(identities.canonical[begin:][placeholder[begin:]])),
         placeholder_samples=int(placeholder[begin:].sum()),
-        broken=int((decided.reason[representative[duplicate]] != KEPT).sum()),
+        broken=int(broken.sum()),
         hex_uids=identity.all_hex(identities.uids[kept]),
     )
 

@@ -90,7 +90,8 @@ class Check:
 
     checked: int
     recomputed: int  # of these, those whose similarity was computed from the stored rows again
-    broken: int  # of these, those that are not within eps, or whose stored similarity is another
+    mismatched: int  # of these, those for which the decisions have another similarity
+    broken: int  # removed duplicates that are not within eps of their representative
 
 
 def opened(identities: IdentifyOutput, resolved: ResolveOutput) -> Decided:
@@ -118,7 +119,7 @@ def columns(
     """A part's decision columns, and the check of its removed duplicates.
 
     Reads the part's slices. Single rows are read where a similarity is not stored, and for those that are
-    computed again: all, if their representatives' rows are in at most `reread` blocks, else a seeded draw.
+    computed again: all, if their rows are in at most `reread` blocks, else a seeded draw of half as many.
 
     Args:
         before: number of samples that this run kept in the parts before.
@@ -140,24 +141,34 @@ def columns(
     for ordinal, row in enumerate(np.flatnonzero(reason == KEPT).tolist(), before):
         shards[row], keys[row] = plan.name(ordinal // plan.samples_per_shard), plan.key(ordinal)
     duplicates = removed[np.isin(reason[removed], [r.code for r in DUPLICATES])]
-    again = _reread(part, representative[duplicates], reread)
-    wrong = value[duplicates] <= bound
-    computed = decided.computed(corpus, part.start + duplicates[again])
-    wrong[again] |= np.abs(computed - value[duplicates[again]]) > TOLERANCE
-    check = Check(len(duplicates), len(again), int(wrong.sum()))
+    unknown = np.isnan(decided.similarity.rows(*here)[duplicates])  # computed above
+    again = _reread(part, decided, duplicates[~unknown], value, reread)
+    equal = np.abs(decided.computed(corpus, part.start + again) - value[again]) <= TOLERANCE
+    check = Check(
+        checked=len(duplicates),
+        recomputed=len(again) + int(unknown.sum()),
+        mismatched=int((~equal).sum()),
+        broken=int((~(value[duplicates] > bound)).sum()),
+    )
     return Columns(reason, uids, value, decided.cluster.rows(*here), shards, keys), check
 
 
-def _reread(part: Part, representatives: Gids, most: int) -> Gids:
-    """Positions of those of a part's duplicates whose similarity is computed again.
+def _reread(part: Part, decided: Decided, duplicates: Gids, value: Floats, most: int) -> Gids:
+    """Those of a part's duplicates, by row, whose similarity is computed again.
 
     Reading one row costs its whole block. In a large corpus, where almost every representative is in
     another block, all of them together would read the corpus once for each batch of shards.
     """
     per_block = max(1, files.BLOCK // max(1, part.rows.size // part.samples))
-    if len(np.unique(representatives // per_block)) <= most:
-        return np.arange(len(representatives))
-    return np.sort(np.random.default_rng(part.start).choice(len(representatives), most // 2, replace=False))
+    differ = duplicates[value[duplicates] != 1]  # no rows are read of equal images
+    own = decided.canonical.rows(part.start, part.stop)[differ]
+    others = decided.representative.rows(part.start, part.stop)[differ]  # about where their images are
+    if len(np.unique(np.concatenate([own, others]) // per_block)) <= most:
+        return duplicates
+    draw = np.random.default_rng(part.start).choice(
+        len(duplicates), min(len(duplicates), most // 2), replace=False
+    )
+    return duplicates[np.sort(draw)]
 
 
 def similarities(corpus: Corpus, left: Gids, right: Gids) -> Floats:

@@ -159,14 +159,14 @@ class RecallFacts(_Facts):
 class Promise(_Facts):
     """The check that every removed duplicate has a kept representative within eps."""
 
-    checked: int = Field(description="Removed duplicates: each has a representative and a similarity.")
-    recomputed: int = Field(
-        0,
-        description="Those whose similarity was computed from the stored rows again: all of a small corpus, "
-        "of a large one 32 drawn from each input shard.",
+    checked: int = Field(description="Removed duplicates: each has a kept representative.")
+    recomputed: int | None = Field(
+        None,
+        description="Those whose similarity was computed from the stored rows again: all of a shard whose "
+        "pairs are in at most 64 MiB of the stored rows, else 32 drawn from it. null: all.",
     )
     broken: int = Field(
-        description="Those whose representative is not kept or not within eps; always 0 with rule `cover`."
+        description="Those whose representative is not within eps; always 0 with rule `cover`."
     )
 
 

@@ -16,7 +16,6 @@ from made_core.embed import metadata
 from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest import tar
 from made_core.io import files
-from made_core.io.arrays import READERS
 from made_core.output.decision_tables import Decided
 from made_core.reasons import DUPLICATES, NEAR_DUPLICATE, UNREADABLE
 from made_core.report.report import DOUBTFUL, THUMBNAIL, Example, Group, Unreadable, thumbnail
@@ -24,6 +23,7 @@ from made_core.report.report import DOUBTFUL, THUMBNAIL, Example, Group, Unreada
 EXAMPLES = 5  # samples listed per error
 POOL = 10_000  # removed samples whose similarities are computed
 TARS = 100  # input shards whose images are shown: each is read, and copied from an object store, as a whole
+TARS_AT_ONCE = 2  # each may be a copy in scratch, and an image takes up to a gigabyte while it is decoded
 SEED = 0  # of the pairs drawn
 
 Floats = npt.NDArray[np.float64]
@@ -33,6 +33,8 @@ def largest_groups(
     corpus: Corpus, decided: Decided, groups: int, members: int, tars: int = TARS
 ) -> list[Group]:
     """The kept samples that represent most others, each with the most similar of these.
+
+    Of a group of more than POOL removed samples, POOL drawn at random are looked at.
 
     Args:
         groups: maximum number of groups; there are fewer where they would be from more than `tars` shards.
@@ -154,7 +156,7 @@ def images(corpus: Corpus, gids: Gids, side: int = THUMBNAIL) -> dict[int, Examp
             )
         return result
 
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(TARS_AT_ONCE) as pool:
         return {
             gid: example
             for found in pool.map(of_part, corpus.by_part(gids))

@@ -108,7 +108,7 @@ def test_an_output_holds_a_table_for_each_of_many_shards(ledger: Ledger) -> None
     ledger.units.put("r1", TABULATE, "t", ["0-2"], 3)
     (unit,) = ledger.units.claim(TABULATE, "t", ["0-2"], 1, 60, "host1")
     accounts = {"00000": Account(5, 3, {"exact_copy": 1}, 1), "00001": Account(2, 2)}
-    tables = TabulateOutput(7, {"00000": ROWS, "00001": METADATA}, accounts, 1, 1, 0)
+    tables = TabulateOutput(7, {"00000": ROWS, "00001": METADATA}, accounts, 1, 1, 0, 0)
     ledger.units.finish(unit, tables)
     assert ledger.units.of_run("r1", TABULATE)["0-2"].output == tables
     assert tables.refs == (ROWS, METADATA)

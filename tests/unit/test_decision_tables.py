@@ -62,7 +62,7 @@ def test_columns(make: Callable[[int], Samples], rule: str, tmp_path: Path) -> N
         duplicate = np.isin(found.reason[here], CODES) & (found.representative[here] != NO_SAMPLE)
         assert check.checked == check.recomputed == duplicate.sum()
         far = columns.similarity[duplicate] <= 1 - EPS
-        assert check.broken == far.sum() and (rule == "reference" or not far.any())
+        assert check.mismatched == 0 and check.broken == far.sum() and (rule == "reference" or not far.any())
     assert ordinal == len(stored.kept)
 
 
@@ -86,11 +86,18 @@ def test_a_wrong_similarity_is_found(tmp_path: Path) -> None:
     """One that would be within eps, and one that would not."""
     core, found = decided(tmp_path, clumped, "cover")
     gid = int(np.flatnonzero(np.isin(found.reason, CODES))[0])
-    for value in (0.99, 1 - EPS):
+    for value, broken in ((0.99, 0), (1 - EPS, 1)):
         similarity = found.similarity.copy()
         similarity[gid] = value
-        stored = opened(tmp_path, core, replace(found, similarity=similarity))
-        assert sum(c.broken for c in checks(core, stored)) == 1
+        some = checks(core, opened(tmp_path, core, replace(found, similarity=similarity)))
+        assert (sum(c.mismatched for c in some), sum(c.broken for c in some)) == (1, broken)
+
+
+def test_an_unknown_similarity_is_computed(tmp_path: Path) -> None:
+    core, found = decided(tmp_path, clumped, "cover")
+    unknown = replace(found, similarity=np.full(core.corpus.samples, np.nan))
+    some, other = (checks(core, opened(tmp_path, core, f)) for f in (found, unknown))
+    assert some == other and any(c.checked for c in some)
 
 
 def test_a_representative_that_is_not_kept_is_found(tmp_path: Path) -> None:
@@ -98,8 +105,8 @@ def test_a_representative_that_is_not_kept_is_found(tmp_path: Path) -> None:
     assert put(tmp_path, core, found).broken == 0
     removed = np.flatnonzero(np.isin(found.reason, CODES))
     representative = found.representative.copy()
-    representative[removed[0]] = removed[1]
-    assert put(tmp_path, core, replace(found, representative=representative)).broken == 1
+    representative[removed[:2]] = removed[1], NO_SAMPLE
+    assert put(tmp_path, core, replace(found, representative=representative)).broken == 2
 
 
 def test_decisions_are_read_back(tmp_path: Path) -> None:

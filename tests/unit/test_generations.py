@@ -108,6 +108,7 @@ def test_each_generation_equals_the_oracle(
             n = len(last.decided.reason)
             assert np.array_equal(now.decided.reason[:n], last.decided.reason)
             assert np.array_equal(now.decided.representative[:n], last.decided.representative)
+            np.testing.assert_array_equal(now.decided.similarity[:n], last.decided.similarity)
             assert np.array_equal(now.core.identities.canonical[:n], last.core.identities.canonical)
         last = now
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,3 +123,11 @@ def test_hashes() -> None:
     uids = np.array([b"a", b"longer"])
     assert identity.hashes(uids, 0).tolist() == [0x3A030DABA6EC79B9, 0xDF85429C83D2AF22]
     assert identity.hashes(uids, 1).tolist() == [0x3D8416FC1E8BDB6E, 0x6FC73DCBA45B6477]
+
+
+@pytest.mark.parametrize("uids", [["ab", "cd", "ef", "gh"], ["a", "", "ccc", "d"], ["", "", "", ""]])
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_uids_of_a_slice(uids: list[str], start: int) -> None:
+    """Of a table that arrow has cut, of equal or of different widths."""
+    found = identity._bytes(pa.array(uids).slice(start, 2))
+    assert found.tolist() == [uid.encode() for uid in uids[start : start + 2]]

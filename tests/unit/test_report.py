@@ -130,7 +130,8 @@ def test_counts_are_shown() -> None:
         "Unreadable 1 < 0.01%",
         "2 shards are <short>",
         "Each of the 3,799,999 removed duplicates is represented by a kept sample",
-        "similarities are above 1 \N{MINUS SIGN} eps = 0.9500. 40,960 similarities, drawn from all shards",
+        "similarities are above 1 \N{MINUS SIGN} eps = 0.9500.",
+        "40,960 of the similarities, drawn from all shards",
         "1. 1,234 samples",
         "and 1,230 more",
         "similarity 0.9877",
@@ -207,7 +208,7 @@ def test_a_run_without_duplicates_says_so() -> None:
         state="completed",
         samples={"in": 400, "kept": 400, "dropped": {}, "unreadable": 0},
         shards={"in": 4, "failed": 0, "out": 1, "shortfall": 0},
-        promise={"checked": 0, "broken": 0},
+        promise={"checked": 0, "recomputed": 0, "broken": 0},
     )
     text = Page(render(summary, NO_PAIRS, [], [], [])).text
     for words in (
@@ -239,7 +240,7 @@ def test_a_broken_promise_is_reported(rule: str) -> None:
         (1, 1, "It was computed again"),
         (9000, 9000, "Each of the 9,000 removed duplicates is represented by a kept sample"),
         (9000, 9000, "All similarities were computed again"),
-        (9000, 640, "640 similarities, drawn from all shards, were computed again"),
+        (9000, 640, "640 of the similarities, drawn from all shards, were computed again"),
     ],
 )
 def test_a_kept_promise_is_reported(checked: int, recomputed: int, words: str) -> None:

@@ -54,7 +54,7 @@ def test_an_output_is_read_back_from_its_row(stage: Stage[Any], data: st.DataObj
 def test_the_files_of_an_output() -> None:
     one, two = (FileRef(name, 1, "0" * 32, "0" * 8) for name in "ab")
     assert EmbedOutput(5, one, two, 0, 0, 0).refs == (one, two)
-    assert TabulateOutput(5, {"x": two, "y": one}, {}, 0, 0, 0).refs == (two, one)
+    assert TabulateOutput(5, {"x": two, "y": one}, {}, 0, 0, 0, 0).refs == (two, one)
 
 
 def test_a_row_of_another_form_is_refused() -> None:
