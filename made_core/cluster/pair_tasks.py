@@ -17,7 +17,8 @@ from made_core.io import files
 from made_core.stages import AssignOutput, PairsOutput
 from made_core.types import FileRef
 
-COST = 4e9  # row products of a task: seconds on one core
+COST = 4e9  # of a task, as `number` counts it: half to one and a half minutes of a core with 512 dimensions
+MOST = 16  # times this cost, however much is read: products then take longer than reading
 SLICE = 2 * files.BLOCK  # bytes: half as much again is read of slices of this length
 LEAST = 64  # tasks, however short the slices: workers wait for work otherwise
 
@@ -55,17 +56,17 @@ class PairTask:
 
 
 def number(sizes: npt.NDArray[np.int64], batches: Sequence[AssignOutput], cost: float = COST) -> int:
-    """The number of pair tasks to aim at: of about `cost` row products each.
+    """The number of pair tasks to aim at: each of about `cost`, the sum of its clusters' squared sizes.
 
     A task reads a slice of each batch, in whole blocks. Where there are so many batches that slices would be
-    shorter than SLICE, there are fewer tasks, but at least LEAST.
+    shorter than SLICE, there are fewer tasks, but at least LEAST, and none of more than MOST times the cost.
 
     Args:
         sizes: (k,) rows of each cluster.
     """
     by_cost = round(float((sizes.astype(np.float64) ** 2).sum()) / cost)
     by_slices = sum(b.rows.size for b in batches) // (max(1, len(batches)) * SLICE)
-    return max(1, min(by_cost, max(LEAST, by_slices)))
+    return max(1, min(by_cost, max(LEAST, by_slices, by_cost // MOST)))
 
 
 def pack(sizes: npt.NDArray[np.int64], tasks: int) -> list[PairTask]:

@@ -62,7 +62,7 @@ def batches(count: int, size: int) -> list[AssignOutput]:
 
 
 @pytest.mark.parametrize(
-    ("samples", "expected"), [(10_000, 1), (12_800_000, 11), (128_000_000, 78), (1_280_000_000, 78)]
+    ("samples", "expected"), [(10_000, 1), (12_800_000, 11), (128_000_000, 78), (1_280_000_000, 715)]
 )
 def test_slices_are_as_long_as_blocks(samples: int, expected: int) -> None:
     """In batches of 160,000 rows of 1 KiB, k = sqrt(samples)."""
@@ -71,11 +71,12 @@ def test_slices_are_as_long_as_blocks(samples: int, expected: int) -> None:
     found = pair_tasks.number(np.full(k, samples // k), some)
     assert found == expected
     per_slice = sum(b.rows.size for b in some) // (found * len(some))
-    assert found == 1 or per_slice >= pair_tasks.SLICE
+    dear = (samples // k) ** 2 * k / found > 15 * pair_tasks.COST
+    assert found == 1 or dear or per_slice >= pair_tasks.SLICE
 
 
 def test_short_slices_leave_enough_tasks() -> None:
-    assert pair_tasks.number(np.full(30_000, 30_000), batches(10_000, 1 << 20)) == pair_tasks.LEAST
+    assert pair_tasks.number(np.full(1000, 30_000), batches(10_000, 1 << 20)) == pair_tasks.LEAST
 
 
 @given(st.integers(0, 3000), st.integers(1, 60))
