@@ -55,7 +55,7 @@ def test_a_run_cleans_up(
         if (out / "store") in path.parents and path.parent.parent.name in FOLDERS:
             key, _, rest = path.name.split(".", 2)
             dead |= {path.with_name(f"{key}.1-000000.{rest}"), path.with_name(f".{path.name}.0123abcd.part")}
-    assert len(dead) == 2 * 20
+    assert len(dead) == 2 * 22
     dead |= {
         out / ".parts" / "s" / "1-000000" / "shards" / "00000000.tar",
         out / ".report.html.0123abcd.part",
@@ -67,7 +67,7 @@ def test_a_run_cleans_up(
     monkeypatch.setattr(unchanged, "result", lambda url, request: None)  # else nothing starts
     assert curate(tmp_path / "in", output=out, quiet=False, **parts) == summary
     assert {p for p in out.rglob("*") if p.is_file()} == before
-    assert "removed 42 files (168 bytes)" in capsys.readouterr().err
+    assert "removed 46 files (184 bytes)" in capsys.readouterr().err
 
 
 def test_a_failed_cleanup_does_not_fail_the_run(
