@@ -9,15 +9,14 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.scale_run import corpus_of
+from benchmarks.scale_run import Seconds, corpus_of, timing
 from made_core.cluster import cluster_rows
 from made_core.corpus import identity
 from made_core.corpus.corpus import Corpus
@@ -81,14 +80,8 @@ def plain(corpus: Corpus) -> float:
 
 def run(folder: Path, seed: int = 0) -> dict[str, Any]:
     """Runs the stages once."""
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        seconds[stage] = round(time.perf_counter() - started, 2)
-
+    seconds: Seconds = {}
+    timed = partial(timing, seconds)
     corpus = corpus_of(folder)
     with timed("identify"):
         identities = identity.put(str(folder / "identities" / "corpus"), identity.build(corpus))

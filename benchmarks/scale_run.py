@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,14 @@ PARTS = 16  # shards per batch
 QUERIES = 1000
 
 Seconds = dict[str, float]
+
+
+@contextmanager
+def timing(seconds: Seconds, stage: str) -> Iterator[None]:
+    """Adds the time that a stage takes."""
+    started = time.monotonic()
+    yield
+    seconds[stage] = round(time.monotonic() - started, 3)
 
 
 def operations(n: int, k: int, dim: int, squares: float) -> Seconds:
@@ -125,13 +134,7 @@ def resolve(corpus: corpora.Corpus, sources: inputs.ResolveFiles) -> decisions.D
 def whole(folder: Path, crowd: bool, shards: int = PARTS, cost: float = COST) -> dict[str, Any]:
     """Runs every stage once, with batches of `shards` shards and pair tasks of about `cost` row pairs."""
     seconds: Seconds = {}
-
-    @contextmanager
-    def timed(stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        seconds[stage] = round(time.monotonic() - started, 3)
-
+    timed = partial(timing, seconds)
     corpus = corpus_of(folder)
     n, dim = corpus.samples, corpus.gather(np.zeros(1, np.int64)).shape[1]
     k = kmeans.choose_k("auto", n)

@@ -13,9 +13,8 @@ import pyarrow as pa
 from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 Floats = npt.NDArray[np.float64]
-SLICE = (
-    1024  # jsons read at a time: bounds memory, and how many are read one by one for one that arrow refuses
-)
+# Jsons read at a time: bounds memory, and how many are read one by one for one that arrow refuses.
+SLICE = 1024
 
 
 def numbers(texts: Sequence[str | None], names: Sequence[str]) -> Floats:
@@ -42,9 +41,8 @@ def _by_arrow(texts: Sequence[str | None], names: Sequence[str]) -> Floats:
     lines = [(text or "{}").replace("\n", " ").replace("\r", " ") for text in texts]
     data = "\n".join(lines).encode()
     options = ParseOptions(pa.schema([(n, pa.float64()) for n in names]), unexpected_field_behavior="ignore")
-    table = read_json(
-        pa.BufferReader(data), ReadOptions(use_threads=False, block_size=len(data) + 1), options
-    )
+    reading = ReadOptions(use_threads=False, block_size=len(data) + 1)
+    table = read_json(pa.BufferReader(data), reading, options)
     if len(table) != len(texts):
         raise pa.ArrowInvalid(f"{len(texts)} jsons, {len(table)} rows")
     columns = [table[name].to_numpy() for name in names]

@@ -48,9 +48,8 @@ def put(
     """
     reason, representative = decided.reason[begin:], decided.representative[begin:]
     duplicate = np.isin(reason, [r.code for r in DUPLICATES])
-    duplicate &= (reason != PLACEHOLDER.code) | (
-        representative != NO_SAMPLE
-    )  # these can be dropped altogether
+    # All samples of a placeholder can be dropped, so none represents them.
+    duplicate &= (reason != PLACEHOLDER.code) | (representative != NO_SAMPLE)
     stands = representative[duplicate]
     broken = (stands == NO_SAMPLE) | (decided.reason[stands] != KEPT)
     kept = np.flatnonzero(reason == KEPT) + begin

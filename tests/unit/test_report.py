@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from html.parser import HTMLParser
 from io import BytesIO
 
 import pytest
@@ -11,47 +10,10 @@ from PIL import Image
 
 from made_core.report.charts import Histogram, valley
 from made_core.report.report import Example, Group, Unreadable, render, thumbnail
+from tests.support.page import Page
 from tests.support.summaries import summary_of
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
 HOSTILE = '</p><script>alert(\'x\')</script>" onerror="alert(1)" \x00\ud83d \u202eقطة 猫'
-
-
-class Page(HTMLParser):
-    """Checks that tags nest and collects tags, attributes and visible text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag in {"td", "th", "li"}:
-            self.texts.append(" ")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.texts).split())
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def _jpeg(size: tuple[int, int] = (640, 320), kind: str = "JPEG", mode: str = "RGB") -> bytes:
@@ -221,31 +183,6 @@ def test_a_run_without_duplicates_says_so() -> None:
         "No shard failed.",
     ):
         assert words in text
-
-
-@pytest.mark.parametrize("rule", ["cover", "reference"])
-def test_a_broken_promise_is_reported(rule: str) -> None:
-    dedup = summary_of().dedup.model_dump() | {"rule": rule}
-    summary = summary_of(promise={"checked": 1000, "recomputed": 1000, "broken": 3}, dedup=dedup)
-    text = Page(render(summary, NO_PAIRS, [], [], [])).text
-    assert "Not all." in text and "Of 1,000 removed duplicates, 3 (0.30%) have no kept sample" in text
-    assert "All similarities were computed again" in text
-    assert ("The reference rule allows this" in text) == (rule == "reference")
-
-
-@pytest.mark.parametrize(
-    ("checked", "recomputed", "words"),
-    [
-        (1, 1, "The one removed duplicate is represented by a kept sample, and their similarity is above"),
-        (1, 1, "It was computed again"),
-        (9000, 9000, "Each of the 9,000 removed duplicates is represented by a kept sample"),
-        (9000, 9000, "All similarities were computed again"),
-        (9000, 640, "640 of the similarities, drawn from all shards, were computed again"),
-    ],
-)
-def test_a_kept_promise_is_reported(checked: int, recomputed: int, words: str) -> None:
-    promise = {"checked": checked, "recomputed": recomputed, "broken": 0}
-    assert words in Page(render(summary_of(promise=promise), NO_PAIRS, [], [], [])).text
 
 
 def _bars(histogram: Histogram) -> tuple[list[dict[str, str]], str]:
