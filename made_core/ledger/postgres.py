@@ -194,10 +194,18 @@ def _server(data: Path) -> int | None:
     After a crash, the recorded id may be that of another process.
     """
     try:
-        pid = (data / "postmaster.pid").read_text(encoding="utf-8").split()[0]
-        return int(pid) if os.readlink(f"/proc/{pid}/cwd") == str(data) else None
-    except (OSError, IndexError):
+        pid = int((data / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+    except (OSError, IndexError, ValueError):
         return None
+    return pid if _runs(pid, data) else None
+
+
+def _runs(pid: int, data: Path) -> bool:
+    """Whether the process is a server with its data there."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd") == str(data)
+    except OSError:
+        return False
 
 
 def _stop(data: Path) -> None:
@@ -206,7 +214,7 @@ def _stop(data: Path) -> None:
     if (pid := _server(data)) is not None:
         os.kill(pid, signal.SIGINT)  # "fast": open connections are cut
         end = time.monotonic() + STOP_SECONDS
-        while _server(data) == pid:
+        while _runs(pid, data):  # it removes postmaster.pid before it exits and frees its lock
             if time.monotonic() > end:
                 raise DatabaseError(f"PostgreSQL on {data} did not stop in {STOP_SECONDS} s")
             time.sleep(0.05)

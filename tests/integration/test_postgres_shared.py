@@ -86,6 +86,31 @@ def test_a_failed_start_reports_the_reason(tmp_path: Path) -> None:
         pass
 
 
+SLOW_TO_EXIT = """
+import os, signal, sys, time
+def end(*_):
+    os.unlink("postmaster.pid")
+    time.sleep(0.5)
+    sys.exit()
+signal.signal(signal.SIGINT, end)
+print("in", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_a_stopped_server_has_exited(tmp_path: Path) -> None:
+    """PostgreSQL removes its file before it exits: until then it holds the lock, and its socket is kept."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", SLOW_TO_EXIT], cwd=tmp_path, text=True, stdout=subprocess.PIPE
+    )
+    with server:
+        assert server.stdout is not None and server.stdout.readline() == "in\n"
+        (tmp_path / "postmaster.pid").write_text(f"{server.pid}\n")
+        postgres._stop(tmp_path)
+        assert not postgres._runs(server.pid, tmp_path)
+
+
 READ = """
 import sys
 from contextlib import closing
