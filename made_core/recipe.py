@@ -134,7 +134,8 @@ else:
         "Filters",
         __base__=Part,
         __module__=__name__,
-        __doc__="Samples that fail a filter are dropped and represent no other. Off by default.",
+        __doc__="Samples that fail a filter are dropped and represent no other. Off by default. The "
+        "original image's size is original_width x original_height of the json, else the stored image's.",
         **{
             f.field: (f.type | None, Field(None, description=f.description, examples=[f.example]))
             for f in FILTERS

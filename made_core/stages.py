@@ -224,7 +224,7 @@ ASSIGN = Stage("assign", "cluster_rows", 1, "a batch of shards, as FIRST-STOP of
 PAIRS = Stage("pairs", "pairs", 1, "a pair task: a range of clusters, or a slice of one", PairsOutput)
 DRAW = Stage("draw", "draws", 1, "the corpus", DrawOutput)
 AUDIT = Stage("audit", "audits", 1, "a batch of shards, as FIRST-STOP of their parts", AuditOutput)
-RESOLVE = Stage("resolve", "decisions", 3, "the corpus", ResolveOutput)
+RESOLVE = Stage("resolve", "decisions", 4, "the corpus", ResolveOutput)
 TABULATE = Stage(
     "tabulate",
     "decisions",

@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from made_core.corpus import clip_scores
+from made_core.corpus import clip_scores, original_sides
 from made_core.corpus.identity import hashes
 from made_core.corpus.json_fields import numbers
 from made_core.corpus.ordering import Uids, ordered
 from made_core.recipe_dedup import Dedup
 
 Values = npt.NDArray[Any]  # (n,) numbers; the lowest comes first
-ORIGINAL_SIDES = ("original_width", "original_height")  # img2dataset's names in the json
 
 
 def columns(dedup: Dedup) -> tuple[str, ...]:
     """The metadata columns that the keep rule reads."""
-    read = {"largest": ("width", "height", "json"), "clip_score": (clip_scores.COLUMN,), "column": ("json",)}
+    read = {
+        "largest": original_sides.COLUMNS,
+        "clip_score": (clip_scores.COLUMN,),
+        "column": ("json",),
+    }
     return read.get(dedup.keep_rule, ())
 
 
@@ -36,25 +39,15 @@ def of_metadata(dedup: Dedup, fields: Mapping[str, Sequence[Any]], n: int) -> np
         fields: the n values of each of `columns(dedup)`.
     """
     if dedup.keep_rule == "largest":
-        return -_original_pixels(fields["width"], fields["height"], fields["json"])
+        width, height = (np.array(fields[name], float) for name in original_sides.COLUMNS)
+        pixels: npt.NDArray[np.float64] = width * height
+        return -pixels
     if dedup.keep_rule == "column":
         sign = -1.0 if dedup.keep_prefer == "max" else 1.0
         return sign * numbers(fields["json"], (str(dedup.keep_column),))[:, 0]
     if dedup.keep_rule == "clip_score":
         return -np.array(fields[clip_scores.COLUMN], float)
     return np.zeros(n)
-
-
-def _original_pixels(
-    widths: Sequence[int | None], heights: Sequence[int | None], texts: Sequence[str | None]
-) -> npt.NDArray[np.float64]:
-    """(n,) pixels of the images before img2dataset resized them, where the json tells, else of the images."""
-    own = np.nan_to_num(np.array(widths, float) * np.array(heights, float))
-    sides = numbers(texts, ORIGINAL_SIDES)
-    with np.errstate(invalid="ignore", over="ignore"):  # 0 times infinity; sides of 1e300
-        pixels = sides[:, 0] * sides[:, 1]
-    told = (pixels > 0) & (pixels < np.inf)
-    return np.where(told, pixels, own)
 
 
 def values(

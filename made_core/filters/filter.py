@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from made_core.reasons import Reason
 
 Flags = npt.NDArray[np.bool_]
+Sides = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,22 @@ class Filter:
     type: Any  # of the bound, with its limits, such as Annotated[int, Field(ge=1)]
     description: str  # a sentence on the bound, with its unit
     example: Any  # a bound, for the annotated recipe
-    # The columns that `failed` reads: of the stored metadata (embed.metadata.SCHEMA), or
-    # `<table>.<column>` of another table of the shards (corpus.tables).
+    # The columns that `failed` reads: what `corpus.tables.read` gives, such as those of the stored
+    # metadata (embed.metadata.SCHEMA), or `<table>.<column>` of another table of the shards.
     columns: tuple[str, ...]
     failed: Callable[[pa.Table, Any], Flags]  # (table of n rows with these columns, bound) -> (n,)
     reason: Reason  # of the samples that fail
 
 
-def sides(table: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(n,) shorter side and (n,) longer side of each image in pixels; 0 for an unreadable one."""
-    width, height = (pc.fill_null(table[name], 0).to_numpy().astype(np.int64) for name in ("width", "height"))
+ORIGINAL_SIDES = ("original_width", "original_height")  # columns that `sides` reads
+
+
+def sides(table: pa.Table) -> tuple[Sides, Sides]:
+    """(n,) shorter side and (n,) longer side of each image in pixels; 0 for an unreadable one.
+
+    Of the original image: img2dataset stores images smaller, and cropped ones in another shape.
+    """
+    width, height = (table[name].to_numpy() for name in ORIGINAL_SIDES)
     return np.minimum(width, height), np.maximum(width, height)
 
 

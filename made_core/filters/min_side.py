@@ -7,12 +7,12 @@ from typing import Annotated
 import pyarrow as pa
 from pydantic import Field
 
-from made_core.filters.filter import Filter, Flags, sides
+from made_core.filters.filter import ORIGINAL_SIDES, Filter, Flags, sides
 from made_core.reasons import Reason
 
 
 def failed(table: pa.Table, bound: int) -> Flags:
-    """(n,) whether the shorter side has fewer than `bound` pixels."""
+    """(n,) whether the shorter original side has fewer than `bound` pixels."""
     short, _ = sides(table)
     return short < bound
 
@@ -20,9 +20,11 @@ def failed(table: pa.Table, bound: int) -> Flags:
 FILTER = Filter(
     field="min_side",
     type=Annotated[int, Field(ge=1, le=1_000_000)],
-    description="Minimum length of the shorter side, in pixels.",
+    description="Minimum shorter side of the original image, in pixels.",
     example=200,
-    columns=("width", "height"),
+    columns=ORIGINAL_SIDES,
     failed=failed,
-    reason=Reason(5, "small_side", "Small image", "the shorter side is below filters.min_side"),
+    reason=Reason(
+        5, "small_side", "Small image", "the shorter side of the original image is below filters.min_side"
+    ),
 )

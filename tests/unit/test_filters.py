@@ -12,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_core import filters
+from made_core.corpus import tables
 from made_core.embed import metadata
+from made_core.filters.filter import ORIGINAL_SIDES
 from made_core.recipe import Filters
 
 
 def names(records: list[dict[str, Any]], **bounds: Any) -> list[str | None]:
     """The reasons, of metadata as `embed` stores it."""
     settings = Filters(**bounds)
-    schema = metadata.SCHEMA.append(pa.field("clip_score", pa.float64()))  # as `corpus.tables` reads it
+    schema = metadata.SCHEMA  # and as `corpus.tables` reads it:
+    for name in tables.DERIVED:
+        schema = schema.append(pa.field(name, pa.float64()))
     table = pa.Table.from_pylist(records, schema=schema).select(filters.columns(settings))
     codes = filters.apply(table, settings)
     assert len(codes) == len(records) and codes.dtype == np.int8
@@ -30,7 +34,8 @@ def image(
     width: int = 100, height: int = 100, caption: str | None = "two words", **other: Any
 ) -> dict[str, Any]:
     """A readable sample."""
-    return {"width": width, "height": height, "caption": caption, **other}
+    sides = dict(zip(ORIGINAL_SIDES, (width, height), strict=True))
+    return {**sides, "caption": caption, **other}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +116,7 @@ def expected(sample: dict[str, Any], bounds: dict[str, Any]) -> str | None:
     """The reason, from the description of each bound in the recipe."""
     if sample.get("error"):
         return "unreadable"
-    short, long = sorted([sample["width"], sample["height"]])
+    short, long = sorted(sample[name] for name in ORIGINAL_SIDES)
     caption = sample["caption"] or ""
     holds = {
         "small_side": bounds["min_side"] is None or short >= bounds["min_side"],
@@ -149,7 +154,7 @@ def test_a_filter_is_complete() -> None:
     fields = [f.field for f in filters.FILTERS]
     assert list(Filters.model_fields) == fields and len(set(fields)) == len(fields)
     every = Filters(**{f.field: f.example for f in filters.FILTERS})
-    assert set(filters.columns(every)) <= {*metadata.SCHEMA.names, "clip_score"}
+    assert set(filters.columns(every)) <= {*metadata.SCHEMA.names, *tables.DERIVED}
     assert filters.columns(Filters()) == ["error"]
     for f in filters.FILTERS:
         assert f"filters.{f.field}" in f.reason.meaning

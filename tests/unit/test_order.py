@@ -70,31 +70,25 @@ def test_random_goes_by_seed_and_uid_alone() -> None:
 def test_largest() -> None:
     """Most pixels first; unknown sizes last."""
     fields: dict[str, list[Any]] = {
-        "width": [10, 100, None, 20],
-        "height": [10, 1, None, 20],
-        "json": [None] * 4,
+        "original_width": [10, 100, 0, 20],
+        "original_height": [10, 1, 0, 20],
     }
     dedup = Dedup(keep="largest")
-    assert order.columns(dedup) == ("width", "height", "json")
+    assert order.columns(dedup) == tuple(fields)
     assert walk(order.of_metadata(dedup, fields, 4), ["b", "a", "c", "d"]) == [3, 1, 0, 2]
     big: dict[str, list[Any]] = {
-        "width": [100_000, 100_000],
-        "height": [100_000, 99_999],
-        "json": [None, "{}"],
+        "original_width": [100_000, 100_000],
+        "original_height": [100_000, 99_999],
     }
     assert walk(order.of_metadata(dedup, big, 2), ["b", "a"]) == [0, 1]
 
 
 def test_largest_goes_by_the_original_size() -> None:
-    """The json's, where it has both sides; of equal sizes the nearest to the centroid, then uid."""
-    texts = [
-        '{"original_width": 300, "original_height": 200}',
-        '{"original_width": "900", "original_height": 900}',
-        '{"original_width": 4000, "original_height": 0}',
-        '{"original_width": 300, "original_height": 200}',
-        '{"original_width": 200, "original_height": 300}',
-    ]
-    fields: dict[str, list[Any]] = {"width": [10] * 5, "height": [10, 11, 12, 10, 10], "json": texts}
+    """Of equal sizes the nearest to the centroid, then uid."""
+    fields: dict[str, list[Any]] = {
+        "original_width": [300, 10, 10, 300, 200],
+        "original_height": [200, 11, 12, 200, 300],
+    }
     found = order.of_metadata(Dedup(), fields, 5)
     assert (-found).tolist() == [60000, 110, 120, 60000, 60000]
     distance = np.array([0.2, 0, 0, 0.1, 0.2])

@@ -118,7 +118,9 @@ def test_filters_are_shown_with_their_bounds() -> None:
     bounds = {"min_side": 200, "min_words": 3}
     text = Page(render(summary_of(samples=samples, filters=bounds), NO_PAIRS, [], [], [])).text
     assert "Few words 2 66.67% the caption has fewer words than filters.min_words (3)" in text
-    assert "Small image 0 0.00% the shorter side is below filters.min_side (200)" in text
+    assert (
+        "Small image 0 0.00% the shorter side of the original image is below filters.min_side (200)" in text
+    )
     assert "filters.max_aspect" not in text
 
 

@@ -44,7 +44,7 @@ def test_every_reason_is_explained(
 
 def test_the_bound_of_a_filter_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = explained(tmp_path, "small_side", capsys, {"min_side": 200})
-    assert "the shorter side is below filters.min_side (200) " in text
+    assert "the shorter side of the original image is below filters.min_side (200) " in text
 
 
 def test_a_reason_of_another_version_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
