@@ -27,13 +27,8 @@ class Outcome:
 
     @property
     def unread(self) -> dict[str, str]:
-        """Why shards were not read, by path or URL: those of upstream jobs that have not finished them."""
-        missing = {
-            f"{folder.folder.rstrip('/')}/{name}.tar": fault
-            for folder in self.unfinished
-            for name, fault in folder.shards.items()
-        }
-        return missing | dict.fromkeys(self.refused, "it has no _stats.json beside it")
+        """See `unread`."""
+        return unread(self.refused, self.unfinished)
 
     @property
     def sentence(self) -> str:
@@ -53,6 +48,16 @@ class Outcome:
         """The end of a flow, which Prefect shows; a caller of the flow gets the summary."""
         name = WITH_FAILURES if self.failed or self.refused or self.unfinished else "Completed"
         return Completed(name=name, message=self.sentence, data=self.summary)
+
+
+def unread(refused: Sequence[str], unfinished: Sequence[Unfinished]) -> dict[str, str]:
+    """Why shards were not read, by path or URL: those that their upstream job has not finished."""
+    missing = {
+        f"{folder.folder.rstrip('/')}/{name}.tar": fault
+        for folder in unfinished
+        for name, fault in folder.shards.items()
+    }
+    return missing | dict.fromkeys(refused, "it has no _stats.json beside it")
 
 
 def _some(names: Sequence[str]) -> str:

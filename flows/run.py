@@ -75,7 +75,7 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
 
         rows = summarise.accounts(found.shards, embedded, decided)
         result = summarise.summarise(
-            engine, started, found, rows, embedded, clustered, pairs, decided, written, audited
+            engine, started, request, rows, embedded, clustered, pairs, decided, written, audited
         )
         groups: list[Group] = []
         published = summaries.read(recipe.output)

@@ -11,13 +11,14 @@ import numpy as np
 
 from flows.engine import Engine
 from flows.generation import OwnPairs
+from flows.outcome import unread
+from flows.request import Request
 from flows.results import Clustered, Decided, Embedded
 from flows.steps import probes_of
 from made_core import __version__
 from made_core.cluster import cluster_rows
 from made_core.cluster.drift import moved
 from made_core.dedup.pair_recall import Recall
-from made_core.ingest.discovery import Discovery
 from made_core.output.accounts import ShardAccount, total
 from made_core.output.summary import (
     ClusterFacts,
@@ -52,7 +53,7 @@ def accounts(shards: Sequence[Shard], embedded: Embedded, decided: Decided) -> t
 def summarise(
     engine: Engine,
     started: float,
-    found: Discovery,
+    request: Request,
     rows: Sequence[ShardAccount],
     embedded: Embedded,
     clustered: Clustered,
@@ -78,8 +79,10 @@ def summarise(
         extends=_extends(embedded, clustered, resolved.kept_earlier, resolved.represented_earlier),
         placeholders=Placeholders(images=resolved.placeholder_images, samples=resolved.placeholder_samples),
         shards=ShardCounts(
-            in_=len(found.shards),
+            in_=len(request.found.shards),
             failed=len(embedded.failed),
+            unread=len(unread(request.found.refused, request.unfinished)),
+            unfinished_folders=len(request.unfinished),
             out=len(written),
             shortfall=sum(row.shortfall for row in rows),
         ),
@@ -111,7 +114,7 @@ def summarise(
             broken=sum(output.broken for output in decided.tables),
         ),
         keep_npy=None if resolved.hex_uids else NO_KEEP_NPY,
-        warnings=_warnings(context.run, found, rows, embedded, clustered),
+        warnings=_warnings(context.run, request, rows, embedded, clustered),
         output=recipe.output,
         store=recipe.store_url,
     )
@@ -189,7 +192,7 @@ def _drift(clustered: Clustered) -> Drift:
 
 
 def _warnings(
-    run: str, found: Discovery, rows: Sequence[ShardAccount], embedded: Embedded, clustered: Clustered
+    run: str, request: Request, rows: Sequence[ShardAccount], embedded: Embedded, clustered: Clustered
 ) -> list[str]:
     texts = []
     if embedded.earlier and (drift := _drift(clustered)).train_anew:
@@ -198,10 +201,9 @@ def _warnings(
             f"training, and there are {drift.growth:.1f} times as many images; to train new centroids, run "
             "over all sources without extends"
         )
-    if found.refused:
-        texts.append(
-            f"{len(found.refused)} tars without _stats.json were skipped, such as {found.refused[0]}"
-        )
+    texts += [str(folder) for folder in request.unfinished]
+    if refused := request.found.refused:
+        texts.append(f"{len(refused)} tars without _stats.json were skipped, such as {refused[0]}")
     for row in [r for r in rows if r.error][:NAMED]:
         texts.append(f"shard {row.shard} failed: {row.error}")
     if embedded.failed:

@@ -46,7 +46,9 @@ def of_recipe(url: str, recipe: Recipe, found: Discovery | None) -> Summary | No
         if found.refused or not same or not whole(ledger, run):
             return None
     published = summary.read(recipe.output)
-    return published if published is not None and published.made == __version__ else None
+    if published is None or published.made != __version__ or published.lacks_shards:
+        return None  # img2dataset has finished the folders since then
+    return published
 
 
 def whole(ledger: Ledger, run: Run) -> bool:

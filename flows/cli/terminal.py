@@ -32,7 +32,7 @@ def prepare(ray_address: str | None, log_folder: str | None = None) -> None:
 
 
 def run(flow: Callable[[], Summary], work: Work) -> None:
-    """Runs a flow and prints its summary. Exits with `WITH_FAILURES` if shards failed.
+    """Runs a flow and prints its summary. Exits with `WITH_FAILURES` if shards failed or were not read.
 
     Args:
         work: how the recipe splits the work.
@@ -51,8 +51,13 @@ def run(flow: Callable[[], Summary], work: Work) -> None:
             summary = flow()
         except CancelledRun:
             raise KeyboardInterrupt from None
+    end(summary)
+
+
+def end(summary: Summary) -> None:
+    """Prints a summary. Raises typer.Exit with `WITH_FAILURES` if shards are missing from it."""
     table(summary)
-    if summary.shards.failed:
+    if summary.lacks_shards:
         raise typer.Exit(WITH_FAILURES)
 
 
@@ -71,8 +76,9 @@ def table(summary: Summary) -> None:
         shown.add_row(name, f"{count:,}", f"{count / total:.1%}")
     out.print(shown)
     shards, promise = summary.shards, summary.promise
+    unread = f"{shards.unread} unfinished and not read, " if shards.unread else ""
     out.print(
-        f"shards: {shards.in_} in, {shards.failed} failed, {shards.out} out; "
+        f"shards: {shards.in_} in, {shards.failed} failed, {unread}{shards.out} out; "
         f"{promise.checked:,} removed samples checked, {promise.broken} without a kept sample within eps",
         highlight=False,
     )

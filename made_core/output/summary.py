@@ -69,6 +69,14 @@ class ShardCounts(_Facts):
 
     in_: int = Field(alias="in", description="Input shards.")
     failed: int = Field(description="Input shards that could not be read.")
+    unread: int = Field(
+        0,
+        description="Shards that img2dataset has not finished, which were not read: without _stats.json, cut "
+        "off, or missing in the numbering.",
+    )
+    unfinished_folders: int = Field(
+        0, description="Folders among the sources with such shards, or with `_tmp`: img2dataset runs there."
+    )
     out: int = Field(description="Output shards.")
     shortfall: int = Field(description="Samples missing compared to the shards' _stats.json.")
 
@@ -201,10 +209,17 @@ class Summary(_Facts):
     )
     keep_npy: str | None = Field(description="Why keep.npy was not written; null: it was.")
     warnings: list[str] = Field(
-        description="Warnings: tars not admitted, shortfalls, unreadable json or txt, stray members."
+        description="Warnings: unfinished folders, tars not admitted, failed shards, shortfalls, unreadable json "
+        "or txt, stray members."
     )
     output: str = Field(description="Folder or URL of the output.")
     store: str = Field(description="Folder or URL of the store.")
+
+    @property
+    def lacks_shards(self) -> bool:
+        """Whether shards are missing that a later run may read."""
+        shards = self.shards
+        return bool(shards.failed or shards.unread or shards.unfinished_folders)
 
     def json_text(self) -> str:
         """The text of summary.json."""

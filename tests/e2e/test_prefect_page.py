@@ -58,6 +58,9 @@ def test_a_run_with_a_failed_and_an_unfinished_shard(servers: str, curate: Curat
     (source / "00003_stats.json").rename(tmp_path / "stats")  # its job has not finished
     summary = curate(source, output=output)
     assert summary["state"] == RunState.COMPLETED_WITH_FAILURES.value
+    shards = summary["shards"]
+    assert (shards["in"], shards["failed"], shards["unread"], shards["unfinished_folders"]) == (3, 1, 1, 1)
+    assert any(f"{source} is not finished: unfinished shards: 00003" in text for text in summary["warnings"])
     [seen] = flow_runs(summary["run"])
     assert seen.name.startswith("curated 20") and seen.state is not None
     assert (seen.state.type, seen.state.name) == (StateType.COMPLETED, "CompletedWithFailures")
@@ -100,6 +103,7 @@ def test_a_run_with_a_failed_and_an_unfinished_shard(servers: str, curate: Curat
     ledger.close()
     again = retry(str(seen.id))
     assert (again.run, again.state, again.shards.in_) == (summary["run"], RunState.COMPLETED, 4)
+    assert not again.lacks_shards
     with get_client(sync_client=True) as client:
         ends = [client.read_flow_run(each.id).state_name for each in left]
     assert ends == ["Crashed", "Cancelled"]

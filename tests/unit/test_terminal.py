@@ -1,0 +1,33 @@
+"""How `made curate` ends: what it prints of the shards, and its exit code."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from flows.cli import terminal
+from tests.support.summaries import summary_of
+
+WHOLE = {"in": 3, "failed": 0, "out": 1, "shortfall": 0}
+
+
+def test_all_shards(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.end(summary_of(shards=WHOLE))
+    assert "shards: 3 in, 0 failed, 1 out; " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("missing", "shown"),
+    [
+        ({"failed": 1}, "1 failed, 1 out"),
+        ({"unread": 2, "unfinished_folders": 1}, "2 unfinished and not read, 1 out"),
+        ({"unfinished_folders": 1}, "0 failed, 1 out"),  # only `_tmp`: img2dataset runs, or was killed
+    ],
+)
+def test_missing_shards_are_exit_code_3(
+    missing: dict[str, int], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job that waits for this one with `afterok` must not train on half a corpus."""
+    with pytest.raises(typer.Exit) as end:
+        terminal.end(summary_of(shards=WHOLE | missing))
+    assert end.value.exit_code == 3 and shown in capsys.readouterr().out
