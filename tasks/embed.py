@@ -43,6 +43,7 @@ def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
                 path = stack.enter_context(files.local(shard.url))
                 computed = embed_tar(path, shard, loaded, limits, progress)
             except FileNotFoundError as error:
+                files.check_folder(shard.url)
                 raise CorruptShard(f"{shard.url} is missing: {error}") from None
             return embedded.put(url, computed)
 

@@ -25,6 +25,7 @@ from made_core.retries import backoff
 from made_core.settings import settings
 from made_core.stages import OutputT, Stage
 from made_core.types import Encoding, Unit, UnitState
+from tasks.health import HEALTH
 
 log = logging.getLogger(__name__)
 MANY = 100  # shards
@@ -85,7 +86,8 @@ def run_units(
 ) -> None:
     """Runs the units among `keys` that can be claimed, one at a time.
 
-    An error fails the unit, not the task: the ledger records it and decides on a retry.
+    An error fails the unit, not the task: the ledger records it and decides on a retry. A process in which
+    one unit after the other fails leaves the rest to others, see tasks.health.
 
     Args:
         keys: of the units; a mapping gives each the name that logs have.
@@ -100,6 +102,7 @@ def run_units(
     seconds = context.recipe.work.lease_seconds
     if gpus := os.environ.get("CUDA_VISIBLE_DEVICES"):  # set by Ray for a task that reserves some
         logger.info("%s: GPU %s", stage.name, gpus)
+    HEALTH.recover(logger)
     try:
         for unit in _claimed(ledger, context, stage, scope, list(names)):
             name = names[unit.key]
@@ -108,17 +111,24 @@ def run_units(
                 with Lease(ledger, unit, seconds) as lease:
                     output = do(unit, lease.progress)
                 ledger.units.finish(unit, output)
+                HEALTH.ended(unit.key, None)
                 logger.log(level, "%s %s: done, %d samples", stage.name, name, output.samples)
             except LeaseLost as error:
                 logger.warning("%s %s: %s", stage.name, name, error.head)
             except Exception as error:
                 state = ledger.units.fail(unit, error, backoff(unit.attempt))
+                HEALTH.ended(unit.key, error)
                 ends = "failed" if state is UnitState.FAILED else "failed, will be retried"
                 logger.error("%s %s: %s: %s", stage.name, name, ends, error)
                 logger.debug("%s", traceback.format_exc())
+            if HEALTH.sick:
+                break
     finally:
         ledger.close()
         APILogHandler().flush()  # Prefect loses a Ray worker's last lines otherwise
+    if HEALTH.sick and os.environ.get("CUDA_VISIBLE_DEVICES"):
+        # An error of CUDA stays until the process ends. Ray starts another one.
+        raise SystemExit(f"{stage.name}: one unit after the other fails in a process with a GPU: it ends")
 
 
 def _claimed(

@@ -69,9 +69,8 @@ def confine_tars(tars: Iterable[str], roots: Roots | None) -> None:
 def inside(url: str, roots: Roots) -> bool:
     """Whether a path or URL is one of the roots, or below one."""
     if files.is_local(url):
-        url = os.path.realpath(files.absolute(url))
-        folders = [os.path.realpath(files.absolute(root)) for root in roots if files.is_local(root)]
-        return any(paths.inside(url, folder) for folder in folders)
+        folders = [files.real(root) for root in roots if files.is_local(root)]
+        return any(paths.inside(files.real(url), folder) for folder in folders)
     plain = url.lower().replace("%2e", ".")
     if "::" in url or ".." in plain.split("/"):  # fsspec's chains of protocols; a server may resolve ..
         return False

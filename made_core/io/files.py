@@ -10,6 +10,7 @@ import hashlib
 import os
 import posixpath
 import shutil
+import socket
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from made_core.errors import PathError
+from made_core.errors import PathError, StorageFailed
 from made_core.io.storage import filesystem as filesystem
 from made_core.io.storage import is_local as is_local
 from made_core.io.storage import translated_errors
@@ -34,6 +35,11 @@ def absolute(url: str) -> str:
     if not is_local(url):
         return url.rstrip("/")
     return os.path.abspath(os.path.expanduser(url.split("://", 1)[-1]))
+
+
+def real(url: str) -> str:
+    """`absolute`, and for a local path without symbolic links."""
+    return os.path.realpath(absolute(url)) if is_local(url) else absolute(url)
 
 
 def join(url: str, *names: str) -> str:
@@ -77,8 +83,11 @@ def names(url: str) -> dict[str, int]:
     """The files directly in a folder: name -> size in bytes. Raises FileNotFoundError or StorageFailed."""
     fs, path = _uncached(url)
     with translated_errors(url):
-        rows = fs.ls(path, detail=True)
-    return {posixpath.basename(r["name"]): int(r["size"]) for r in rows if r["type"] == "file"}
+        rows = [row for row in fs.ls(path, detail=True) if row["type"] == "file"]
+        sizes = [fs.size(row["name"]) if row["size"] is None else row["size"] for row in rows]  # of HTTP: None
+    if None in sizes:
+        raise PathError(f"{rows[sizes.index(None)]['name']}: the server does not tell its size")
+    return {posixpath.basename(row["name"]): int(size) for row, size in zip(rows, sizes, strict=True)}
 
 
 def folders(url: str) -> list[str]:
@@ -191,6 +200,12 @@ def local(url: str) -> Iterator[Path]:
         with translated_errors(url):
             fs.get_file(path_in_store, str(copy))
         yield copy
+
+
+def check_folder(url: str) -> None:
+    """Raises StorageFailed if the local folder of a file is not there: this node may lack a mount."""
+    if is_local(url) and not (folder := Path(absolute(url)).parent).is_dir():
+        raise StorageFailed(f"there is no folder {folder} on {socket.gethostname()}: is it mounted there?")
 
 
 def reference(url: str) -> FileRef:

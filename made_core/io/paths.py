@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 from made_core.errors import OutputError, RecipeError
@@ -67,7 +68,10 @@ def is_checkpoint(pretrained: str) -> bool:
 
 
 def keep_apart(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> None:
-    """Checks that the run never writes to its input. `recipe`: from `located`.
+    """Checks that the run never writes to its input, also through symbolic links.
+
+    Args:
+        recipe: from `located`.
 
     Raises:
         OutputError: output, store or log folder are inside a source folder, or a source folder is
@@ -77,17 +81,28 @@ def keep_apart(recipe: Recipe, tars: Iterable[str], log_folder: str | None) -> N
     targets = {"output": recipe.output, "store": recipe.store_url}
     if log_folder is not None:
         targets["log folder"] = files.absolute(log_folder)
-    for folder in sorted({posixpath.dirname(tar) for tar in tars}):
+    for folder in sorted(_folders(set(tars))):
         for name, url in targets.items():
-            if inside(url, folder):
+            if inside(files.real(url), folder):
                 raise OutputError(
                     f"{name} {url} is inside the source folder {folder}, which must not be written to; "
                     "name a folder outside it"
                 )
-        if inside(folder, shards):
+        if inside(folder, files.real(shards)):
             raise OutputError(
                 f"the source folder {folder} is inside the output {recipe.output}; name another output"
             )
+
+
+def _folders(tars: Set[str]) -> set[str]:
+    """The folders that the tars are in, without symbolic links; of a tar that is one, its target's too."""
+    named = {posixpath.dirname(tar) for tar in tars}
+    links: list[str] = []
+    for folder in named:
+        if files.is_local(folder):
+            with os.scandir(folder) as entries:  # it knows links without a further system call for each
+                links += [entry.path for entry in entries if entry.is_symlink() and entry.path in tars]
+    return {files.real(folder) for folder in named} | {posixpath.dirname(files.real(link)) for link in links}
 
 
 def inside(url: str, folder: str) -> bool:
