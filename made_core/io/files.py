@@ -84,7 +84,7 @@ def names(url: str) -> dict[str, int]:
     fs, path = _uncached(url)
     with translated_errors(url):
         rows = [row for row in fs.ls(path, detail=True) if row["type"] == "file"]
-        sizes = [fs.size(row["name"]) if row["size"] is None else row["size"] for row in rows]  # of HTTP: None
+        sizes = [fs.size(row["name"]) if row["size"] is None else row["size"] for row in rows]  # HTTP
     if None in sizes:
         raise PathError(f"{rows[sizes.index(None)]['name']}: the server does not tell its size")
     return {posixpath.basename(row["name"]): int(size) for row, size in zip(rows, sizes, strict=True)}

@@ -62,7 +62,7 @@ def context(ledger: Ledger, empty_url: str, tmp_path: Path, monkeypatch: pytest.
     ledger.runs.begin("r1", "d", {}, recipe.output, recipe.store_url, "host:1", 60, False)
     ledger.units.put("r1", EMBED, "scope", KEYS, 3)
     monkeypatch.setattr(run_units, "get_run_logger", lambda: logging.getLogger("test.task"))
-    monkeypatch.setattr(run_units, "HEALTH", health.Health())
+    monkeypatch.setattr(health.HEALTH, "_row", [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return RunContext("r1", empty_url, recipe, ENCODING)
 
@@ -82,7 +82,7 @@ def test_a_sick_process_leaves_the_units_to_others(
 ) -> None:
     """It stops after three, then waits before each further one; a success makes it healthy again."""
     waited: list[float] = []
-    monkeypatch.setattr(health.time, "sleep", waited.append)
+    monkeypatch.setattr("tasks.health.time.sleep", waited.append)
     run_units.run_units(context, EMBED, "scope", KEYS, lost_gpu)
     assert attempts(ledger) == health.ROW and waited == []
     run_units.run_units(context, EMBED, "scope", KEYS, lost_gpu)
@@ -91,7 +91,7 @@ def test_a_sick_process_leaves_the_units_to_others(
     run_units.run_units(context, EMBED, "scope", KEYS, lambda unit, _: EmbedOutput(5, FILE, FILE, 0, 0, 0))
     states = [r.state for r in ledger.units.results(EMBED, "scope", KEYS).values()]
     assert UnitState.FAILED not in states and states.count(UnitState.DONE) >= len(KEYS) - attempts(ledger)
-    assert not run_units.HEALTH.sick
+    assert not health.HEALTH.sick
 
 
 def test_errors_of_the_data_make_no_process_sick(ledger: Ledger, context: RunContext) -> None:
@@ -100,7 +100,7 @@ def test_errors_of_the_data_make_no_process_sick(ledger: Ledger, context: RunCon
 
     run_units.run_units(context, EMBED, "scope", KEYS, one)
     states = {r.state for r in ledger.units.results(EMBED, "scope", KEYS).values()}
-    assert states == {UnitState.FAILED} and not run_units.HEALTH.sick
+    assert states == {UnitState.FAILED} and not health.HEALTH.sick
 
 
 def test_one_unit_that_fails_again_and_again_makes_no_process_sick(
@@ -108,7 +108,7 @@ def test_one_unit_that_fails_again_and_again_makes_no_process_sick(
 ) -> None:
     monkeypatch.setattr(run_units, "backoff", lambda attempt: 0)
     run_units.run_units(context, EMBED, "scope", KEYS[:1], lost_gpu)
-    assert attempts(ledger) == 3 and not run_units.HEALTH.sick
+    assert attempts(ledger) == 3 and not health.HEALTH.sick
 
 
 def test_a_sick_process_with_a_gpu_ends(

@@ -290,6 +290,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.integration
 def test_a_folder_on_a_web_server(job: Path) -> None:
     """Its listing has no sizes."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(job)))
