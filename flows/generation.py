@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, TypeVar
 
+from flows.targets import known
 from made_core.cluster import cluster_rows, pair_tasks
 from made_core.cluster.pair_tasks import FoundPairs
 from made_core.corpus import clip_scores
@@ -109,10 +110,7 @@ def of(ledger: Ledger, run_id: str) -> Generation:
             run that has changed since, or its results are from another version of made.
         DamagedFile: its corpus is no longer in the store.
     """
-    run = ledger.runs.get(run_id)
-    if run is None:
-        latest = ", ".join(r.id for r in ledger.runs.all()[:5]) or "none"
-        raise UserError(f"no run {run_id} in the ledger; the latest are: {latest}")
+    run = known(ledger, run_id)
     if run.state not in ENDED or run.replaced or run.summary is None or run.corpus is None:
         state = "replaced" if run.replaced else run.state.value
         raise UserError(

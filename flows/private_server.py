@@ -6,6 +6,7 @@ Its schema takes Prefect's migrations six seconds of CPU: a copy of the empty da
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import httpx
 import prefect
 from prefect.settings import get_current_settings
 
+from flows.lasting import end_with_parent
 from made_core.errors import MadeError
 from made_core.settings import settings
 
@@ -39,6 +41,7 @@ class PrivateServer:
 
     process: subprocess.Popen[bytes]
     api_url: str
+    auth_string: str  # user:password, without which it answers 401
     folder: Path  # of its database and its log
 
     def wait(self) -> None:
@@ -63,12 +66,16 @@ class PrivateServer:
 
 @contextmanager
 def private_server(folder: Path) -> Iterator[PrivateServer]:
-    """Starts a server with its files in `folder`; it is stopped at the end of the context."""
+    """Starts a server with its files in `folder`; it is stopped at the end of the context.
+
+    If this process is killed, the server ends too.
+    """
     database = folder / "prefect.db"
     copied = _copy_template(database)
     with closing(socket.socket()) as found:
         found.bind((HOST, 0))
         port = found.getsockname()[1]
+    login = f"made:{secrets.token_urlsafe(24)}"  # other users of this machine reach its port
     command = [
         sys.executable, "-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent),
         "--factory", "prefect.server.api.server:create_app",
@@ -80,6 +87,7 @@ def private_server(folder: Path) -> Iterator[PrivateServer]:
         **os.environ,
         **get_current_settings().to_environment_variables(exclude_unset=True),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_SERVER_API_AUTH_STRING": login,
         "PREFECT_UI_ENABLED": "0",
         "PREFECT__SERVER_EPHEMERAL": "1",  # without the services of a lasting server
         "PREFECT__SERVER_FINAL": "1",
@@ -91,11 +99,13 @@ def private_server(folder: Path) -> Iterator[PrivateServer]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with (folder / "server.log").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, preexec_fn=end_with_parent
+            )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
-        yield PrivateServer(process, f"http://{HOST}:{port}/api", folder)
+        yield PrivateServer(process, f"http://{HOST}:{port}/api", login, folder)
     finally:
         process.terminate()
         try:

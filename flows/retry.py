@@ -11,7 +11,7 @@ from flows import hold, mistakes, naming, request, targets, unchanged
 from flows.drive import drive
 from flows.flow_run import FlowRun
 from flows.request import Request
-from flows.status import known, state_of
+from flows.status import state_of
 from made_core.errors import UserError
 from made_core.ingest import discovery
 from made_core.io import files
@@ -45,7 +45,7 @@ def retry(run: str, names: Sequence[str] = ()) -> Summary:
             found = targets.find(ledger, run)
             flow_run.rename(naming.retry_of(found.output))
             if hold.freed(ledger, found.output, flow_run):
-                found = known(ledger, found.id)
+                found = targets.known(ledger, found.id)
             recipe = wanted(ledger, found, names)
             if recipe is None:
                 return parsed(found.summary or {}, found.id)

@@ -81,7 +81,13 @@ def prefect(meanwhile: AbstractContextManager[None] = NOTHING) -> Iterator[None]
         temporary_settings(restore_defaults=unset),
         private_server(folder) as server,
         # Nobody looks for heartbeats there, and the end of a flow waits up to a second for their thread.
-        temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        temporary_settings(
+            {
+                PREFECT_API_URL: server.api_url,
+                PREFECT_API_AUTH_STRING: server.auth_string,
+                PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+            }
+        ),
         fast_clients(),
         meanwhile,
     ):

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console import console
-from made_core.errors import UserError
+from flows.targets import known
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run, UnitStatus
 from made_core.types import RunState, UnitState
@@ -80,15 +80,6 @@ def document(ledger: Ledger, run_id: str | None) -> str:
             "failures": [asdict(unit) for unit in ledger.progress.failures(run_id, None)],
         }
     )
-
-
-def known(ledger: Ledger, run_id: str) -> Run:
-    """The run with this id. Raises UserError, which lists the latest runs, if there is none."""
-    run = ledger.runs.get(run_id)
-    if run is None:
-        latest = ", ".join(r.id for r in ledger.runs.all()[:5]) or "none"
-        raise UserError(f"no run {run_id} in the ledger; the latest are: {latest}")
-    return run
 
 
 def state_of(run: Run) -> str:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-import httpx
-
-from flows.flow_run import run_of
-from flows.status import known
 from made_core.errors import UserError
 from made_core.io import files
 from made_core.ledger.ledger import Ledger
@@ -36,7 +32,20 @@ def find(ledger: Ledger, named: str) -> Run:
     raise UserError(f"no run {named} in the ledger, by id, output or flow run; the latest are: {latest}")
 
 
+def known(ledger: Ledger, run_id: str) -> Run:
+    """The run with this id. Raises UserError, which lists the latest runs, if there is none."""
+    run = ledger.runs.get(run_id)
+    if run is None:
+        latest = ", ".join(run.id for run in ledger.runs.all()[:SHOWN]) or "none"
+        raise UserError(f"no run {run_id} in the ledger; the latest are: {latest}")
+    return run
+
+
 def _of_flow_run(ledger: Ledger, flow_run: UUID) -> Run:
+    import httpx  # here: Prefect takes seconds, and `made status` mostly gets a run's id
+
+    from flows.flow_run import run_of
+
     try:
         run = run_of(flow_run)
     except httpx.HTTPError as error:

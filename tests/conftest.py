@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import settings as hypothesis_settings
 
 from flows.plain_http import write_certificate
+from made_core.settings import settings
 
 # Prefect and Ray read these at import time, so they are set before any test module is imported.
 os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
@@ -34,8 +36,8 @@ for name in [n for n in os.environ if n.startswith("MADE_")]:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Continuous integration tries the same examples each time, so that a failure there can be repeated.
-settings.register_profile("made", deadline=None, max_examples=50, derandomize="CI" in os.environ)
-settings.load_profile("made")
+hypothesis_settings.register_profile("made", deadline=None, max_examples=50, derandomize="CI" in os.environ)
+hypothesis_settings.load_profile("made")
 
 KINDS = ("unit", "integration", "e2e")
 
@@ -47,3 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.get_closest_marker(kind) for kind in KINDS):
             item.add_marker(item.path.relative_to(here).parts[0])
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """MADE_HOME for the settings of this process."""
+    monkeypatch.setenv("MADE_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield tmp_path
+    settings.cache_clear()

@@ -16,6 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+RUN = "The run: its id (see made status), its output, or the id or address of a flow run of it in Prefect."
+Run = Annotated[str, typer.Argument(help=RUN)]
 RayAddress = Annotated[
     str | None,
     typer.Option("--ray-address", "--ray_address",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import terminal
-from flows.cli.app import LogFolder, RayAddress, app
+from flows.cli.app import LogFolder, RayAddress, Run, app
 
 if TYPE_CHECKING:  # as in terminal
     from made_core.output.summary import Summary
@@ -105,11 +105,7 @@ def curate(
 
 @app.command()
 def retry(
-    run: Annotated[
-        str,
-        typer.Argument(help="The run: its id (see made status), its output, or the id or address of a "
-                       "flow run of it in Prefect."),
-    ],
+    run: Run,
     shard: Annotated[
         list[str] | None,
         typer.Option("--shard", help="A failed shard to retry. Default: all failed shards. "

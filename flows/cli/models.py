@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,7 +34,8 @@ def list_models(
         typer.Option("--name", metavar="NAME", help="Name or pattern such as 'ViT-B-*'. Can be repeated."),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--for", help="Folder of shards: do its images suffice for each model?")
+        str | None,
+        typer.Option("--for", help="Folder or URL of shards: do their images suffice for each model?"),
     ] = None,
 ) -> None:
     """List open_clip's models: size, parameters, operations; the smallest first. All take a minute."""
@@ -50,8 +50,9 @@ def list_models(
     names = model_facts.names(tuple(patterns or ()))
     stored = None
     if folder is not None:
-        shards = discovery.discover((str(folder),), require_stats=False).shards
-        stored = stored_sizes.read([Path(s.url) for s in shards], SAMPLE)
+        every = list(discovery.expand((folder,), require_stats=False).admitted)
+        drawn = stored_sizes.drawn(every)
+        stored = stored_sizes.read(drawn, SAMPLE)
     found: list[ModelFacts] = []
     failed: list[str] = []
     for name in track(names, "counting", console=Console(stderr=True), transient=True):
@@ -68,7 +69,8 @@ def list_models(
             if sides
             else {}
         )
-        text = f"{len(sides):,} images of {folder}, resize mode: {stored.resize_mode}"
+        few = f" ({len(drawn)} of its {len(every):,} shards)" if len(drawn) < len(every) else ""
+        text = f"{len(sides):,} images of {folder}{few}, resize mode: {stored.resize_mode}"
         out.print(text, highlight=False, markup=False, soft_wrap=True)  # the path stays in one piece
         text = ", ".join(f"{share} {side}" for share, side in marks.items())
         _say(out, f"shorter sides, pixels at percentiles: {text}")

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import app
+from flows.cli.app import RUN, Run, app
 from made_core.errors import UserError
 
 
 @app.command()
 def status(
-    run: Annotated[str | None, typer.Argument(help="Run id. Default: list all runs.")] = None,
+    run: Annotated[str | None, typer.Argument(help=f"{RUN} Default: list all runs.")] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Refresh every 2 seconds until RUN ends or Ctrl-C.")
     ] = False,
@@ -32,17 +32,19 @@ def status(
     """
     from flows import status as view
     from flows.servers import database
+    from flows.targets import find
     from made_core.ledger.ledger import Ledger
 
     if watch and (run is None or as_json):
         raise UserError("--watch needs a RUN and cannot be combined with --json")
     with database() as url, closing(Ledger.open(url)) as ledger:
+        chosen = None if run is None else find(ledger, run).id
         if as_json:
-            print(view.document(ledger, run))
-        elif watch and run is not None:
-            view.watch(ledger, run)
+            print(view.document(ledger, chosen))
+        elif watch and chosen is not None:
+            view.watch(ledger, chosen)
         else:
-            view.show(ledger, run)
+            view.show(ledger, chosen)
 
 
 Eps = Annotated[
@@ -54,7 +56,7 @@ Eps = Annotated[
 
 @app.command()
 def sweep(
-    run: Annotated[str, typer.Argument(help="Run id: see made status.")],
+    run: Run,
     eps: Eps = None,
     marks: Annotated[
         str | None,
@@ -69,16 +71,17 @@ def sweep(
     """
     from flows.servers import database
     from flows.sweep import sweep as look
+    from flows.targets import find
     from made_core.ledger.ledger import Ledger
 
     every = _numbers(eps)
     with database() as url, closing(Ledger.open(url)) as ledger:
-        look(ledger, run, every, marks)
+        look(ledger, find(ledger, run).id, every, marks)
 
 
 @app.command()
 def review(
-    run: Annotated[str, typer.Argument(help="Run id: see made status.")],
+    run: Run,
     eps: Eps = None,
     pairs: Annotated[
         int, typer.Option(help="Pairs to mark, at most, of what each eps removes in addition.")
@@ -92,11 +95,12 @@ def review(
     """
     from flows.review import write
     from flows.servers import database
+    from flows.targets import find
     from made_core.ledger.ledger import Ledger
 
     every = _numbers(eps)
     with database() as url, closing(Ledger.open(url)) as ledger:
-        write(ledger, run, every, pairs)
+        write(ledger, find(ledger, run).id, every, pairs)
 
 
 @app.command()

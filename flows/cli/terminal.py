@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,7 +18,7 @@ if TYPE_CHECKING:  # it imports pydantic and storage, which `made --help` does n
     from made_core.output.summary import Summary
     from made_core.recipe import Work
 
-WITH_FAILURES = 3  # exit code
+WITH_FAILURES, TERMINATED = 3, 143  # exit codes
 
 
 def prepare(ray_address: str | None, log_folder: str | None = None) -> None:
@@ -46,12 +48,30 @@ def run(flow: Callable[[], Summary], work: Work) -> None:
 
     open_log(settings().log_folder, "run")
     print("made: starting Prefect and Ray", file=sys.stderr)
-    with servers.prefect(early(work)), progress.shown(), deadline.guarded():
+    with terminable(), servers.prefect(early(work)), progress.shown(), deadline.guarded():
         try:
             summary = flow()
         except CancelledRun:
             raise KeyboardInterrupt from None
     end(summary)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises SystemExit in the context, so that the servers which it started end with it.
+
+    Prefect's flows hand the signal on to the handler that they find; the default one ends the process there.
+    """
+
+    def terminate(*_: object) -> None:
+        print("made: terminated: re-run to resume", file=sys.stderr)
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end(summary: Summary) -> None:

@@ -13,7 +13,9 @@ from PIL import Image
 
 from made_core.ingest import tar
 from made_core.ingest.decode import FORMATS
+from made_core.io import files
 
+SHARDS = 8  # that are read: finding the images of a tar takes reading all of it
 COMMON = 0.9  # share of the images that a size must have in common to tell the resize mode
 
 
@@ -52,25 +54,41 @@ class StoredSizes:
         return "no, or unknown: the sizes have nothing in common"
 
 
-def read(paths: Sequence[Path], most: int) -> StoredSizes:
+def drawn(urls: Sequence[str]) -> Sequence[str]:
+    """At most `SHARDS` of the shards, spread over all of them."""
+    return [urls[n * len(urls) // SHARDS] for n in range(SHARDS)] if len(urls) > SHARDS else urls
+
+
+def read(urls: Sequence[str], most: int) -> StoredSizes:
     """The sizes of `most` images at most, spread over the shards; only headers are decoded.
+
+    Args:
+        urls: paths or URLs of shards; each of them is read as a whole.
 
     Raises:
         CorruptShard: a tar is not complete.
+        FileNotFoundError: a tar is missing. StorageFailed: the storage does not answer.
     """
     sizes: list[tuple[int, int]] = []
-    for number, path in enumerate(paths):
-        entries = tar.index(path).entries
-        wanted = -(-(most - len(sizes)) // (len(paths) - number))
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            for entry in entries[:: max(1, len(entries) // max(1, wanted))][:wanted]:
-                data = tar.load(descriptor, entry, str(path)).image
-                try:
-                    with Image.open(BytesIO(data or b""), formats=FORMATS) as image:
-                        sizes.append(image.size)
-                except Exception:  # unreadable, for any of PIL's reasons
-                    continue
-        finally:
-            os.close(descriptor)
+    for number, url in enumerate(urls):
+        wanted = -(-(most - len(sizes)) // (len(urls) - number))
+        with files.local(url) as path:
+            sizes += _of_tar(path, wanted)
     return StoredSizes(tuple(sizes))
+
+
+def _of_tar(path: Path, wanted: int) -> list[tuple[int, int]]:
+    sizes: list[tuple[int, int]] = []
+    entries = tar.index(path).entries
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for entry in entries[:: max(1, len(entries) // max(1, wanted))][:wanted]:
+            data = tar.load(descriptor, entry, str(path)).image
+            try:
+                with Image.open(BytesIO(data or b""), formats=FORMATS) as image:
+                    sizes.append(image.size)
+            except Exception:  # unreadable, for any of PIL's reasons
+                continue
+    finally:
+        os.close(descriptor)
+    return sizes

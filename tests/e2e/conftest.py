@@ -12,6 +12,7 @@ import pytest
 import ray
 from prefect.client.orchestration import get_client
 from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED,
@@ -44,7 +45,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         temporary_settings(recorder),
         postgres.embedded(home) as url,
         private_server(tmp_path_factory.mktemp("prefect")) as server,
-        temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        temporary_settings(
+            {
+                PREFECT_API_URL: server.api_url,
+                PREFECT_API_AUTH_STRING: server.auth_string,
+                PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+            }
+        ),
         s3.server(),
     ):
         os.environ["MADE_DATABASE_URL"] = url
@@ -60,25 +67,23 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def elsewhere(servers: str) -> dict[str, str]:
     """The environment of a process that uses the session's servers and Ray."""
+    login = get_current_settings().api.auth_string
+    assert login is not None
     return {
         **os.environ,
         "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
         "PREFECT_API_URL": str(get_current_settings().api.url),
+        "PREFECT_API_AUTH_STRING": login.get_secret_value(),
     }
 
 
 @pytest.fixture(scope="session")
-def deployments(servers: str) -> dict[str, str]:
+def deployments(elsewhere: dict[str, str]) -> dict[str, str]:
     """The environment of a process that uses the session's servers, where the deployments are registered."""
-    environ = {
-        **os.environ,
-        "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
-        "PREFECT_API_URL": str(get_current_settings().api.url),
-    }
     with get_client(sync_client=True) as client:
         register.register_pool(client, runs=4)
         register.register_deployments(client)
-    return environ
+    return elsewhere
 
 
 @pytest.fixture

@@ -68,9 +68,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["status", "nonsense", "--json"], "no run nonsense in the ledger; the latest are: live, partly"),
+        (["status", "nonsense", "--json"], r"no run nonsense in the ledger, by id, .*: live \(/.*, partly"),
         (["status", "--watch"], "--watch needs a RUN"),
         (["status", "live", "--watch", "--json"], "cannot be combined with --json"),
+        (["sweep", "nonsense"], "no run nonsense in the ledger"),
+        (["review", "nonsense"], "no run nonsense in the ledger"),
         (["retry", "nonsense"], "no run nonsense in the ledger"),
         (["retry", "live"], r"run live is held by elsewhere:7 until \d{4}-"),
         (["retry", "partly", "--shard", "00009"], r"shard 00009 did not fail .*; failed \(1\): 00001"),
@@ -96,7 +98,8 @@ def test_json_is_all_of_stdout(url: str) -> None:
     assert {run["id"]: run["state"] for run in json.loads(runs.stdout)["runs"]} == {
         "live": "running", "partly": "completed_with_failures", "whole": "completed"
     }  # fmt: skip
-    one = json.loads(made(url, "status", "partly", "--json").stdout)
+    output = next(run["output"] for run in json.loads(runs.stdout)["runs"] if run["id"] == "partly")
+    one = json.loads(made(url, "status", output, "--json").stdout)
     assert [f["shard"] for f in one["failures"]] == ["00001"]
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from made_core.settings import settings
 from tests.support.s3 import BUCKET, server
 
 if TYPE_CHECKING:
@@ -65,15 +64,6 @@ def s3(client: Any) -> Iterator[str]:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A local folder, then one in the object store."""
     return str(tmp_path / "folder") if request.param == "local" else request.getfixturevalue("s3")
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """MADE_HOME for the settings of this process."""
-    monkeypatch.setenv("MADE_HOME", str(tmp_path))
-    settings.cache_clear()
-    yield tmp_path
-    settings.cache_clear()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from flows.cli.models import models as command
 from made_core.embed import model_facts, models, stored_sizes
 from made_core.embed.stored_sizes import StoredSizes
 from made_core.errors import EncoderError
+from made_core.io import files
 from tests.support.factories import encoded_image, make_shard
 
 
@@ -86,9 +87,26 @@ def test_enlarged() -> None:
 def test_sizes_are_read_from_headers(tmp_path: Path) -> None:
     samples = [(f"{i}", {"jpg": encoded_image(0, (64 + i, 48))}) for i in range(6)]
     samples += [("bad", {"jpg": b"x"}), ("none", {"txt": b"x"})]
-    paths = [make_shard(tmp_path, name, samples) for name in ("0", "1")]
-    assert stored_sizes.read(paths, 100).sizes == tuple((64 + i, 48) for i in range(6)) * 2
-    assert 2 <= len(stored_sizes.read(paths, 4).sizes) <= 4
+    urls = [str(make_shard(tmp_path, name, samples)) for name in ("0", "1")]
+    assert stored_sizes.read(urls, 100).sizes == tuple((64 + i, 48) for i in range(6)) * 2
+    assert 2 <= len(stored_sizes.read(urls, 4).sizes) <= 4
+
+
+def test_few_of_many_shards_are_read() -> None:
+    """From the first to nearly the last: a tar of 10,000 samples takes half a second, and a download."""
+    urls = [f"{n:05}.tar" for n in range(1280)]
+    drawn = stored_sizes.drawn(urls)
+    assert len(drawn) == stored_sizes.SHARDS and drawn[0] == "00000.tar" and drawn[-1] == "01120.tar"
+    assert stored_sizes.drawn(urls[:8]) == urls[:8]
+
+
+@pytest.mark.integration
+def test_shards_in_an_object_store(s3: str, tmp_path: Path) -> None:
+    path = make_shard(tmp_path, "0", [("0", {"jpg": encoded_image(0, (300, 256))})])
+    fs, root = files.filesystem(s3)
+    fs.pipe_file(f"{root}/0.tar", path.read_bytes())
+    found = CliRunner().invoke(command, ["--name", "ViT-B-32", "--for", s3])
+    assert found.exit_code == 0 and f"1 images of {s3}, resize mode: keep_ratio" in found.output
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_server_that_ends(home: Path, log: str, said: str) -> None:
     with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
         process.wait()
         with pytest.raises(MadeError, match=rf"^Prefect's server ended with code 3: {said}$"):
-            PrivateServer(process, CLOSED, home).wait()
+            PrivateServer(process, CLOSED, "made:x", home).wait()
     assert not template.exists()
 
 
@@ -38,7 +38,7 @@ def test_a_home_that_cannot_be_written(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(private_server, "_template", lambda: home / "file" / "prefect.db")
     monkeypatch.setattr(private_server, "_answers", lambda url: True)
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        PrivateServer(process, CLOSED, home).wait()
+        PrivateServer(process, CLOSED, "made:x", home).wait()
 
 
 def test_a_server_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_a_server_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(private_server, "START_SECONDS", 0)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         with pytest.raises(MadeError, match=r"^Prefect's server does not answer after 0 s: it logged"):
-            PrivateServer(process, CLOSED, home).wait()
+            PrivateServer(process, CLOSED, "made:x", home).wait()
         process.kill()
 
 
