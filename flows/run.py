@@ -79,7 +79,7 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
         )
         groups: list[Group] = []
         published = summaries.read(recipe.output)
-        there = publishing.is_complete(recipe.output, decided.resolved.hex_uids)
+        there = publishing.is_complete(recipe.output, decided.resolved.hex_uids, recipe.writing.shards)
         if there and published is not None and published.same_output(result):
             display.say("the output is up to date")
             result = published

@@ -81,6 +81,7 @@ def summarise(
             in_=len(found.shards),
             failed=len(embedded.failed),
             out=len(written),
+            written=recipe.writing.shards,
             shortfall=sum(row.shortfall for row in rows),
         ),
         encoder=EncoderFacts(
