@@ -127,7 +127,7 @@ def put_result(
 
 def report_text(summary: Summary, groups: Sequence[Group]) -> str:
     """The main figures of report.html, and its largest groups with their pictures, as Markdown."""
-    samples, shards, promise = summary.samples, summary.shards, summary.promise
+    samples, promise = summary.samples, summary.promise
     lines = [
         f"# {samples.kept:,} of {samples.in_:,} samples kept",
         "",
@@ -140,7 +140,7 @@ def report_text(summary: Summary, groups: Sequence[Group]) -> str:
     ]
     lines += [
         "",
-        f"- Shards: {shards.in_:,} in, {shards.failed:,} failed, {shards.out:,} out",
+        f"- Shards: {summary.shards.sentence}",
         f"- Removed duplicates checked: {promise.checked:,}; not represented: {promise.broken:,}",
         f"- Encoder: {summary.encoder.model}; eps {summary.dedup.eps:g}; {duration(summary.seconds)}",
     ]

@@ -10,7 +10,7 @@ from typing import Any
 from prefect.states import Completed
 
 from made_core.ingest.finished import Unfinished
-from made_core.output.summary import Summary
+from made_core.output.summary import NO_SHARDS, Summary
 
 WITH_FAILURES = "CompletedWithFailures"  # name of the state
 NAMED = 10  # shards in a state's message
@@ -35,6 +35,8 @@ class Outcome:
         """Samples in and kept, and the shards that are missing."""
         samples = self.summary.samples
         parts = [f"{samples.in_:,} in, {samples.kept:,} kept"]
+        if not self.summary.shards.written:
+            parts.append(f"no output shards ({NO_SHARDS})")
         if self.failed:
             parts.append(f"failed shards: {_some(sorted(self.failed))}")
         if unread := self.unread:

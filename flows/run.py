@@ -14,6 +14,7 @@ from flows.outcome import Outcome
 from flows.progress import Display
 from flows.request import Request
 from flows.watch import Watch
+from made_core.dedup import metadata_scan
 from made_core.io import files
 from made_core.ledger import cleanup
 from made_core.output import publish as publishing
@@ -39,7 +40,8 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
         watch: knows whether the run was cancelled.
 
     Raises:
-        UserError: the encoder cannot be used, or another process took the output meanwhile.
+        UserError: the encoder cannot be used, another process took the output meanwhile, or no sample has a
+            number that the recipe reads.
         MadeError: the run failed.
     """
     started = time.time()
@@ -67,6 +69,7 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
 
         embedded = steps.embed(engine, found.shards, earlier)
         embedded = steps.captions(engine, embedded)
+        with_retries(metadata_scan.check_numbers, embedded.corpus, recipe)
         clustered = steps.cluster(engine, embedded)
         pairs = steps.pair(engine, embedded, clustered)
         audited = steps.audit(engine, embedded, clustered)
@@ -79,7 +82,7 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
         )
         groups: list[Group] = []
         published = summaries.read(recipe.output)
-        there = publishing.is_complete(recipe.output, decided.resolved.hex_uids)
+        there = publishing.is_complete(recipe.output, decided.resolved.hex_uids, recipe.writing.shards)
         if there and published is not None and published.same_output(result):
             display.say("the output is up to date")
             result = published

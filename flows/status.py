@@ -17,6 +17,7 @@ from flows.console import console
 from flows.targets import known
 from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import Run, UnitStatus
+from made_core.output.summary import has_shards
 from made_core.types import RunState, UnitState
 
 SHOWN = 10  # failed units listed
@@ -131,10 +132,12 @@ def _run(run: Run) -> Text:
 
 def _counts(run: Run) -> str:
     """`: 1,145 in, 1,013 kept` of a run that has completed, else empty."""
-    samples = (run.summary or {}).get("samples")
+    summary = run.summary or {}
+    samples = summary.get("samples")
     if not run.state.value.startswith(RunState.COMPLETED.value) or not samples:
         return ""
-    return f": {samples['in']:,} in, {samples['kept']:,} kept"
+    shards = "" if has_shards(summary) else ", no shards written"
+    return f": {samples['in']:,} in, {samples['kept']:,} kept{shards}"
 
 
 def _print_output(out: Console, run: Run) -> None:

@@ -21,6 +21,7 @@ from made_core.io import files
 from made_core.io.arrays import read_array
 from made_core.output import publish
 from made_core.output.plan import Plan
+from made_core.output.summary import NO_SHARDS
 from made_core.recipe import Clusters
 from made_core.retries import retrying
 from made_core.stages import (
@@ -209,7 +210,9 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
     if resolved.broken:
         raise Permanent(f"{resolved.broken} removed samples have no kept sample: this is a bug in made")
     urls = [part.shard.url for part in corpus.new]  # the output contains them
-    scope = TABULATE.scope(resolve_scope, recipe.output, recipe.writing.model_dump(), urls)
+    # The tables name places in output shards whether these are written or not.
+    layout = recipe.writing.model_dump(exclude={"shards"})
+    scope = TABULATE.scope(resolve_scope, recipe.output, layout, urls)
     tables = engine.every(
         TABULATE,
         scope,
@@ -230,8 +233,11 @@ def resolve(engine: Engine, embedded: Embedded, clustered: Clustered, pairs: Own
 
 
 def write(engine: Engine, embedded: Embedded, decided: Decided) -> tuple[WriteOutput, ...]:
-    """Writes the output shards, numbered from 0 without gaps."""
+    """Writes the output shards, numbered from 0 without gaps; none if writing.shards is false."""
     context, scope = engine.context, WRITE.scope(decided.digest)
+    if not context.recipe.writing.shards:
+        engine.display.say(f"write: no output shards ({NO_SHARDS})")
+        return ()
     plan = Plan(decided.resolved.kept_samples, context.recipe.writing.samples_per_shard)
     outputs = engine.every(
         WRITE,

@@ -84,6 +84,7 @@ def summarise(
             unread=len(unread(request.found.refused, request.unfinished)),
             unfinished_folders=len(request.unfinished),
             out=len(written),
+            written=recipe.writing.shards,
             shortfall=sum(row.shortfall for row in rows),
         ),
         encoder=EncoderFacts(

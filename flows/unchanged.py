@@ -58,7 +58,8 @@ def whole(ledger: Ledger, run: Run) -> bool:
     if publish.decisions_of(run.output) != run.summary.get("decisions_digest"):
         return False
     resolved = [r.output for r in ledger.units.of_run(run.id, RESOLVE).values() if r.output is not None]
-    if not publish.is_complete(run.output, any(output.hex_uids for output in resolved)):
+    hex_uids = any(output.hex_uids for output in resolved)
+    if not publish.is_complete(run.output, hex_uids, summary.has_shards(run.summary)):
         return False
     in_store: list[FileRef] = []
     published: list[FileRef] = []

@@ -19,6 +19,7 @@ from made_core.io import files, paths
 from made_core.output import sample_facts
 from made_core.output.decision import Decision
 from made_core.output.sample_facts import SampleFacts
+from made_core.output.summary import NO_SHARDS, has_shards
 
 SHOWN = 10  # represented samples listed
 PREFIX = 8  # least characters of an abbreviated uid
@@ -150,12 +151,18 @@ def _urls(output: str) -> Urls:
 
 def _kept_table(decision: Decision, output: str, represented: Sequence[Represented], urls: Urls) -> Table:
     table = _table(decision, urls)
-    _add_facts(table, sample_facts.of_kept(output, str(decision.output_shard), str(decision.output_key)))
+    _add_facts(table, _facts_of_kept(decision, output, urls))
     _add(table, "outcome", "kept")
     _add(table, "output", _output(decision, output))
     for name, value in _represents(represented):
         _add(table, name, value)
     return table
+
+
+def _facts_of_kept(decision: Decision, output: str, urls: Urls) -> SampleFacts | None:
+    if has_shards(_summary(output)):
+        return sample_facts.of_kept(output, str(decision.output_shard), str(decision.output_key))
+    return sample_facts.of_input(urls[decision.shard], decision.row, decision.key)
 
 
 def _dropped_table(
@@ -219,4 +226,6 @@ def _input(decision: Decision, urls: Urls) -> str:
 
 
 def _output(decision: Decision, output: str) -> str:
+    if not has_shards(_summary(output)):
+        return f"{output}, in its keep lists only ({NO_SHARDS})"
     return f"{output}/shards/{decision.output_shard}.tar, key {decision.output_key}"

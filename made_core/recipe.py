@@ -146,6 +146,11 @@ else:
 class Writing(Part):
     """The output shards."""
 
+    shards: bool = Field(
+        True,
+        description="Write the kept samples as output shards. false: nothing is copied; the output has the "
+        "keep lists, decision tables, accounts, summary and report.",
+    )
     samples_per_shard: int = Field(
         10_000, ge=1, le=10_000_000, description="Samples per output shard; the last may have fewer."
     )
@@ -256,11 +261,14 @@ class Recipe(Part):
         """16 hex digits over all fields that affect the output: not `output`, `store`, `audit` and `work`.
 
         Filters that are off are left out, so that adding a filter to made does not change digests;
-        those of version 0.1 are always included. For the same reason `captions: auto` is left out.
+        those of version 0.1 are always included. For the same reason `captions: auto` and `shards: true`
+        are left out.
         """
         values = self.model_dump(mode="json", exclude={"store", "audit", "work", "output"})
         if values["encoder"]["captions"] == "auto":
             del values["encoder"]["captions"]
+        if values["writing"]["shards"]:
+            del values["writing"]["shards"]
         of_0_1 = ("min_side", "max_aspect", "min_words", "min_chars")
         values["filters"] = {k: v for k, v in values["filters"].items() if v is not None or k in of_0_1}
         return digest(values)

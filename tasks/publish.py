@@ -59,9 +59,10 @@ def publish(context: RunContext, given: Publication) -> list[Group]:
     else:
         files.remove(place(paths.KEEP_ARRAY))
     files.put(place(paths.ACCOUNTS), partial(pq.write_table, accounts.table(given.accounts)))
-    plan = Plan(len(kept), context.recipe.writing.samples_per_shard)
-    cuts = {f"{plan.name(n)}.tar": int(np.diff(plan.slice(n))[0]) for n in range(plan.shards)}
-    files.put_bytes(place("shards", paths.SIZES), json.dumps(cuts, indent=4).encode())
+    if context.recipe.writing.shards:
+        plan = Plan(len(kept), context.recipe.writing.samples_per_shard)
+        cuts = {f"{plan.name(n)}.tar": int(np.diff(plan.slice(n))[0]) for n in range(plan.shards)}
+        files.put_bytes(place("shards", paths.SIZES), json.dumps(cuts, indent=4).encode())
     groups = examples.largest_groups(corpus, decided, GROUPS, MEMBERS)
     edges = np.linspace(context.bound, 1, len(given.histogram) + 1)
     page = report.render(

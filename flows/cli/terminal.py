@@ -95,10 +95,9 @@ def table(summary: Summary) -> None:
     for name, count in rows:
         shown.add_row(name, f"{count:,}", f"{count / total:.1%}")
     out.print(shown)
-    shards, promise = summary.shards, summary.promise
-    unread = f"{shards.unread} unfinished and not read, " if shards.unread else ""
+    promise = summary.promise
     out.print(
-        f"shards: {shards.in_} in, {shards.failed} failed, {unread}{shards.out} out; "
+        f"shards: {summary.shards.sentence}; "
         f"{promise.checked:,} removed samples checked, {promise.broken} without a kept sample within eps",
         highlight=False,
     )

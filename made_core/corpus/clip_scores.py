@@ -10,7 +10,8 @@ from made_core.corpus.json_fields import Floats, numbers
 
 COLUMN = "clip_score"  # that `corpus.tables.read` gives
 TABLE = "captions"  # the corpus's table of computed scores (embed.captions.SCHEMA)
-# Names in a sample's json: DataComp's, then LAION's. The first one with a number is used.
+# Columns of DataComp's metadata, then of LAION's. A sample's json has those that img2dataset was told to save
+# (save_additional_columns; DataComp's own downloader saves only uid). The first one with a number is used.
 FIELDS = ("clip_l14_similarity_score", "clip_b32_similarity_score", "similarity")
 
 

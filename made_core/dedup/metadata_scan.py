@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +67,7 @@ def scan(corpus: Corpus, canonical: Gids, recipe: Recipe) -> MetadataScan:
             filters.apply(table, recipe.filters),
             order.of_metadata(recipe.dedup, fields, part.samples),
             captions,
-            clip_scores.COLUMN in wanted and table[clip_scores.COLUMN].null_count < len(table),
+            clip_scores.COLUMN in wanted and _scored(table),
         )
 
     with ThreadPoolExecutor(READERS) as pool:
@@ -76,19 +76,63 @@ def scan(corpus: Corpus, canonical: Gids, recipe: Recipe) -> MetadataScan:
     value = np.concatenate([np.zeros(0), *(f.values for f in found)])
     captions = np.concatenate([np.zeros((0, 2), np.int64), *(f.captions for f in found)])
     if clip_scores.COLUMN in wanted and not any(f.scored for f in found):
-        reader = "dedup.keep" if clip_scores.COLUMN in extra else "filters.min_clip_score"
-        raise RecipeError(
-            f"{reader} reads CLIP scores, but captions are not embedded (encoder.captions) and no "
-            f"sample's json has a number in {', '.join(clip_scores.FIELDS)}"
-        )
+        raise _no_scores(recipe)
     if recipe.dedup.keep_rule == "column" and len(value) and np.isnan(value).all():
-        raise RecipeError(
-            f"dedup.keep is column, but no sample's json has a number in {recipe.dedup.keep_column}"
-        )
+        raise _no_column(recipe)
     placeholder = common & np.isin(canonical, _many(captions, least or 0))
     if recipe.dedup.placeholders == "drop":
         dropped[placeholder & (dropped == KEPT)] = PLACEHOLDER.code
     return MetadataScan(dropped, value, placeholder)
+
+
+def check_numbers(corpus: Corpus, recipe: Recipe) -> None:
+    """Checks that a sample has a number that the keep rule or a filter reads, before anything is computed.
+
+    Reads the metadata of as few shards as possible: none if the recipe reads no such number.
+
+    Raises:
+        DamagedFile: a stored file is missing or damaged.
+        RecipeError: as `scan`: no sample has one.
+    """
+    dedup = recipe.dedup
+    score = clip_scores.COLUMN
+    reads_scores = score in order.columns(dedup) or score in filters.columns(recipe.filters)
+    if reads_scores and not _any(corpus, lambda part: _scored(tables.read(part, [score]))):
+        raise _no_scores(recipe)
+
+    def has_value(part: Part) -> bool:
+        fields = {"json": tables.read(part, ["json"])["json"].to_pylist()}
+        return not np.isnan(order.of_metadata(dedup, fields, part.samples)).all()
+
+    if dedup.keep_rule == "column" and not _any(corpus, has_value):
+        raise _no_column(recipe)
+
+
+def _any(corpus: Corpus, has: Callable[[Part], bool]) -> bool:
+    """Whether any part has something. The first one, which usually has, is read alone."""
+    parts = corpus.parts
+    with ThreadPoolExecutor(READERS) as pool:
+        later = (parts[a : a + READERS] for a in range(1, len(parts), READERS))
+        return any(any(pool.map(has, some)) for some in (parts[:1], *later))
+
+
+def _scored(table: pa.Table) -> bool:
+    return bool(table[clip_scores.COLUMN].null_count < len(table))
+
+
+def _no_scores(recipe: Recipe) -> RecipeError:
+    kept = clip_scores.COLUMN in order.columns(recipe.dedup)
+    reader = "dedup.keep" if kept else "filters.min_clip_score"
+    return RecipeError(
+        f"{reader} reads CLIP scores, but captions are not embedded (encoder.captions) and no "
+        f"sample's json has a number in {', '.join(clip_scores.FIELDS)}"
+    )
+
+
+def _no_column(recipe: Recipe) -> RecipeError:
+    return RecipeError(
+        f"dedup.keep is column, but no sample's json has a number in {recipe.dedup.keep_column}"
+    )
 
 
 def _common(canonical: Gids, least: int) -> Flags:

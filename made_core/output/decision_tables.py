@@ -37,8 +37,8 @@ SCHEMA = pa.schema(
         ("cluster", pa.int32()),  # null: unreadable
         ("error", pa.string()),  # why it is unreadable
         ("clip_score", pa.float64()),  # cosine of image and caption, or the json's score; null without one
-        ("output_shard", pa.string()),  # of a kept sample, its shard in the output
-        ("output_key", pa.string()),  # of a kept sample, its key in the output
+        ("output_shard", pa.string()),  # of a kept sample, its shard in the output, if shards are written
+        ("output_key", pa.string()),  # of a kept sample, its key there
     ]
 )
 

@@ -29,10 +29,15 @@ def present(output: str, refs: Sequence[FileRef], is_published: bool) -> bool:
     return all(_where(output, ref, is_published) is not None for ref in refs)
 
 
-def is_complete(output: str, hex_uids: bool) -> bool:
-    """Whether all files that publishing writes itself are there; `hex_uids`: the keep array too."""
-    names = [paths.KEEP, paths.ACCOUNTS, paths.REPORT, files.join("shards", paths.SIZES), paths.SUMMARY]
+def is_complete(output: str, hex_uids: bool, shards: bool) -> bool:
+    """Whether all files that publishing writes itself are there.
+
+    Args:
+        hex_uids: the keep array too. shards: the sizes of the output shards too.
+    """
+    names = [paths.KEEP, paths.ACCOUNTS, paths.REPORT, paths.SUMMARY]
     names += [paths.KEEP_ARRAY] if hex_uids else []
+    names += [files.join("shards", paths.SIZES)] if shards else []
     return all(files.exists(files.join(output, name)) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""A sample's caption and URL: a kept sample's from its output shard's table, others' from the input tar."""
+"""A sample's caption and URL: from its output shard's table, if it is in one, else from the input tar."""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ from made_core.errors import DamagedFile
 from made_core.io import files, paths
 from made_core.types import RunState
 
+NO_SHARDS = "writing.shards is false"  # why an output has no shards, in all messages
+
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -23,7 +25,7 @@ class SampleCounts(_Facts):
     """in = kept + sum(dropped) + unreadable."""
 
     in_: int = Field(alias="in", description="Samples in the input shards that were read.")
-    kept: int = Field(description="Samples in the output.")
+    kept: int = Field(description="Samples kept.")
     dropped: dict[str, int] = Field(
         description="Samples dropped, by reason; reasons without samples are left out."
     )
@@ -78,7 +80,17 @@ class ShardCounts(_Facts):
         0, description="Folders among the sources with such shards, or with `_tmp`: img2dataset runs there."
     )
     out: int = Field(description="Output shards.")
+    written: bool = Field(
+        True, description="Whether output shards were written; false: `writing.shards` is false, `out` is 0."
+    )
     shortfall: int = Field(description="Samples missing compared to the shards' _stats.json.")
+
+    @property
+    def sentence(self) -> str:
+        """The counts of shards as a sentence without a full stop."""
+        why = "" if self.written else f" ({NO_SHARDS})"
+        unread = f"{self.unread:,} unfinished and not read, " if self.unread else ""
+        return f"{self.in_:,} in, {self.failed:,} failed, {unread}{self.out:,} out{why}"
 
 
 class EncoderFacts(_Facts):
@@ -252,6 +264,11 @@ def parsed(document: dict[str, Any], run: str) -> Summary:
         return Summary.model_validate_json(json.dumps(document))
     except ValidationError as error:
         raise DamagedFile(f"run {run}: its summary in the ledger is not valid: {error}") from None
+
+
+def has_shards(document: dict[str, Any]) -> bool:
+    """Whether a run wrote output shards, by its summary, which another version of made may have written."""
+    return bool(document.get("shards", {}).get("written", True))
 
 
 def _share(share: float) -> str:

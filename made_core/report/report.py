@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -11,7 +11,7 @@ from PIL import Image
 from made_core import filters
 from made_core.errors import BadImage
 from made_core.ingest import decode
-from made_core.output.summary import Summary
+from made_core.output.summary import NO_SHARDS, Summary
 from made_core.reasons import UNREADABLE
 from made_core.report.charts import Histogram, chart, valley
 from made_core.report.html import NOTHING, cosine, duration, fill, number
@@ -127,20 +127,20 @@ def outcomes(summary: Summary) -> list[Outcome]:
     counts = [("kept", samples.kept), *dropped, (UNREADABLE.name, samples.unreadable)]
     outcomes, start = [], 0
     for name, count in counts:
-        label, meaning = _words(name, summary.filters)
+        label, meaning = _words(name, summary)
         outcomes.append(Outcome(_colour(name), label, meaning, count, start))
         start += count
     return outcomes
 
 
-def _words(outcome: str, bounds: Mapping[str, object]) -> tuple[str, str]:
+def _words(outcome: str, summary: Summary) -> tuple[str, str]:
     """Label and meaning of `kept` or a reason; for a reason of another version, its name and nothing."""
     if outcome == "kept":
-        return "Kept", "in the output"
+        return "Kept", "in the output" if summary.shards.written else "in the keep lists"
     reason = filters.by_name(outcome)
     if reason is None:
         return outcome.replace("_", " ").capitalize(), ""
-    return reason.label, filters.meaning(reason, bounds)
+    return reason.label, filters.meaning(reason, summary.filters)
 
 
 def _colour(outcome: str) -> str:
@@ -186,7 +186,7 @@ def _facts(summary: Summary) -> dict[str, list[tuple[str, str]]]:
         "Shards": [
             ("In", shards.in_),
             ("Failed", shards.failed),
-            ("Out", shards.out),
+            ("Out", shards.out if shards.written else f"none: {NO_SHARDS}"),
             ("Samples missing compared to the stats", shards.shortfall),
         ],
         "Run": [

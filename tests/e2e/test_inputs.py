@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from flows.why import explain
-from made_core.errors import SourceError, TooManyFailures
+from made_core.errors import RecipeError, SourceError, TooManyFailures
 from made_core.ledger.ledger import Ledger
 from made_core.reasons import PLACEHOLDER
 from made_core.types import RunState, UnitState
@@ -115,3 +117,29 @@ def test_no_readable_shard(curate: Curate, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(SourceError, match="no shard"):
         curate(tmp_path / "in", output=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"dedup": {"keep": "clip_score"}}, "no sample's json has a number in clip_l14_similarity_score"),
+        ({"filters": {"min_clip_score": 0.2}}, "filters.min_clip_score reads CLIP scores"),
+        ({"dedup": {"keep": "column", "keep_column": "score"}}, "no sample's json has a number in score"),
+    ],
+)
+def test_a_number_that_no_sample_has(
+    servers: str,
+    curate: Curate,
+    sample: Path,
+    first: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    parts: dict[str, Any],
+    message: str,
+) -> None:
+    """The run ends before anything is clustered."""
+    with pytest.raises(RecipeError, match=message):
+        curate(sample / "shards", output=tmp_path / "out", store=str(first[0] / "store"), **parts)
+    with closing(Ledger.open(servers)) as ledger:
+        run = ledger.runs.of_output(str(tmp_path / "out"))
+        assert run is not None and run.state is RunState.FAILED and message in str(run.error)
+        assert [status.stage for status in ledger.progress.of(run.id)] == ["embed"]

@@ -12,9 +12,9 @@ import pytest
 
 from made_core import filters
 from made_core.corpus import corpus as corpora
-from made_core.corpus import identity
+from made_core.corpus import identity, tables
 from made_core.dedup import decide, near_pairs
-from made_core.dedup.metadata_scan import MetadataScan, scan
+from made_core.dedup.metadata_scan import MetadataScan, check_numbers, scan
 from made_core.embed import metadata
 from made_core.errors import RecipeError
 from made_core.filters import min_chars
@@ -100,3 +100,42 @@ def test_a_keep_rule_without_values(tmp_path: Path) -> None:
         look(corpus, keep="clip_score")
     scored = corpus_of(tmp_path / "b", [(1, "aa")], fields=json.dumps({"similarity": 0.3}))
     assert look(scored, keep="clip_score")[0].values.tolist() == [-0.3]
+
+
+NO_SCORES = r"reads CLIP scores, .* in clip_l14_similarity_score, "
+READERS_OF_NUMBERS = [
+    ({"dedup": {"keep": "clip_score"}}, f"dedup.keep {NO_SCORES}"),
+    ({"filters": {"min_clip_score": 0.2}}, f"filters.min_clip_score {NO_SCORES}"),
+    ({"dedup": {"keep": "column", "keep_column": "similarity"}}, "keep is column, .* number in similarity"),
+]
+
+
+@pytest.mark.parametrize(("reader", "message"), READERS_OF_NUMBERS)
+def test_numbers_are_checked_in_as_few_shards_as_needed(
+    reader: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: set[int] = set()  # of the parts that were read
+    read = tables.read
+
+    def noted(part: corpora.Part, columns: Sequence[str]) -> pa.Table:
+        starts.add(part.start)
+        return read(part, columns)
+
+    monkeypatch.setattr(tables, "read", noted)
+    recipe = Recipe(sources=("in",), output="out", **reader)
+    rows = [[(1, "aa"), (2, "bb")]]
+    without = corpus_of(tmp_path / "a", *rows * 12)
+    for check in (lambda: check_numbers(without, recipe), lambda: scan(without, np.arange(24), recipe)):
+        with pytest.raises(RecipeError, match=message):
+            check()
+    scored = corpus_of(tmp_path / "b", *rows * 12, fields=json.dumps({"similarity": 0.3}))
+    check_numbers(corpora.Corpus((*without.parts[:11], scored.parts[11])), recipe)
+    starts.clear()
+    check_numbers(scored, recipe)
+    assert starts == {0}
+
+
+def test_a_recipe_that_reads_no_number_is_not_checked(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, [(1, "aa")])
+    Path(corpus.parts[0].metadata.path).unlink()
+    check_numbers(corpus, Recipe(sources=("in",), output="out", dedup=Dedup(keep="largest")))

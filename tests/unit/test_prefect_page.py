@@ -62,6 +62,14 @@ def test_the_message_of_a_state_names_counts_shards_and_run() -> None:
         f"{samples}; unfinished shards, not read: 00099, 00101; "
         f"img2dataset runs or was killed: /in has a folder _tmp (run {SUMMARY.run})",
     )
+    shards = {"in": 4, "failed": 0, "out": 0, "shortfall": 0, "written": False}
+    lists = Outcome(summary_of(shards=shards))
+    assert lists.state().message == (
+        f"{samples}; no output shards (writing.shards is false) (run {SUMMARY.run})"
+    )
+    assert "- Shards: 4 in, 0 failed, 0 out (writing.shards is false)" in artifacts.report_text(
+        lists.summary, []
+    )
     mistake = failed(RecipeError("sources:\n  missing"))
     assert (mistake.type, mistake.message) == (StateType.FAILED, "recipe: sources: missing")
 

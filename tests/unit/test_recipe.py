@@ -151,6 +151,7 @@ def test_sets_go_over_overrides_over_the_file(tmp_path: Path) -> None:
         {"dedup": {"eps": 0.05}},
         {"sources": ["other"]},
         {"writing": {"samples_per_shard": 5}},
+        {"writing": {"shards": False}},
         {"filters": {"min_side": 5}},
         {"encoder": {"batch_size": 5}},
         {"clusters": {"seed": 5}},
@@ -170,6 +171,11 @@ def test_digest_ignores_how_and_where(change: dict[str, Any]) -> None:
     assert same.recipe_digest == Recipe(**(GIVEN | change)).recipe_digest
     assert len(same.recipe_digest) == 16
     int(same.recipe_digest, 16)
+
+
+def test_digests_of_earlier_versions_stay() -> None:
+    """An output that they wrote is not refused as that of another recipe."""
+    assert Recipe(**GIVEN).recipe_digest == "b6991012628178e2"
 
 
 def test_round_trip_through_yaml(tmp_path: Path) -> None:

@@ -112,6 +112,19 @@ def test_counts_are_shown() -> None:
         assert words in text.replace("\N{NO-BREAK SPACE}", " ").replace("\n", " "), words
 
 
+def test_shards_that_were_not_written() -> None:
+    """Kept samples are not said to be in an output that has none."""
+    shards = {"in": 4, "failed": 0, "out": 0, "shortfall": 0, "written": False}
+    text = Page(render(summary_of(shards=shards), NO_PAIRS, [], [], [])).text
+    assert "No output shards were written (writing.shards is false)" in text
+    assert "listed in keep.parquet and keep.npy." in text and "Out none: writing.shards is false" in text
+    assert "70.31%in the keep lists" in text.replace("% in", "%in") and "in the output" not in text
+    text = Page(render(summary_of(shards=shards, keep_npy="not hex"), NO_PAIRS, [], [], [])).text
+    assert "listed in keep.parquet." in text
+    text = Page(_full()).text
+    assert "were written" not in text and "in the output" in text and "Out 900" in text
+
+
 def test_filters_are_shown_with_their_bounds() -> None:
     """Also one that dropped nothing."""
     samples = {"in": 3, "kept": 1, "dropped": {"few_words": 2}, "unreadable": 0}

@@ -38,5 +38,14 @@ def test_times_do_not_change_the_output() -> None:
     assert not given.same_output(summary_of(run="another"))
 
 
+def test_shards_that_were_not_written_are_not_lost_ones() -> None:
+    counts = {"in": 1280, "failed": 2, "out": 0, "shortfall": 17}
+    assert summary_of(shards=counts).shards.sentence == "1,280 in, 2 failed, 0 out"
+    found = summary_of(shards={**counts, "written": False})
+    assert found.shards.sentence == "1,280 in, 2 failed, 0 out (writing.shards is false)"
+    assert not summary.has_shards(found.document())
+    assert summary.has_shards(summary_of(shards=counts).document()) and summary.has_shards({})
+
+
 def test_every_field_has_a_description() -> None:
     assert all(field.description for field in Summary.model_fields.values())

@@ -79,6 +79,16 @@ def test_a_removed_sample(explain: Any) -> None:
     assert "near_duplicate" in text and KEPT in text and "0.970000" in text
 
 
+def test_an_output_without_shards(explain: Any, output: Path) -> None:
+    """Caption and URL of a kept sample are then those of the input."""
+    (output / "shards" / "0.parquet").unlink()
+    (output / "summary.json").write_text(json.dumps({"extends": None, "shards": {"written": False}}))
+    place = f"{output}, in its keep lists only (writing.shards is false)"
+    text = explain(KEPT)
+    assert '"caption [b]0[/b]\\n"' in text and place in text and f"{output}/shards" not in text
+    assert place in explain("bbbbbbbb00000003")
+
+
 @pytest.mark.parametrize("how", ["gone", "cut", "changed", "shorter", "remote"])
 def test_an_input_that_is_not_available(explain: Any, output: Path, how: str) -> None:
     tar = output.parent / "in" / "00000.tar"
