@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec
 
 import typer
 
+from flows.cli import runs
 from flows.cli.app import app
 from flows.cli.models import models
+
+P = ParamSpec("P")
 
 pbs = typer.Typer(no_args_is_help=True, help="Run on a PBS scheduler: docs/pbs.md.")
 app.add_typer(pbs, name="pbs")
@@ -59,6 +64,26 @@ def script(
         arguments += [option, value] if value is not None else []
     wish = Wish(select, walltime, name, place, queue, account)
     print(job_script(wish, arguments, Path.cwd()), end="")
+
+
+def _of_jobs(command: Callable[P, None]) -> Callable[P, None]:
+    """A command that looks at a run, with the ledger that batch jobs keep."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        from flows.pbs import ledger
+
+        with ledger.opened():
+            command(*args, **kwargs)
+
+    return run
+
+
+for _command in (runs.status, runs.sweep, runs.review):
+    pbs.command(
+        help=f"As made {_command.__name__}, for runs of batch jobs whose ledger is in MADE_SERVERS.\n\n"
+        "On any host, also while a job runs. A job that starts in the meantime waits for the command."
+    )(_of_jobs(_command))
 
 
 @models.command()

@@ -86,6 +86,27 @@ def test_curate_pbs_takes_a_recipe_and_further_arguments(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("words", "started"),
+    [("curate --recipe R", True), ("retry r1", True), ("status", True), ("pbs serve --pool p", False)],
+)
+def test_the_servers_of_a_job_start_for_all_that_need_its_ledger(
+    tmp_path: Path, words: str, started: bool
+) -> None:
+    (tmp_path / "start_ray_cluster.sh").write_text(
+        'made_python() { echo "ledger: ${MADE_DATABASE_URL:-none}"; echo "$*"; }\nstop_ray_cluster() { :; }\n'
+    )
+    (tmp_path / "start_servers.sh").write_text(
+        "start_servers() { export MADE_DATABASE_URL=job; }\nstop_servers() { :; }\n"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'made_scripts={tmp_path}; source {SCRIPTS}/run_in_job.sh; run_in_job {words}'],
+        env={"PATH": os.environ["PATH"]}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"ledger: {'job' if started else 'none'}", f"-m flows.cli {words}"]
+
+
+@pytest.mark.parametrize(
     ("wish", "words"),
     [
         (Wish("2:ncpus", "1:00"), "--select 2:ncpus: expected chunks such as"),
