@@ -125,26 +125,41 @@ def test_dumps_of_a_local_disk_are_read(folder: Path, tmp_path: Path) -> None:
     assert not (folder / "postgres").exists()
 
 
-def test_a_job_waits_for_a_command_that_looks(folder: Path, tmp_path: Path) -> None:
-    """Also for one that is killed: neither its PostgreSQL nor its record stays."""
+LOOK = "from flows.pbs import ledger\nwith ledger.opened(): print('in', flush=True); input()"
+
+
+def looking_at(folder: Path) -> subprocess.Popen[bytes]:
+    """A process that has the ledger."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"in\n"
+    assert postgres.server(folder) is not None
+    return process
+
+
+def test_a_command_that_is_killed_leaves_nothing(folder: Path) -> None:
     with postgres.embedded(folder):
         pass
-    code = "from flows.pbs import ledger\nwith ledger.opened(): print('in', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
-    ) as looking:
-        assert looking.stdout is not None and looking.stdout.readline() == b"in\n"
-        server = postgres.server(folder)
-        assert server is not None
+    with looking_at(folder) as looking:
+        assert (folder / "owner.json").exists()
+        looking.send_signal(signal.SIGKILL)
+    until(lambda: not (folder / "owner.json").exists(), seconds=30)
+    assert postgres.server(folder) is None
+
+
+def test_a_job_waits_for_a_command_that_looks(folder: Path) -> None:
+    with postgres.embedded(folder):
+        pass
+    with looking_at(folder) as looking:
         job = subprocess.Popen(
             [sys.executable, "-c", "import sys; from pathlib import Path; from flows.pbs.claim import *\n"
              "with claimed(Path(sys.argv[1]), Owner.job_here(Path('env'))): pass", str(folder)],
             cwd=ROOT, env={**os.environ, "PBS_JOBID": "8.pbs"}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert job.stderr is not None and "waiting for process" in job.stderr.readline()
-        looking.send_signal(signal.SIGKILL)
+        looking.communicate(b"\n")
     assert job.wait(60) == 0
-    until(lambda: postgres.server(folder) is None, seconds=30)
 
 
 def test_a_command_outside_of_a_job_does_not_count_as_the_job_itself(
@@ -159,5 +174,9 @@ def test_a_command_outside_of_a_job_does_not_count_as_the_job_itself(
     (folder / "owner.json").write_text(json.dumps(own.__dict__))
     with pytest.raises(UserError, match="PBS does not say"), ledger.opened():
         pass
+    (folder / "owner.json").write_text(json.dumps(Owner("elsewhere", "", 1).__dict__))
+    with pytest.raises(UserError, match=r"process 1 on elsewhere, which may still run"), ledger.opened():
+        pass
+    (folder / "owner.json").write_text(json.dumps(own.__dict__))
     with claimed(folder, Owner.job_here(folder / "env")):  # PBS has run the job again
         pass
