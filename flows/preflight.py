@@ -14,10 +14,11 @@ from flows.holder import has_died, holder
 from flows.service import state
 from made_core.embed import models
 from made_core.errors import TAKE_OVER, EncoderError, OutputError, RayAddressError
-from made_core.ingest import roots
+from made_core.ingest import discovery, roots
 from made_core.io import files, paths, probe
 from made_core.ledger.database import is_loopback
 from made_core.ledger.ledger import Ledger
+from made_core.output.claim import check_claim
 from made_core.recipe import Encoder, Recipe
 from made_core.settings import settings
 from made_core.types import RunState
@@ -41,6 +42,31 @@ def check(recipe: Recipe, tars: Collection[str], log_folder: str | None) -> None
         StorageFailed: the storage of output or store does not answer.
     """
     check_ray()
+    check_files(recipe, tars, log_folder)
+
+
+def located(wanted: Recipe, replace: bool, log_folder: str | None, in_job: bool = False) -> Recipe:
+    """A command's recipe with absolute paths, after all checks that need no ledger; only lists the sources.
+
+    Args:
+        in_job: it will run in a job, on the Ray of that: the configured Ray head does not count.
+
+    Raises:
+        UserError, StorageFailed: as `check`, or a source is missing, or the output is not the run's.
+    """
+    at = paths.located(wanted)
+    roots.confine(at, settings().allowed)
+    found = discovery.expand(at.sources, at.admission.require_stats)
+    if not in_job:
+        check_ray()
+    check_files(at, (*found.admitted, *found.refused), log_folder)
+    if at.extends is None:  # otherwise the owner depends on the recipe of the extended run
+        check_claim(at, replace, log_folder)
+    return at
+
+
+def check_files(recipe: Recipe, tars: Collection[str], log_folder: str | None) -> None:
+    """Checks the encoder and the folders that a run writes to: as `check`, without the Ray head."""
     roots.confine_tars(tars, settings().allowed)
     paths.keep_apart(recipe, tars, log_folder)
     models.check(recipe.encoder)

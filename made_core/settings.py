@@ -38,6 +38,10 @@ class Settings(BaseSettings):
         None,
         description="folder of the scripts and logs of PBS jobs, on a shared file system; default: home/pbs",
     )
+    servers: Path = Field(
+        Path("~/.made/servers"),
+        description="folder of the ledger of PBS batch jobs that were given none, on a shared file system",
+    )
     log_folder: str | None = Field(
         None, description="folder for the log files of runs and their workers; default: none are written"
     )
@@ -77,6 +81,11 @@ class Settings(BaseSettings):
     def pbs_path(self) -> Path:
         """`pbs_folder`, absolute."""
         return (self.pbs_folder or self.home / "pbs").expanduser().resolve()
+
+    @property
+    def servers_path(self) -> Path:
+        """`servers`, absolute."""
+        return self.servers.expanduser().resolve()
 
 
 @cache

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.pbs import servers
+from flows.pbs.claim import Owner, claimed
 from made_core.ledger import postgres
 from tests.support.pbs.desk import SCRIPTS, Desk, until
 from tests.support.runs import MADE
@@ -80,7 +81,7 @@ def own_servers(trial: Trial) -> None:
         trial.at_the_walltime(job)
 
     started = trial.cut(name, desk, _ledger_of(desk), end)
-    with servers.claimed(data), postgres.embedded(data) as url:
+    with claimed(data, Owner.command_here()), postgres.embedded(data) as url:
         trial.record(name, trial.output(name), started, url)
 
 
@@ -117,7 +118,7 @@ def moved(trial: Trial) -> None:
     started = trial.cut(name, desk, _ledger_of(desk), end, nodes=1)
     desk.delete(*other)
     data = desk.home / ".made" / "servers"
-    with servers.claimed(data), postgres.embedded(data) as url:
+    with claimed(data, Owner.command_here()), postgres.embedded(data) as url:
         trial.record(name, trial.output(name), started, url)
 
 

@@ -30,7 +30,7 @@ run_in_job() {
     # shellcheck source=deployments/pbs/start_servers.sh
     source "$made_scripts/start_servers.sh"
     trap made_end TERM HUP INT
-    if [ "$1" = curate ]; then # `pbs serve` takes runs from a service: nobody would reach servers of this job
+    if [ "$1" != pbs ]; then # `pbs serve` takes runs from a service: nobody would reach servers of this job
         start_servers || {
             stop_ray_cluster
             exit 1

@@ -67,24 +67,15 @@ def curate(
     terminal.prepare(ray_address, log_folder)
     from flows import preflight, unchanged
     from flows.servers import database
-    from made_core.ingest import discovery, roots
-    from made_core.io import paths
-    from made_core.output.claim import check_claim
     from made_core.recipe_file import load
-    from made_core.settings import settings
 
     wanted = load(
         recipe,
         {"sources": source or None, "output": output, "store": store, "extends": extends},
         set_ or [],
     )
-    at = paths.located(wanted)
-    roots.confine(at, settings().allowed)
-    found = discovery.expand(at.sources, at.admission.require_stats)
-    preflight.check(at, (*found.admitted, *found.refused), log_folder)
+    at = preflight.located(wanted, replace, log_folder)
     is_first = at.extends is None  # otherwise the owner depends on the recipe of the extended run
-    if is_first:
-        check_claim(at, replace, log_folder)
     with database() as url:
         if is_first:
             preflight.check_free(url, at)

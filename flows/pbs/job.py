@@ -31,7 +31,9 @@ def facts(environment: Mapping[str, str] = os.environ) -> JobFacts:
         UserError: MADE_WALLTIME is no duration.
     """
     said = environment.get(WALLTIME)
-    walltime = None if said is None else seconds(said)
+    walltime = None if said is None else batch.seconds(said.strip())
+    if said is not None and walltime is None:
+        raise UserError(f"{WALLTIME}={said}: expected a duration as PBS writes it, such as 12:00:00")
     name = environment.get("PBS_JOBID")
     try:
         job = None if name is None else batch.query([name], QSTAT_SECONDS)[name]
@@ -47,10 +49,3 @@ def stop_at(facts: JobFacts, now: float) -> float | None:
     if facts.left is None or facts.walltime is None:
         return None
     return now + facts.left - min(MARGIN_MOST, MARGIN_SHARE * facts.walltime)
-
-
-def seconds(text: str) -> float:
-    """Seconds of [[HH:]MM:]SS. Raises UserError."""
-    if (found := batch.seconds(text.strip())) is None:
-        raise UserError(f"{text!r}: expected a duration as PBS writes it, such as 12:00:00")
-    return found

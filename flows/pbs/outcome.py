@@ -11,14 +11,13 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
+from flows.flow_run import TAG
 from flows.pbs.batch import Cause, Job
 from made_core.errors import MadeError
 from made_core.ledger.ledger import Ledger
 from made_core.settings import settings
 
 log = logging.getLogger(__name__)
-
-RUN_TAG = "made-run:"  # the tag of a flow run that names its run in the ledger
 
 
 async def settle(
@@ -71,7 +70,7 @@ async def cut(client: PrefectClient, flow_run: FlowRun, job_id: str, resumes: in
 
 def progressed(tags: list[str], since: datetime) -> bool | None:
     """Whether a unit of the flow run's run has ended since then; None: not known."""
-    run = next((tag.removeprefix(RUN_TAG) for tag in tags if tag.startswith(RUN_TAG)), None)
+    run = next((tag.removeprefix(TAG) for tag in tags if tag.startswith(TAG)), None)
     url = settings().database_url
     if run is None or url is None:
         return None

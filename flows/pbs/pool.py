@@ -9,20 +9,13 @@ from typing import Annotated, Any
 from prefect.workers.base import BaseJobConfiguration
 from pydantic import AfterValidator, BaseModel, Field
 
+from flows.pbs import options
+
 POOL = "made-pbs"  # its type, and the name of the pool if none is given
 _CHUNK = r"\d+(:\w+=[\w./-]+)*"
 
 
-def _further(directive: str) -> str:
-    if directive.startswith(OWN):
-        raise ValueError(
-            f"{directive!r}: set {', '.join(name.split()[1] for name in OWN)} by their own variables"
-        )
-    return directive
-
-
-OWN = ("-l select", "-l walltime", "-l place")
-Directive = Annotated[str, Field(pattern=r"^-[lWmMpPac] [ -~]+$"), AfterValidator(_further)]
+Directive = Annotated[str, Field(pattern=rf"^{options.DIRECTIVE}$"), AfterValidator(options.further)]
 
 
 class JobVariables(BaseModel):
@@ -42,19 +35,19 @@ class JobVariables(BaseModel):
     )
     queue: str = Field(
         "",
-        pattern=r"^[\w.@-]{0,64}$",
+        pattern=rf"^({options.QUEUE})?$",
         description="Queue; empty: the server's default.",
         json_schema_extra={"position": 2},
     )
     account: str = Field(
         "",
-        pattern=r"^[\w.:@-]{0,64}$",
+        pattern=rf"^({options.ACCOUNT})?$",
         description="Account that is charged (qsub -A); empty: none is named.",
         json_schema_extra={"position": 3},
     )
     place: str = Field(
         "scatter",
-        pattern=r"^(free|pack|scatter|vscatter)(:(excl|exclhost|shared))?(:group=\w+)?$",
+        pattern=rf"^{options.PLACE}$",
         description="How the nodes are chosen, as in qsub -l place=...: scatter, or scatter:excl.",
         json_schema_extra={"position": 4},
     )
@@ -62,7 +55,7 @@ class JobVariables(BaseModel):
         default_factory=list,
         max_length=20,
         description="Further options of qsub, one an entry, such as '-P project' or '-l filesystems=home'. "
-        "Allowed are -l, -W, -m, -M, -p, -P, -a and -c.",
+        f"Allowed are {options.ALLOWED}.",
         json_schema_extra={"position": 5},
     )
     resumes: int = Field(

@@ -56,11 +56,18 @@ def share_of(host: str, known: Mapping[str, Share]) -> Share:
 
 
 def cpus(share: Share, environment: Mapping[str, str] = os.environ) -> int:
-    """CPUs for Ray: as set by hand, as the scheduler granted, or all that this process may run on."""
-    for text in (environment.get(CPUS), share.cpus and str(share.cpus), environment.get("NCPUS"),
-                 environment.get("SLURM_CPUS_ON_NODE")):  # fmt: skip
-        if text:
-            return _number(text, "CPUs")
+    """CPUs for Ray: as set by hand, as the scheduler granted, or all that this process may run on.
+
+    Raises:
+        UserError: a variable is not a number.
+    """
+    if text := environment.get(CPUS):
+        return _number(CPUS, text, "CPUs")
+    if share.cpus:
+        return share.cpus
+    for name in ("NCPUS", "SLURM_CPUS_ON_NODE"):
+        if text := environment.get(name):
+            return _number(name, text, "CPUs")
     return len(os.sched_getaffinity(0))
 
 
@@ -68,9 +75,12 @@ def gpus(share: Share, environment: Mapping[str, str] = os.environ, proc: Path =
     """GPUs for Ray: as set by hand, or as the scheduler granted, but no more than are visible.
 
     Without a request the visible ones count: CUDA_VISIBLE_DEVICES, else all.
+
+    Raises:
+        UserError: MADE_NODE_GPUS is not a number.
     """
     if text := environment.get(GPUS):
-        return _number(text, "GPUs")
+        return _number(GPUS, text, "GPUs")
     listed = environment.get("CUDA_VISIBLE_DEVICES")
     visible = None if listed is None else sum(1 for one in listed.split(",") if one.strip() not in ("", "-1"))
     if share.gpus is not None:
@@ -91,7 +101,7 @@ def object_store(environment: Mapping[str, str] = os.environ, shm: Path = Path("
         UserError: MADE_OBJECT_STORE_BYTES is not a number.
     """
     if text := environment.get(OBJECT_STORE):
-        return _number(text, "bytes")
+        return _number(OBJECT_STORE, text, "bytes")
     state = os.statvfs(shm)
     room = int(0.8 * state.f_bavail * state.f_frsize)
     if room < OBJECT_STORE_LEAST:
@@ -146,7 +156,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _number(text: str, what: str) -> int:
+def _number(name: str, text: str, what: str) -> int:
+    """The value of a variable of the environment. Raises UserError."""
     if not text.strip().isdecimal():
-        raise UserError(f"{text!r}: expected a number of {what}")
+        raise UserError(f"{name}={text}: expected a number of {what}, in digits")
     return int(text)

@@ -8,13 +8,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.pbs.job import seconds
+from flows.pbs import batch, options
 from made_core.errors import UserError
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "deployments" / "pbs"
 CHUNK = re.compile(r"(\d+:)?[a-z_]\w*=[\w.\[\]-]+(:[a-z_]\w*=[\w.\[\]-]+)*", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_][\w.+-]{0,229}", re.ASCII)
-PLACE = re.compile(r"(free|pack|scatter|vscatter)(:(excl|exclhost|shared))?(:group=\w+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -27,23 +26,34 @@ class Wish:
     place: str | None = None
     queue: str | None = None
     account: str | None = None
+    further: tuple[str, ...] = ()  # directives, such as "-W umask=022"
 
     def directives(self) -> list[str]:
         """The #PBS lines. Raises UserError for a value that PBS would refuse."""
         _check("--select", self.select, all(CHUNK.fullmatch(part) for part in self.select.split("+")),
                "chunks such as 2:ncpus=24:ngpus=4, joined by +")  # fmt: skip
-        seconds(self.walltime)
+        _check("--walltime", self.walltime, batch.seconds(self.walltime) is not None,
+               "a duration as PBS writes it, such as 12:00:00")  # fmt: skip
         _check("--name", self.name, NAME.fullmatch(self.name), "letters, digits, . _ + and -")
-        _check("--place", self.place, self.place is None or PLACE.fullmatch(self.place),
+        _check("--place", self.place, _fits(options.PLACE, self.place),
                "free, pack, scatter or vscatter, then :excl, :exclhost or :shared")  # fmt: skip
-        for option, value in (("--queue", self.queue), ("--account", self.account)):
-            _check(option, value, value is None or re.fullmatch(r"[\w.@-]+", value), "a name")
-        options = [
+        _check("--queue", self.queue, _fits(options.QUEUE, self.queue), "letters, digits, . _ @ and -")
+        _check("--account", self.account, _fits(options.ACCOUNT, self.account),
+               "letters, digits, . _ : @ and -")  # fmt: skip
+        for text in self.further:
+            _check("--directive", text, _fits(options.DIRECTIVE, text),
+                   f"one of {options.ALLOWED} and its value, such as '-W umask=022'")  # fmt: skip
+            try:
+                options.further(text)
+            except ValueError as error:
+                raise UserError(f"--directive {error}") from None
+        wanted = [
             ("-N", self.name), ("-l", f"select={self.select}"), ("-l", self.place and f"place={self.place}"),
             ("-l", f"walltime={self.walltime}"), ("-q", self.queue), ("-A", self.account), ("-j", "oe"),
             ("-r", "y"),  # after a node's failure PBS runs it again: it goes on where it stopped
         ]  # fmt: skip
-        return [f"#PBS {option} {value}" for option, value in options if value]
+        lines = [f"#PBS {option} {value}" for option, value in wanted if value]
+        return lines + [f"#PBS {text}" for text in self.further]
 
 
 def job_script(wish: Wish, arguments: list[str], folder: Path, scripts: Path = SCRIPTS) -> str:
@@ -69,6 +79,11 @@ def job_script(wish: Wish, arguments: list[str], folder: Path, scripts: Path = S
             "",
         ]
     )
+
+
+def _fits(pattern: str, value: str | None) -> bool:
+    """Whether a value matches; None, which is not given, does."""
+    return value is None or re.fullmatch(pattern, value) is not None
 
 
 def _check(option: str, value: str | None, valid: object, expected: str) -> None:

@@ -8,132 +8,29 @@ may use it.
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from sqlalchemy import make_url
 
-from flows.pbs import batch
-from flows.pbs.batch import Phase
+from flows.pbs.claim import Owner, claimed
 from flows.pbs.janitor import MARK, Janitor
 from flows.pbs.stops import Stops
 from flows.service import control, state
-from made_core.errors import BatchError, DatabaseError, MadeError, UserError
+from made_core.errors import DatabaseError, MadeError, UserError
 from made_core.ledger import postgres, postgres_tcp
 from made_core.settings import settings
 
 DUMP_SECONDS = 600.0  # between two dumps of node-local data: what a killed job loses at most
-LEAVING_SECONDS = 60.0  # in which the servers of a job that has ended are waited for
 TICK = 0.2
-DATABASES = ("postgres", state.PREFECT_DATABASE)
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who uses a folder of servers."""
-
-    host: str
-    job: str  # PBS job; empty outside of one
-    pid: int
-
-    def __str__(self) -> str:
-        return f"PBS job {self.job} on {self.host}" if self.job else f"process {self.pid} on {self.host}"
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """This job alone uses the folder inside the context.
-
-    A lock of the file system (on NFS and Lustre too, where it is mounted with locks), and, because such locks
-    can be lost or switched off, a record of the job that has the folder, which PBS is asked about.
-
-    Raises:
-        UserError: another job uses the folder, or it cannot be known whether one does.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    record = folder / "owner.json"
-    with (folder / "lock").open("a") as gate:
-        here = Owner(socket.gethostname(), os.environ.get("PBS_JOBID", ""), os.getpid())
-        end = time.monotonic() + LEAVING_SECONDS
-        while not _locked(gate):
-            before = _owner(record)
-            if before is None or time.monotonic() > end or not _is_leaving(before, here):
-                raise UserError(f"{folder} is in use by {before or 'another job'}")
-            time.sleep(1)
-        before = _owner(record)
-        if before is not None and before.job != here.job:
-            _refuse_live(folder, before)
-        fresh = record.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(here)), encoding="utf-8")
-        fresh.replace(record)
-        _take_over(folder)
-        yield
-        record.unlink()  # ended in order; otherwise the next job asks PBS
-
-
-def _locked(gate: IO[str]) -> bool:
-    """Takes the lock; False: another process has it."""
-    try:
-        fcntl.lockf(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_leaving(owner: Owner, here: Owner) -> bool:
-    """Whether the owner's job has ended, so that its servers will follow within seconds."""
-    if not owner.job or owner.job == here.job:
-        return False
-    try:
-        return batch.query([owner.job])[owner.job].phase is Phase.ENDED
-    except BatchError:
-        return False
-
-
-def _take_over(folder: Path) -> None:
-    """The private PostgreSQL belongs to one host: to this one, now that no other job has the folder."""
-    host = folder / "postgres.host"
-    if host.exists() and host.read_text(encoding="utf-8").strip() != socket.gethostname():
-        # Of a server that was killed on another host: here its process id may be that of any process.
-        (folder / "postgres" / "postmaster.pid").unlink(missing_ok=True)
-    host.unlink(missing_ok=True)
-
-
-def _refuse_live(folder: Path, before: Owner) -> None:
-    if not before.job:
-        if before.host != socket.gethostname():
-            raise UserError(
-                f"{folder} was last used by {before}, which may still run: if it does not, remove "
-                f"{folder}/owner.json"
-            )
-        return
-    try:
-        job = batch.query([before.job])[before.job]
-    except BatchError as error:
-        raise UserError(
-            f"{folder} was last used by {before}, and PBS does not say whether that job has ended ({error}): "
-            f"if it has, remove {folder}/owner.json"
-        ) from None
-    if job.phase is not Phase.ENDED:
-        raise UserError(f"{folder} is in use by {before}: wait until it ends, or give another MADE_SERVERS")
-
-
-def _owner(record: Path) -> Owner | None:
-    try:
-        return Owner(**json.loads(record.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
+LEDGER = "postgres"  # its database
+DATABASES = (LEDGER, state.PREFECT_DATABASE)
 
 
 def dump(url: str, folder: Path) -> None:
@@ -145,9 +42,9 @@ def dump(url: str, folder: Path) -> None:
         fresh.replace(folder / f"{name}.dump")
 
 
-def restore(url: str, folder: Path) -> None:
-    """Restores the databases that `dump` wrote into a new server; without a dump there is nothing to do."""
-    for name in DATABASES:
+def restore(url: str, folder: Path, databases: Sequence[str] = DATABASES) -> None:
+    """Restores databases that `dump` wrote into a new server; without a dump there is nothing to do."""
+    for name in databases:
         if (path := folder / f"{name}.dump").exists():
             postgres_tcp.create_database(url, name)
             _client(
@@ -182,7 +79,7 @@ def serve(folder: Path, listen: str, environment: Path, local: Path | None, stop
         MadeError: a server does not start.
     """
     home = local or folder
-    with claimed(folder):
+    with claimed(folder, Owner.job_here(environment)):
         os.environ["MADE_HOME"] = str(home)
         settings.cache_clear()
         for name in ("service.json", "processes.json"):  # ports, passwords and processes are of one job

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -13,16 +16,19 @@ from flows.pbs import batch
 from flows.pbs.batch import Cause
 from flows.pbs.pool import PbsJob
 from flows.pbs.script import SCRIPTS
-from made_core.errors import UserError
+from made_core.errors import BatchError, UserError
 from made_core.settings import settings
 
 OF_A_CLUSTER = ("MADE_CLUSTER", "MADE_RAY_ADDRESS", "MADE_STOP_AT")
 START_SECONDS = 30.0  # from the start of a job, of which PBS counts the walltime, to that of its script
+KEPT_DAYS = 90  # a run's folder after the last change in it: longer than a job waits and runs
 LOG_LINES = 8  # of a failed job, shown in the state's message
 
 
 def submit(flow_run_id: UUID, configuration: PbsJob) -> str:
     """Writes the job's script and its environment, submits it and returns its id.
+
+    The environment has passwords: the job removes it when it has read it, `settled` where the job never did.
 
     Raises:
         BatchError: qsub refuses the job.
@@ -32,14 +38,41 @@ def submit(flow_run_id: UUID, configuration: PbsJob) -> str:
     if any(character.isspace() for character in str(place)):
         raise UserError(f"MADE_PBS_FOLDER {settings().pbs_path}: PBS takes no blanks in paths")
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    environment = place / "environment"
+    _remove_old(place.parent)
+    environment = _environment(flow_run_id)
     environment.touch(mode=0o600)  # it holds passwords, which qsub -v would show to everybody
     environment.write_text(configuration.exports(_made()), encoding="utf-8")
     script = place / "job.sh"
     lines = list(_lines(configuration, place, flow_run_id))
     script.write_text(configuration.script(place, lines), encoding="utf-8")
     script.chmod(0o700)
-    return batch.submit(script, record(flow_run_id))
+    try:
+        return batch.submit(script, record(flow_run_id))
+    except BatchError:
+        environment.unlink()
+        raise
+
+
+def settled(flow_run_id: UUID, job: str | None) -> None:
+    """Removes the environment of a job that has ended; one of a later job stays. None: there was no job."""
+    latest = record(flow_run_id)
+    with suppress(FileNotFoundError):
+        if job is None or latest.read_text(encoding="utf-8").strip() == job:
+            _environment(flow_run_id).unlink()
+
+
+def _environment(flow_run_id: UUID) -> Path:
+    return folder(flow_run_id) / "environment"
+
+
+def _remove_old(runs: Path) -> None:
+    """Removes the folders of runs in which nothing has changed for `KEPT_DAYS`."""
+    since = time.time() - 86400 * KEPT_DAYS
+    for place in runs.iterdir():
+        with suppress(ValueError, OSError):  # not a run's, or removed by another worker
+            UUID(place.name)
+            if place.stat().st_mtime < since and all(f.stat().st_mtime < since for f in place.iterdir()):
+                shutil.rmtree(place)
 
 
 def record(flow_run_id: UUID) -> Path:
@@ -52,7 +85,7 @@ def _lines(configuration: PbsJob, place: Path, flow_run_id: UUID) -> Iterator[st
     yield f"made_until=$(($(date +%s) + {batch.seconds(configuration.walltime):.0f}))"
     yield f"made_place={shlex.quote(str(place))}"
     yield 'exec > "$made_place/$PBS_JOBID.log" 2>&1'
-    yield 'source "$made_place/environment"'
+    yield 'source "$made_place/environment" && rm "$made_place/environment" || exit 1'
     yield f"export MADE_PYTHON={shlex.quote(sys.executable)} MADE_WALLTIME={configuration.walltime}"
     yield f"source {shlex.quote(str(SCRIPTS / 'start_ray_cluster.sh'))} || exit 1"
     options = f"--until $made_until --resumes {configuration.resumes}"

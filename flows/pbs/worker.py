@@ -144,6 +144,7 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
         """Gives the run of an ended job its state."""
         for known in (self._jobs, self._ending, self._comments):
             known.pop(job.id, None)
+        submit.settled(flow_run_id, job.id)
         try:
             run = await self.client.read_flow_run(flow_run_id)
         except ObjectNotFound:  # the run was deleted in Prefect
@@ -179,6 +180,7 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
         if job:
             await self.client.update_flow_run(run.id, infrastructure_pid=job)
         elif state.is_cancelling():
+            submit.settled(run.id, None)  # what a worker left that died before qsub
             done: State = Cancelled(message="cancelled before a PBS job was submitted")
             await self.client.set_flow_run_state(run.id, done, force=True)
         elif state.is_pending():

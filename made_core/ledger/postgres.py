@@ -169,7 +169,9 @@ def _own(home: Path) -> None:
     owner = record.read_text(encoding="utf-8").strip() if record.exists() else ""
     if owner and owner != here:
         raise DatabaseError(
-            f"the PostgreSQL in {home} belongs to host {owner}, this host is {here}: {REMEDY}"
+            f"the PostgreSQL in {home} belongs to host {owner}, this host is {here}: run the command there; "
+            "if PBS batch jobs keep their ledger in the folder, read it with `made pbs status`, sweep or "
+            f"review (docs/pbs.md). For another ledger, {REMEDY}"
         )
     if not owner:
         record.write_text(here + "\n", encoding="utf-8")

@@ -136,6 +136,7 @@ def test_home_of_another_host(tmp_path: Path) -> None:
     (tmp_path / "postgres.host").write_text("elsewhere\n")
     done = made_here("status", MADE_HOME=str(tmp_path))
     assert done.returncode == 2 and "elsewhere" in done.stderr and done.stderr.count("\n") == 1
+    assert "`made pbs status`" in done.stderr  # which has what this command cannot have on this host
 
 
 def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:

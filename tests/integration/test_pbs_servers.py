@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from flows.pbs import servers
-from flows.pbs.servers import DATABASES, Owner, claimed
+from flows.pbs.claim import Owner, claimed
+from flows.pbs.servers import DATABASES
 from made_core.errors import UserError
 from made_core.ledger import postgres, postgres_tcp
 from made_core.ledger.ledger import Ledger
@@ -34,6 +35,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return made
 
 
+def here() -> Owner:
+    """The servers of the job that this process is in."""
+    return Owner.job_here(Path("servers.env"))
+
+
 def leave(folder: Path, owner: Owner) -> None:
     """A record of a job that did not end in order."""
     folder.mkdir()
@@ -43,8 +49,9 @@ def leave(folder: Path, owner: Owner) -> None:
 def test_a_second_job_is_refused(site: Site, tmp_path: Path) -> None:
     folder = tmp_path / "servers"
     code = (
-        "import sys; from pathlib import Path; from flows.pbs.servers import claimed\n"
-        "with claimed(Path(sys.argv[1])): print('has it', flush=True); sys.stdin.readline()"
+        "import sys; from pathlib import Path; from flows.pbs.claim import Owner, claimed\n"
+        "with claimed(Path(sys.argv[1]), Owner.job_here(Path())):\n"
+        "    print('has it', flush=True); sys.stdin.readline()"
     )
     first = subprocess.Popen(
         [sys.executable, "-c", code, str(folder)],
@@ -54,10 +61,10 @@ def test_a_second_job_is_refused(site: Site, tmp_path: Path) -> None:
         text=True,
     )
     assert first.stdout is not None and first.stdout.readline() == "has it\n"
-    with pytest.raises(UserError, match=r"in use by PBS job 7\.pbs"), claimed(folder):
+    with pytest.raises(UserError, match=r"in use by PBS job 7\.pbs"), claimed(folder, here()):
         pass
     first.communicate("\n")
-    with claimed(folder):
+    with claimed(folder, here()):
         assert (folder / "owner.json").exists()
     assert not (folder / "owner.json").exists()
 
@@ -65,15 +72,16 @@ def test_a_second_job_is_refused(site: Site, tmp_path: Path) -> None:
 def test_the_servers_of_a_job_that_has_ended_are_waited_for(site: Site, tmp_path: Path) -> None:
     folder = tmp_path / "servers"
     code = (
-        "import sys, time; from pathlib import Path; from flows.pbs.servers import claimed\n"
-        "with claimed(Path(sys.argv[1])): print('has it', flush=True); time.sleep(2)"
+        "import sys, time; from pathlib import Path; from flows.pbs.claim import Owner, claimed\n"
+        "with claimed(Path(sys.argv[1]), Owner.job_here(Path())):\n"
+        "    print('has it', flush=True); time.sleep(2)"
     )
     environment = {**os.environ, "PBS_JOBID": "5.pbs"}  # of which PBS knows nothing any more
     with subprocess.Popen(
         [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, cwd=ROOT, env=environment
     ) as first:
         assert first.stdout is not None and first.stdout.readline() == b"has it\n"
-        with claimed(folder):
+        with claimed(folder, here()):
             assert first.wait(60) == 0
 
 
@@ -84,7 +92,7 @@ def test_a_killed_job_is_succeeded_once_it_has_ended(site: Site, tmp_path: Path)
     done = subprocess.run(["qsub", str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
     job = done.stdout.strip()
     leave(folder, Owner("elsewhere", job, 1))
-    with pytest.raises(UserError, match="wait until it ends"), claimed(folder):
+    with pytest.raises(UserError, match="wait until it ends"), claimed(folder, here()):
         pass
     subprocess.run(["qdel", "-W", "force", job], check=True)
     ended = threading.Event()
@@ -95,15 +103,16 @@ def test_a_killed_job_is_succeeded_once_it_has_ended(site: Site, tmp_path: Path)
     (folder / "postgres.host").write_text("elsewhere\n")
     (folder / "postgres").mkdir()
     (folder / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n")  # here: another process
-    with claimed(folder):
+    with claimed(folder, here()):
         assert not (folder / "postgres.host").exists()  # PostgreSQL may start on this host
         assert not (folder / "postgres" / "postmaster.pid").exists()
 
 
 def test_what_pbs_cannot_say_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    leave(tmp_path / "servers", Owner("elsewhere", "3.pbs", 1))
-    with pytest.raises(UserError, match=r"PBS does not say.*owner\.json"), claimed(tmp_path / "servers"):
+    folder = tmp_path / "servers"
+    leave(folder, Owner("elsewhere", "3.pbs", 1))
+    with pytest.raises(UserError, match=r"PBS does not say.*owner\.json"), claimed(folder, here()):
         pass
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,6 +19,7 @@ from pydantic import ValidationError
 from flows.pbs import batch, pool, submit
 from flows.pbs.batch import Cause, Job, Phase
 from flows.pbs.pool import PbsJob
+from flows.pbs.script import SCRIPTS
 from made_core.errors import BatchError
 from made_core.settings import settings
 
@@ -111,6 +116,64 @@ def test_without_history_the_job_knows_why_it_was_ended(
         (submit.folder(run) / "1.pbs.terminated").write_text(text)
     assert submit.cause(run, "1.pbs") is cause
     settings.cache_clear()
+
+
+@pytest.fixture
+def pbs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """MADE_PBS_FOLDER; the environment has a secret."""
+    monkeypatch.setenv("MADE_PBS_FOLDER", str(tmp_path / "pbs"))
+    monkeypatch.setenv("MADE_DATABASE_URL", "postgresql://made:p4ss@h/made")
+    settings.cache_clear()
+    yield tmp_path / "pbs"
+    settings.cache_clear()
+
+
+def test_secrets_are_for_the_user_alone_and_only_until_the_job_has_them(
+    pbs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(tmp_path, monkeypatch, "qsub", "echo 7.pbs")
+    run = UUID(int=1)
+    assert submit.submit(run, PbsJob()) == "7.pbs"
+    environment, script = (submit.folder(run) / name for name in ("environment", "job.sh"))
+    assert environment.stat().st_mode & 0o777 == 0o600 and "p4ss" in environment.read_text()
+    assert "p4ss" not in script.read_text()
+    (tmp_path / "start_ray_cluster.sh").write_text('echo "$MADE_DATABASE_URL"; return 1\n')
+    script.write_text(script.read_text().replace(str(SCRIPTS), str(tmp_path)))
+    done = subprocess.run(["bash", script], env={"PATH": os.environ["PATH"], "PBS_JOBID": "7.pbs"})
+    assert done.returncode == 1 and "p4ss" in submit.log(run, "7.pbs").read_text()
+    assert not environment.exists()
+
+
+def test_secrets_of_a_job_that_never_began_are_removed(
+    pbs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = UUID(int=1)
+    command(tmp_path, monkeypatch, "qsub", "echo 7.pbs")
+    submit.submit(run, PbsJob())
+    submit.settled(run, "6.pbs")  # of an earlier job
+    assert (submit.folder(run) / "environment").exists()
+    submit.settled(run, "7.pbs")
+    assert not (submit.folder(run) / "environment").exists()
+    submit.settled(run, "7.pbs")
+    command(tmp_path, monkeypatch, "qsub", "echo no >&2; exit 1")
+    with pytest.raises(BatchError):
+        submit.submit(run, PbsJob())
+    assert not (submit.folder(run) / "environment").exists()
+
+
+def test_folders_of_old_runs_are_removed(
+    pbs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(tmp_path, monkeypatch, "qsub", "echo 7.pbs")
+    old, logged, other = submit.folder(UUID(int=2)), submit.folder(UUID(int=3)), pbs_folder / "runs" / "mine"
+    for place in (old, logged, other):
+        place.mkdir(parents=True)
+        (place / "1.pbs.log").touch()
+    long_ago = time.time() - 86400 * (submit.KEPT_DAYS + 1)
+    for path in (old / "1.pbs.log", other / "1.pbs.log", old, logged, other):
+        os.utime(path, (long_ago, long_ago))
+    submit.submit(UUID(int=1), PbsJob())
+    assert not old.exists() and logged.exists() and other.exists()
 
 
 def test_long_lines_and_functions_of_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

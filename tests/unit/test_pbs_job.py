@@ -13,13 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows import preflight
+from flows.cli.pbs import script
 from flows.deadline import Pace
 from flows.pbs import job
+from flows.pbs.pool import PbsJob
 from flows.pbs.resources import Share
 from flows.pbs.script import SCRIPTS, Wish, job_script
 from flows.placement import Node, plan
-from made_core.errors import UserError
+from made_core.errors import EncoderError, OutputError, UserError
 from made_core.recipe import Work
+from made_core.settings import Settings
 from tests.support.pbs.request import complete, parse
 
 
@@ -53,17 +57,55 @@ def test_without_qstat(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = job.facts({"PBS_JOBID": "7.pbs", "MADE_WALLTIME": "0:10:00"})
     assert facts.left == 600 and job.stop_at(facts, 0) == 540
     assert job.stop_at(job.JobFacts(), 0) is None
-    with pytest.raises(UserError, match="expected a duration"):
+    with pytest.raises(UserError, match="MADE_WALLTIME=soon: expected a duration"):
         job.facts({"MADE_WALLTIME": "soon"})
 
 
 def test_a_script_is_what_qsub_takes() -> None:
-    wish = Wish("2:ncpus=24:ngpus=4", "12:00:00", place="scatter", queue="gpu")
+    further = ("-W umask=022", "-m ae")
+    wish = Wish("2:ncpus=24:ngpus=4", "12:00:00", place="scatter", queue="gpu", further=further)
     text = job_script(wish, ["--recipe", "/data/my recipe.yaml"], Path("/data/my folder"))
     request = complete(parse([]), text)
     assert [(c.ncpus, c.ngpus) for c in request.chunks] == [(24, 4), (24, 4)]
     assert (request.place, request.walltime, request.last("q")) == ("scatter", 43200, "gpu")
+    assert all(f"#PBS {directive}\n" in text for directive in further)
     assert "run_in_job curate --recipe '/data/my recipe.yaml'" in text and "cd '/data/my folder'" in text
+
+
+@pytest.mark.parametrize("account", ["proj:gpu", "a.b@site-1"])
+def test_the_pool_and_the_script_take_the_same_accounts(account: str) -> None:
+    assert PbsJob(account=account).account == account
+    assert f"#PBS -A {account}" in Wish("1:ncpus=1", "1:00", account=account).directives()
+
+
+def printed(folder: Path, source: str = "shards", **settings: str) -> None:
+    """Prints a job script for a recipe in a folder that has the shard shards/0.tar."""
+    (folder / "shards").mkdir(exist_ok=True)
+    (folder / "shards" / "0.tar").touch()
+    (folder / "R.yaml").write_text(
+        f"sources: [{folder / source}]\noutput: {folder}/out\nadmission: {{require_stats: false}}\n"
+    )
+    sets = [f"{name.replace('__', '.')}={value}" for name, value in settings.items()]
+    script(str(folder / "R.yaml"), "1:ncpus=4", "1:00:00", set_=sets)
+
+
+def test_made_pbs_script_checks_what_made_curate_checks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "settings", lambda: Settings(ray_address="nowhere.invalid:1"))
+    printed(tmp_path)  # the job has a Ray of its own
+    assert "run_in_job curate" in capsys.readouterr().out
+    with pytest.raises(EncoderError, match=r"ViT-B-23.*did you mean"):
+        printed(tmp_path, encoder__model="ViT-B-23", encoder__pretrained="openai")
+    with pytest.raises(EncoderError, match="openia"):
+        printed(tmp_path, encoder__model="ViT-B-32", encoder__pretrained="openia")
+    with pytest.raises(UserError, match=r"no such folder: .*/shards9; if only compute nodes have it"):
+        printed(tmp_path, source="shards9")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    with pytest.raises(OutputError, match=r"notes\.txt"):
+        printed(tmp_path)
+    assert not capsys.readouterr().out
 
 
 def test_curate_pbs_takes_a_recipe_and_further_arguments(tmp_path: Path) -> None:
@@ -86,13 +128,41 @@ def test_curate_pbs_takes_a_recipe_and_further_arguments(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("words", "started"),
+    [("curate --recipe R", True), ("retry r1", True), ("status", True), ("pbs serve --pool p", False)],
+)
+def test_the_servers_of_a_job_start_for_all_that_need_its_ledger(
+    tmp_path: Path, words: str, started: bool
+) -> None:
+    (tmp_path / "start_ray_cluster.sh").write_text(
+        'made_python() { echo "ledger: ${MADE_DATABASE_URL:-none}"; echo "$*"; }\nstop_ray_cluster() { :; }\n'
+    )
+    (tmp_path / "start_servers.sh").write_text(
+        "start_servers() { export MADE_DATABASE_URL=job; }\nstop_servers() { :; }\n"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'made_scripts={tmp_path}; source {SCRIPTS}/run_in_job.sh; run_in_job {words}'],
+        env={"PATH": os.environ["PATH"]}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"ledger: {'job' if started else 'none'}", f"-m flows.cli {words}"]
+
+
+@pytest.mark.parametrize(
     ("wish", "words"),
     [
         (Wish("2:ncpus", "1:00"), "--select 2:ncpus: expected chunks such as"),
-        (Wish("1:ncpus=1", "soon"), "expected a duration"),
+        (Wish("1:ncpus=1", "12h"), "--walltime 12h: expected a duration"),
         (Wish("1:ncpus=1", "1:00", name="my job"), "--name my job: expected letters"),
         (Wish("1:ncpus=1", "1:00", place="apart"), "--place apart: expected free"),
-        (Wish("1:ncpus=1", "1:00", queue="a b"), "--queue a b: expected a name"),
+        (Wish("1:ncpus=1", "1:00", queue="a b"), "--queue a b: expected letters, digits, . _ @ and -"),
+        (Wish("1:ncpus=1", "1:00", account="a b"), "--account a b: expected letters, digits, . _ : @ and -"),
+        (Wish("1:ncpus=1", "1:00", further=("-V x",)), "--directive -V x: expected one of -l, -W,"),
+        (
+            Wish("1:ncpus=1", "1:00", further=("-P x\n#PBS -V",)),
+            "-V: expected one of -l, -W,",
+        ),
+        (Wish("1:ncpus=1", "1:00", further=("-l mem=1gb,walltime=9",)), "--directive .*are set by their own"),
     ],
 )
 def test_what_pbs_would_refuse(wish: Wish, words: str) -> None:

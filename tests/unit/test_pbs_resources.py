@@ -40,6 +40,13 @@ def test_cpus(share: Share, environment: dict[str, str], cpus: int) -> None:
     assert resources.cpus(share, environment) == cpus
 
 
+@pytest.mark.parametrize("name", ["MADE_NODE_CPUS", "NCPUS", "SLURM_CPUS_ON_NODE", "MADE_NODE_GPUS"])
+def test_a_number_that_is_none_names_its_variable(name: str) -> None:
+    read = resources.gpus if name == "MADE_NODE_GPUS" else resources.cpus
+    with pytest.raises(UserError, match=f"{name}=x: expected a number of .PUs"):
+        read(Share(), {name: "x"})
+
+
 @pytest.mark.parametrize(
     ("share", "environment", "gpus"),
     [
@@ -62,7 +69,7 @@ def test_gpus(tmp_path: Path, share: Share, environment: dict[str, str], gpus: i
 def test_the_object_store_fits_into_shm(tmp_path: Path) -> None:
     assert 80 << 20 <= resources.object_store({}) <= 8 << 30
     assert resources.object_store({"MADE_OBJECT_STORE_BYTES": "100000000"}) == 100_000_000
-    with pytest.raises(UserError, match="expected a number of bytes"):
+    with pytest.raises(UserError, match="MADE_OBJECT_STORE_BYTES=2GB: expected a number of bytes"):
         resources.object_store({"MADE_OBJECT_STORE_BYTES": "2GB"})
 
 
