@@ -159,10 +159,12 @@ def scratch() -> Iterator[Path]:
     """A temporary folder in MADE_SCRATCH or the system's temporary folder, removed afterwards.
 
     It is locked while its process lives: ledger.cleanup.clean_scratch removes those that are not.
+    Raises PathError or StorageFailed if MADE_SCRATCH cannot be created.
     """
     base = settings().scratch
     if base is not None:
-        base.mkdir(parents=True, exist_ok=True)
+        with translated_errors(f"MADE_SCRATCH={base}"):
+            make_folder(base)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=base) as folder:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
