@@ -149,6 +149,10 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
         "--set", "encoder.model=ViT-B-23", "--set", "encoder.pretrained=openai",
     )  # fmt: skip
     assert wrong.returncode == 2 and "did you mean" in wrong.stderr and "Traceback" not in wrong.stderr
+    old = tmp_path / "logs" / "worker-node-7-12.log"  # of a process that ended long ago
+    old.parent.mkdir()
+    old.touch()
+    os.utime(old, (0, 0))
     done = made(
         home, "curate", "--shards_path", shards, "--output-folder", out, "--config-path", recipe,
         "--log-folder", tmp_path / "logs", "--replace",
@@ -159,7 +163,7 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     assert summary["samples"]["dropped"] == {"exact_copy": 30}
     checks.accounts_balance(out, {"00000": shards / "00000.tar"})
     logs = {p.name.split("-")[0]: p.read_text() for p in (tmp_path / "logs").iterdir()}
-    assert set(logs) == {"run", "worker"} and "attempt 1" in logs["worker"]
+    assert not old.exists() and set(logs) == {"run", "worker"} and "attempt 1" in logs["worker"]
 
     runs = made(home, "status")
     assert runs.returncode == 0 and summary["run"] in runs.stdout and "completed" in runs.stdout
