@@ -24,6 +24,7 @@ from made_core.report.report import Group
 from made_core.retries import retrying
 from made_core.settings import settings
 from made_core.stages import STAGES
+from tasks import log_files
 from tasks.prepare import prepare
 from tasks.publish import Publication, publish
 from tasks.run_units import RunContext
@@ -61,7 +62,9 @@ def run_request(url: str, request: Request, display: Display, flow_run: FlowRun,
         recipe = prepared.recipe
         if prepared.warning:
             display.say(f"warning: {prepared.warning}")
-        context = RunContext(run, url, recipe, prepared.encoding, settings().log_folder, len(found.shards))
+        log_folder = settings().log_folder
+        log_files.prune(log_folder)
+        context = RunContext(run, url, recipe, prepared.encoding, log_folder, len(found.shards))
         if earlier:
             generation.check(earlier, context.encoding, context.bound)
         engine = Engine(ledger, context, display, ours.check)

@@ -9,17 +9,33 @@ import re
 import socket
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from made_core.errors import UserError
+
+PREFIX = "MADE_"
 SEPARATOR = re.compile(r":(?=/(?!/)|~|\w+://|$)")  # between roots: not the colon of s3:// or of a port
+
+
+def _with_home(path: Path) -> Path:
+    """The path, whose ~ can be expanded."""
+    try:
+        path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"no home folder is known for {path.parts[0]}") from None
+    return path
+
+
+Folder = Annotated[Path, AfterValidator(_with_home)]
 
 
 class Settings(BaseSettings):
     """Values from the environment, each named `MADE_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix="MADE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     database_url: str | None = Field(
         None,
@@ -28,13 +44,13 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(
         None, description="host:port of a running Ray head; default: Ray starts on this machine"
     )
-    home: Path = Field(
+    home: Folder = Field(
         Path("~/.made"), description="folder of the private PostgreSQL server's data, on a disk of this host"
     )
-    scratch: Path | None = Field(
+    scratch: Folder | None = Field(
         None, description="folder for local copies of remote files; default: the system's temporary folder"
     )
-    pbs_folder: Path | None = Field(
+    pbs_folder: Folder | None = Field(
         None,
         description="folder of the scripts and logs of PBS jobs, on a shared file system; default: home/pbs",
     )
@@ -55,14 +71,16 @@ class Settings(BaseSettings):
     )
     front_door_host: str = Field("127.0.0.1", description="address that the front door listens on")
     front_door_port: int = Field(4280, ge=1, le=65535, description="port that the front door listens on")
-    trigger_token_file: Path | None = Field(
+    trigger_token_file: Folder | None = Field(
         None, description="file of the front door's token; default: service/trigger-token in home"
     )
     host: str = Field(
         default_factory=socket.gethostname, description="name of this host in the ledger; default: hostname"
     )
     stop_at: float | None = Field(
-        None, description="when runs end themselves, in seconds since the epoch; set by the PBS launcher"
+        None,
+        allow_inf_nan=False,
+        description="when runs end themselves, in seconds since the epoch; set by the PBS launcher",
     )
 
     @property
@@ -90,5 +108,24 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once.
+
+    Raises:
+        UserError: a variable has a value that is not allowed; names the variable, the value and the host,
+            because a worker has the environment of its node.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        found = "; ".join(_sentence(each) for each in error.errors())
+        raise UserError(
+            f"environment on {socket.gethostname()}: {found}; correct it, or unset it for the default"
+        ) from None
+
+
+def _sentence(error: Any) -> str:
+    """What is wrong with a variable, and what it is for. `error`: of pydantic."""
+    name = str(error["loc"][0])
+    why = error["msg"].removeprefix("Value error, ")
+    purpose = Settings.model_fields[name].description
+    return f"{PREFIX}{name.upper()}={error['input']} is not valid: {why[:1].lower()}{why[1:]} ({purpose})"

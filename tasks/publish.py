@@ -23,7 +23,8 @@ from made_core.report import charts, examples, report
 from made_core.report.report import Group
 from made_core.stages import IdentifyOutput, ResolveOutput, UnitOutput
 from made_core.types import FileRef
-from tasks.run_units import RunContext, open_log
+from tasks.log_files import open_log
+from tasks.run_units import RunContext
 
 GROUPS, MEMBERS = 24, 9  # of example images in the report
 DOUBTFUL = 24  # pairs in the report

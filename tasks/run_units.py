@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from prefect.logging import get_run_logger
@@ -26,6 +24,7 @@ from made_core.settings import settings
 from made_core.stages import OutputT, Stage
 from made_core.types import Encoding, Unit, UnitState
 from tasks.health import HEALTH
+from tasks.log_files import open_log
 
 log = logging.getLogger(__name__)
 MANY = 100  # shards
@@ -201,16 +200,3 @@ class Lease:
             if not held:
                 self._lost.set()
                 return
-
-
-def open_log(folder: str | None, role: str = "worker") -> None:
-    """Adds a log file in `folder` to this process, once; None: log to Prefect only."""
-    logger = logging.getLogger("prefect")
-    if folder is None or any(isinstance(h, logging.FileHandler) for h in logger.handlers):
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    name = f"{role}-{socket.gethostname()}-{os.getpid()}.log"
-    handler = logging.FileHandler(Path(folder) / name, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)

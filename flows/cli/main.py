@@ -8,11 +8,11 @@ from collections.abc import Callable
 import typer
 
 # Each module adds its commands to the application, in the order of `made --help`.
-from flows.cli import curate, models, pbs, pbs_worker, runs, sample, service, trigger
+from flows.cli import curate, models, pbs, pbs_worker, runs, sample, service, store, trigger
 from flows.cli.app import app
 from made_core.errors import MadeError, UserError
 
-__all__ = ["curate", "main", "models", "pbs", "pbs_worker", "runs", "sample", "service", "trigger"]
+__all__ = ["curate", "main", "models", "pbs", "pbs_worker", "runs", "sample", "service", "store", "trigger"]
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 

@@ -44,7 +44,7 @@ def run(flow: Callable[[], Summary], work: Work) -> None:
     from flows import deadline, progress, servers
     from flows.local_ray import early
     from made_core.settings import settings
-    from tasks.run_units import open_log
+    from tasks.log_files import open_log
 
     open_log(settings().log_folder, "run")
     print("made: starting Prefect and Ray", file=sys.stderr)

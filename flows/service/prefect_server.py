@@ -12,8 +12,16 @@ from sqlalchemy.engine import Engine
 
 from made_core.settings import settings
 
-# The pages that the tests go through, unless a browser has chosen the others; without advertisements.
-PAGES = {"PREFECT_SERVER_UI_V2_ENABLED": "false", "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false"}
+RETENTION_DAYS = 90  # of a flow run that has ended
+SETTINGS = {
+    # The pages that the tests go through, unless a browser has chosen the others; without advertisements.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # Removes old flow runs with their task runs, logs and artifacts, which hold pictures; by default it does
+    # not. Events go after a week. The ledger has all that made needs to know of a run.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(RETENTION_DAYS * 24 * 3600),
+}
 
 
 def main() -> None:
@@ -26,7 +34,7 @@ def main() -> None:
         pages = settings().home_path / "prefect-ui"
         pages.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("PREFECT_UI_STATIC_DIRECTORY", str(pages))
-    for name, value in PAGES.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     # What `prefect server start` runs, without its second process.
     os.environ["PREFECT__SERVER_FINAL"] = "1"

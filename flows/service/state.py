@@ -180,7 +180,7 @@ def forget_processes() -> None:
 @contextmanager
 def locked(name: str) -> Iterator[None]:
     """Only one process at a time is inside, for each name."""
-    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(folder())
     with (folder() / f"{name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -189,7 +189,7 @@ def locked(name: str) -> Iterator[None]:
 @contextmanager
 def supervising() -> Iterator[bool]:
     """Yields whether this process is now the supervisor: only one may be, and its death ends the claim."""
-    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(folder())
     with (folder() / "supervisor.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -213,16 +213,30 @@ def running() -> Config | None:
 def _read(path: Path, model: type[ModelT]) -> ModelT | None:
     try:
         return model.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): set MADE_HOME to a folder of yours"
+        ) from None
     except ValidationError as error:
         raise UserError(
             f"{path} is damaged ({error.errors()[0]['msg']}): run `made down`, remove it, then `made up`"
         ) from None
 
 
+def _make(place: Path) -> None:
+    """Creates a folder for this user alone. Raises UserError if that is impossible."""
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{place} cannot be created ({error.strerror}): set MADE_HOME to a folder on a disk of this host"
+        ) from None
+
+
 def _write(path: Path, model: BaseModel) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(path.parent)
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

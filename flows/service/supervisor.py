@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from flows.service import processes, state
+from flows.service import logs, processes, state
 from flows.service.processes import FLOW_RUN, Identity
 from flows.service.programs import POSTGRES, WORKER, Program, programs
 from flows.service.state import Child, Config, Phase, Processes
@@ -31,7 +31,7 @@ log = logging.getLogger("made.supervisor")
 TICK_SECONDS = 0.3
 LONGEST_PAUSE = 60.0  # seconds before a program that ends again and again is started again
 STABLE_SECONDS = 60.0  # after so long, an end counts as the first again
-LOG_BYTES = 64 << 20  # of a log that is kept as `.log.1` when its program starts again
+LOG_SECONDS = 30.0  # between two looks at the sizes of the logs
 RUN_SECONDS = 60.0  # for a run to record that it was ended
 LEFT_SECONDS = 15.0  # for what it leaves, such as Ray's processes
 
@@ -47,6 +47,7 @@ class Supervisor:
         self._spawned: dict[str, subprocess.Popen[bytes]] = {}
         self._since: dict[str, float] = {}  # when the process was started, or has been adopted
         self._again: dict[str, float] = {}  # when a program is to be started again
+        self._logs_due = 0.0
         me = processes.identify(os.getpid())
         assert me is not None
         self._record = Processes(supervisor=me)
@@ -100,6 +101,9 @@ class Supervisor:
             self._now.clear()
             self._again.clear()
         before = self._record.model_dump_json()
+        if time.monotonic() >= self._logs_due:
+            self._logs_due = time.monotonic() + LOG_SECONDS
+            logs.rotate_all(["supervisor", *(child.name for child in self._record.children)])
         if self._config.has_postgres:
             self._look_at_postgres(self._child(POSTGRES))
         in_order = True  # whether all earlier programs do their work
@@ -158,8 +162,6 @@ class Supervisor:
     def _start(self, program: Program, child: Child) -> None:
         path = state.log_path(program.name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size > LOG_BYTES:
-            path.replace(path.with_suffix(".log.1"))
         with path.open("ab") as output:
             spawned = subprocess.Popen(
                 program.command, env=program.environment(), cwd=state.folder(), stdin=subprocess.DEVNULL,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from rich.table import Table
 
 from flows.console import console
-from flows.service import state
-from flows.service.programs import FRONT_DOOR, POSTGRES
+from flows.service import logs, state
+from flows.service.programs import FRONT_DOOR
 from flows.service.state import Child, Phase
-from made_core.settings import settings
 
 
 def show(as_json: bool) -> bool:
@@ -23,7 +21,7 @@ def show(as_json: bool) -> bool:
     if as_json:
         rows = [
             {"name": c.name, "phase": c.phase.value, "pid": c.process.pid if c.process else None,
-             "restarts": c.restarts, "message": c.message, "log": str(_log(c.name))}
+             "restarts": c.restarts, "message": c.message, "log": str(logs.path_of(c.name))}
             for c in children
         ]  # fmt: skip
         url = config.prefect_url if config and is_up else None
@@ -51,11 +49,6 @@ def show(as_json: bool) -> bool:
         lines.append("no worker: started with --no-worker")
     out.print("\n".join(lines), soft_wrap=True, highlight=False)
     return ready
-
-
-def _log(name: str) -> Path:
-    """The log of a process; PostgreSQL's is beside its data."""
-    return settings().home_path / "postgres" / "server.log" if name == POSTGRES else state.log_path(name)
 
 
 def _checked(child: Child) -> Child:

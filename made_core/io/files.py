@@ -99,11 +99,31 @@ def folders(url: str) -> list[str]:
 
 
 def measure(url: str) -> tuple[int, int]:
-    """(files, bytes) in a folder and its subfolders; (0, 0) if it does not exist. Raises StorageFailed."""
+    """(files, bytes) in a folder and its subfolders; (0, 0) if it does not exist. Raises StorageFailed.
+
+    A local folder may have any number of files; of a remote one, fsspec keeps a kilobyte for each meanwhile.
+    """
     fs, path = _uncached(url)
     with translated_errors(url):
+        if is_local(url):
+            return _measure_local(path)
         sizes = [int(row["size"] or 0) for row in fs.find(path, detail=True).values()]
+    fs.invalidate_cache()
     return len(sizes), sum(sizes)
+
+
+def _measure_local(path: str) -> tuple[int, int]:
+    count = total = 0
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                inner, size = _measure_local(entry.path)
+                count, total = count + inner, total + size
+            else:
+                with suppress(FileNotFoundError):  # removed meanwhile, as part files are
+                    size = entry.stat(follow_symlinks=False).st_size
+                    count, total = count + 1, total + size
+    return count, total
 
 
 def glob(url: str) -> list[str]:
@@ -168,10 +188,12 @@ def scratch() -> Iterator[Path]:
     """A temporary folder in MADE_SCRATCH or the system's temporary folder, removed afterwards.
 
     It is locked while its process lives: ledger.cleanup.clean_scratch removes those that are not.
+    Raises PathError or StorageFailed if MADE_SCRATCH cannot be created.
     """
     base = settings().scratch
     if base is not None:
-        base.mkdir(parents=True, exist_ok=True)
+        with translated_errors(f"MADE_SCRATCH={base}"):
+            make_folder(base)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=base) as folder:
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -94,6 +94,14 @@ class Run:
 
 
 @dataclass(frozen=True)
+class RunScope:
+    """A scope that a run uses."""
+
+    run_id: str
+    scope: str
+
+
+@dataclass(frozen=True)
 class StageStatus:
     """The progress of a stage of a run."""
 

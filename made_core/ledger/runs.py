@@ -9,7 +9,7 @@ from typing import Any
 
 from made_core.errors import TAKE_OVER, LeaseLost, OutputError, OutputHeld
 from made_core.ledger.database import Database, Values, clean
-from made_core.ledger.records import Run
+from made_core.ledger.records import Run, RunScope
 from made_core.ledger.statements import runs as sql
 from made_core.types import FileRef, RunState, Shard
 
@@ -108,6 +108,10 @@ class Runs:
     def all(self) -> list[Run]:
         """All runs, the newest first."""
         return [Run.of(row) for row in self._all(sql.ALL, {})]
+
+    def scopes(self) -> list[RunScope]:
+        """The scopes that runs have started, of all their stages."""
+        return [RunScope(**row._asdict()) for row in self._all(sql.SCOPES, {})]
 
     def get(self, run_id: str) -> Run | None:
         """The run with this id; None if there is none."""

@@ -169,6 +169,10 @@ class Units:
         """The number of units by state. `keys` None: all units of the scope."""
         return Tally.of(self._one(sql.COUNT, _values(stage, scope, keys)))
 
+    def done(self, scopes: Sequence[str]) -> dict[str, int]:
+        """The number of done units by scope; of any stage, also of stages that only earlier versions had."""
+        return {row.scope: row.units for row in self._all(sql.DONE, {"scopes": list(scopes)})}
+
     def names(self, stage: Stage[Any], scope: str, keys: Sequence[str]) -> set[str]:
         """The names (`Unit.name`) of all attempts at the units so far."""
         rows = self._all(sql.ATTEMPTS, _values(stage, scope, keys))

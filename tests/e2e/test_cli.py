@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,27 @@ def test_home_of_another_host(tmp_path: Path) -> None:
     assert "`made pbs status`" in done.stderr  # which has what this command cannot have on this host
 
 
+def sizes_match(
+    scopes: list[dict[str, Any]], summary: dict[str, Any], decisions: list[dict[str, Any]]
+) -> None:
+    """The bytes of each stage are those of the formulas in docs/operations.md ("Disk"), and headers."""
+    n, kept, d = len(decisions), summary["samples"]["kept"], summary["encoder"]["dim"]
+    m, k, p = summary["clusters"]["trained_on"], summary["clusters"]["k"], summary["clusters"]["probes"]
+    u = max(len(row["uid"]) for row in decisions)
+    expected = {
+        "identify": n * (u + 8),
+        "fit": 4 * d * k,
+        "assign": m * (p * (2 * d + 8 + 4 * p) + 20) + 8 * (k + 1),  # one batch
+        "pairs": 24 * summary["dedup"]["pairs"],
+        "resolve": n * (u + 21) + 8 * kept,
+    }
+    found = {scope["stage"]: scope for scope in scopes}
+    for stage, size in expected.items():
+        headers = found[stage]["bytes"] - size
+        assert 0 <= headers <= 192 * found[stage]["files"], (stage, headers)
+    assert found["embed"]["bytes"] > 2 * d * n
+
+
 def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     """A complete run with the option names of the users' old script, after a wrong model name."""
     home, out = tmp_path / "home", tmp_path / "out"
@@ -150,6 +172,10 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
         "--set", "encoder.model=ViT-B-23", "--set", "encoder.pretrained=openai",
     )  # fmt: skip
     assert wrong.returncode == 2 and "did you mean" in wrong.stderr and "Traceback" not in wrong.stderr
+    old = tmp_path / "logs" / "worker-node-7-12.log"  # of a process that ended long ago
+    old.parent.mkdir()
+    old.touch()
+    os.utime(old, (0, 0))
     done = made(
         home, "curate", "--shards_path", shards, "--output-folder", out, "--config-path", recipe,
         "--log-folder", tmp_path / "logs", "--replace",
@@ -160,13 +186,19 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     assert summary["samples"]["dropped"] == {"exact_copy": 30}
     checks.accounts_balance(out, {"00000": shards / "00000.tar"})
     logs = {p.name.split("-")[0]: p.read_text() for p in (tmp_path / "logs").iterdir()}
-    assert set(logs) == {"run", "worker"} and "attempt 1" in logs["worker"]
+    assert not old.exists() and set(logs) == {"run", "worker"} and "attempt 1" in logs["worker"]
 
     runs = made(home, "status")
     assert runs.returncode == 0 and summary["run"] in runs.stdout and "completed" in runs.stdout
     one = made(home, "status", summary["run"])
     assert "embed" in one.stdout and "write" in one.stdout
     assert made_here("status", "nonsense", MADE_HOME=str(home)).returncode == 2
+
+    stored = made(home, "store", out / "store", "--json")
+    assert stored.returncode == 0, stored.stderr
+    (store,) = json.loads(stored.stdout)["stores"]
+    assert all(scope["runs"] == [summary["run"]] for scope in store["scopes"])
+    sizes_match(store["scopes"], summary, checks.decisions(out))
 
     dropped = next(r for r in checks.decisions(out) if r["reason"] == "exact_copy")
     printed = made(home, "why", dropped["uid"], "--output", out)

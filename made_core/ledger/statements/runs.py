@@ -94,5 +94,8 @@ ALL = f"{_RUN} ORDER BY created_at DESC, id"
 # The run with this id.
 GET = f"{_RUN} WHERE id = :run_id"
 
+# The scopes of every run's stages.
+SCOPES = "SELECT run_id, scope FROM stage"
+
 # The run that owns the output.
 OF_OUTPUT = f"{_RUN} WHERE output = :output AND NOT replaced"

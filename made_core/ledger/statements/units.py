@@ -164,6 +164,12 @@ OF_RUN = "SELECT version, scope, keys FROM stage WHERE run_id = :run_id AND stag
 # The number of units by state, and of their samples.
 COUNT = f"SELECT {TALLY} FROM unit WHERE {THESE_OR_ALL}"
 
+# The number of done units of each of these scopes, whatever their stage; scopes without one are left out.
+DONE = """
+    SELECT scope, count(*) AS units FROM unit
+    WHERE scope = ANY(CAST(:scopes AS text[])) AND state = 'done' GROUP BY scope
+"""
+
 # All attempts at the units so far.
 ATTEMPTS = f"""
     SELECT unit.id, key, attempt, event.token FROM event JOIN unit ON unit.id = unit_id
