@@ -209,8 +209,8 @@ class Summary(_Facts):
     )
     keep_npy: str | None = Field(description="Why keep.npy was not written; null: it was.")
     warnings: list[str] = Field(
-        description="Warnings: unfinished folders, tars not admitted, failed shards, shortfalls, unreadable json "
-        "or txt, stray members."
+        description="Warnings: unfinished folders, tars not admitted, failed shards, shortfalls, unreadable "
+        "json or txt, stray members."
     )
     output: str = Field(description="Folder or URL of the output.")
     store: str = Field(description="Folder or URL of the store.")
