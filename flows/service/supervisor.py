@@ -47,6 +47,7 @@ class Supervisor:
         self._spawned: dict[str, subprocess.Popen[bytes]] = {}
         self._since: dict[str, float] = {}  # when the process was started, or has been adopted
         self._again: dict[str, float] = {}  # when a program is to be started again
+        self._quick: dict[str, int] = {}  # how often in a row it has ended within STABLE_SECONDS
         me = processes.identify(os.getpid())
         assert me is not None
         self._record = Processes(supervisor=me)
@@ -137,8 +138,6 @@ class Supervisor:
                     log.info("%s is ready", program.name)
             except (httpx.HTTPError, OSError):
                 return  # not yet
-        elif child.restarts and time.time() - self._since[program.name] > STABLE_SECONDS:
-            self._again.pop(program.name, None)
 
     def _ended(self, program: Program, child: Child, code: int | None) -> None:
         lived = time.time() - self._since[program.name]
@@ -150,8 +149,9 @@ class Supervisor:
             return
         how = "ended" if code is None else _how(code)
         child.phase, child.restarts, child.message = Phase.WAITING, child.restarts + 1, how
-        quick = 0 if lived > STABLE_SECONDS else child.restarts
-        pause = min(LONGEST_PAUSE, 2.0 ** max(0, quick - 1))
+        quick = 1 if lived > STABLE_SECONDS else self._quick.get(program.name, 0) + 1
+        self._quick[program.name] = quick
+        pause = min(LONGEST_PAUSE, 2.0 ** min(quick - 1, 10))
         self._again[program.name] = time.monotonic() + pause
         log.warning("%s %s after %.0f s; starting it again in %.0f s", program.name, how, lived, pause)
 
