@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -50,7 +51,7 @@ class Supervisor:
         self._quick: dict[str, int] = {}  # how often in a row it has ended within STABLE_SECONDS
         me = processes.identify(os.getpid())
         assert me is not None
-        self._record = Processes(supervisor=me)
+        self._record = Processes(supervisor=me, host=socket.gethostname())
         if config.has_postgres:
             self._record.children.append(Child(name=POSTGRES, phase=Phase.STARTING))
         known = {child.name: child for child in before.children} if before else {}
@@ -235,6 +236,8 @@ def main() -> None:
         config = state.config()
         if config is None:
             sys.exit("made: the service has no configuration: run `made up`")
+        if (elsewhere := state.elsewhere()) is not None:
+            sys.exit(f"made: {elsewhere}")  # before the record is replaced
         try:
             Supervisor(config, state.processes()).run()
         except MadeError as error:
