@@ -75,7 +75,8 @@ def ps(
 ) -> None:
     """Show the processes of the service: exit code 0 if all of them do their work, else 1.
 
-    JSON: {"up", "ready", "ui", "processes": [{"name", "phase", "pid", "restarts", "message", "log"}]}.
+    JSON: {"up", "ready", "host", "ui",
+    "processes": [{"name", "phase", "pid", "restarts", "message", "log"}]}.
     """
     from flows.service import view
 

@@ -39,7 +39,7 @@ def up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> C
         say: is told what is happening, a line each.
 
     Raises:
-        UserError: the service is up with other settings, or cannot listen there.
+        UserError: the service is up with other settings, runs on another host, or cannot listen there.
         NotStarted: a process does not start; the message has the end of its log.
     """
     with state.locked("up"):  # a second one waits for the first
@@ -47,6 +47,7 @@ def up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> C
 
 
 def _up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> Config:
+    state.check_here()
     known = state.config()
     if known is not None and state.is_up():
         _refuse_changes(known, listen, runs, worker)
@@ -64,7 +65,8 @@ def _up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> 
 
 
 def down(say: Say) -> bool:
-    """Ends the service. Returns whether anything was running."""
+    """Ends the service. Returns whether anything was running. Raises UserError if it runs on another host."""
+    state.check_here()
     config, found = state.config(), state.processes()
     if config is None:
         return False
@@ -103,7 +105,8 @@ def down(say: Say) -> bool:
 
 
 def required() -> Config:
-    """The configuration of the running service. Raises UserError if it is not up."""
+    """The configuration of the running service. Raises UserError if it is not up here."""
+    state.check_here()
     config = state.running()
     if config is None:
         raise UserError(

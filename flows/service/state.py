@@ -135,6 +135,7 @@ class Processes(BaseModel):
 
     supervisor: Identity
     children: list[Child] = []
+    host: str = ""  # where they run; earlier versions did not record it
 
     @property
     def are_ready(self) -> bool:
@@ -170,6 +171,25 @@ def processes() -> Processes | None:
 def save_processes(new: Processes) -> None:
     """Records the processes."""
     _write(folder() / "processes.json", new)
+
+
+def elsewhere() -> str | None:
+    """Says on which other host the service runs. None: on this one, or nowhere."""
+    found = processes()
+    if found is None or found.host in ("", socket.gethostname()):
+        return None
+    if found.supervisor.is_alive:  # this host was renamed
+        return None
+    return (
+        f"the service of {settings().home_path} runs on {found.host}, as far as is known: run this there; "
+        f"if {found.host} is gone for good, remove {folder() / 'processes.json'}"
+    )
+
+
+def check_here() -> None:
+    """Raises UserError if the service runs on another host, which shares this home."""
+    if (text := elsewhere()) is not None:
+        raise UserError(text)
 
 
 def forget_processes() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -48,9 +49,10 @@ class Supervisor:
         self._since: dict[str, float] = {}  # when the process was started, or has been adopted
         self._again: dict[str, float] = {}  # when a program is to be started again
         self._logs_due = 0.0
+        self._quick: dict[str, int] = {}  # how often in a row it has ended within STABLE_SECONDS
         me = processes.identify(os.getpid())
         assert me is not None
-        self._record = Processes(supervisor=me)
+        self._record = Processes(supervisor=me, host=socket.gethostname())
         if config.has_postgres:
             self._record.children.append(Child(name=POSTGRES, phase=Phase.STARTING))
         known = {child.name: child for child in before.children} if before else {}
@@ -141,8 +143,6 @@ class Supervisor:
                     log.info("%s is ready", program.name)
             except (httpx.HTTPError, OSError):
                 return  # not yet
-        elif child.restarts and time.time() - self._since[program.name] > STABLE_SECONDS:
-            self._again.pop(program.name, None)
 
     def _ended(self, program: Program, child: Child, code: int | None) -> None:
         lived = time.time() - self._since[program.name]
@@ -154,8 +154,9 @@ class Supervisor:
             return
         how = "ended" if code is None else _how(code)
         child.phase, child.restarts, child.message = Phase.WAITING, child.restarts + 1, how
-        quick = 0 if lived > STABLE_SECONDS else child.restarts
-        pause = min(LONGEST_PAUSE, 2.0 ** max(0, quick - 1))
+        quick = 1 if lived > STABLE_SECONDS else self._quick.get(program.name, 0) + 1
+        self._quick[program.name] = quick
+        pause = min(LONGEST_PAUSE, 2.0 ** min(quick - 1, 10))
         self._again[program.name] = time.monotonic() + pause
         log.warning("%s %s after %.0f s; starting it again in %.0f s", program.name, how, lived, pause)
 
@@ -237,6 +238,8 @@ def main() -> None:
         config = state.config()
         if config is None:
             sys.exit("made: the service has no configuration: run `made up`")
+        if (elsewhere := state.elsewhere()) is not None:
+            sys.exit(f"made: {elsewhere}")  # before the record is replaced
         try:
             Supervisor(config, state.processes()).run()
         except MadeError as error:

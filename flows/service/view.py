@@ -14,9 +14,9 @@ from flows.service.state import Child, Phase
 
 def show(as_json: bool) -> bool:
     """Prints the processes. Returns whether all of them do their work."""
-    config, found = state.config(), state.processes()
+    config, found, elsewhere = state.config(), state.processes(), state.elsewhere()
     is_up = found is not None and found.supervisor.is_alive
-    children = [_checked(child) for child in found.children] if found else []
+    children = [_checked(child) for child in found.children] if found and elsewhere is None else []
     ready = found is not None and is_up and found.are_ready
     if as_json:
         rows = [
@@ -25,9 +25,13 @@ def show(as_json: bool) -> bool:
             for c in children
         ]  # fmt: skip
         url = config.prefect_url if config and is_up else None
-        print(json.dumps({"up": is_up, "ready": ready, "ui": url, "processes": rows}, indent=2))
+        host = (found.host or None) if found else None
+        print(json.dumps({"up": is_up, "ready": ready, "host": host, "ui": url, "processes": rows}, indent=2))
         return ready
     out = console()
+    if elsewhere is not None:
+        out.print(elsewhere, soft_wrap=True, highlight=False)
+        return False
     if config is None or found is None or not (is_up or any(c.process for c in children)):
         out.print("the service is not up: start it with `made up`")
         return False

@@ -76,7 +76,7 @@ class Run:
     output: str
     store: str
     state: RunState
-    holder: str | None  # the process that drives it, as host:pid
+    holder: str | None  # the process that drives it, as host:pid/place-token
     lease_until: datetime | None
     held: bool  # the lease has not expired
     replaced: bool  # its output belongs to a later run

@@ -102,7 +102,7 @@ def test_two_runs_at_once(
     curate(source, output=outs[1], **same)
 
     ended = {made.pid: (made.communicate(timeout=300)[1], made.returncode) for made in rivals}
-    stderr, code = ended.pop(int(str(first.holder).rsplit(":", 1)[1]))
+    stderr, code = ended.pop(int(str(first.holder).partition("/")[0].rpartition(":")[2]))
     assert code == 0, stderr
     [(stderr, code)] = ended.values()
     assert code == 2, stderr
