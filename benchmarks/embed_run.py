@@ -55,14 +55,14 @@ def timed(samples: int, do: Callable[[], Any]) -> dict[str, float]:
 
 
 def made(
-    shard: Path, part: recipe.Encoder, output: Path, start: Callable[[], None]
+    shard: Path, section: recipe.Encoder, output: Path, start: Callable[[], None]
 ) -> tuple[dict[str, float], list[Rows]]:
-    """The embed stage, with one thread that decodes; with captions where `part` says so.
+    """The embed stage, with one thread that decodes; with captions where `section` says so.
 
     Args:
         start: called when the model is loaded.
     """
-    loaded = encoder.load(encoder.resolve(part))
+    loaded = encoder.load(encoder.resolve(section))
     limits = Limits(10**8, threads=1, ahead=recipe.Work().samples_ahead)
 
     def stage(name: str, path: Path) -> list[FileRef]:
@@ -83,13 +83,13 @@ def made(
     return found, rows
 
 
-def bare(part: recipe.Encoder, samples: int) -> dict[str, float]:
+def bare(section: recipe.Encoder, samples: int) -> dict[str, float]:
     """The model alone on `samples` images, normalised tensors, in batches of the fastest size.
 
     In one piece, as the stage is measured: of shorter ones the fastest is that of a quieter moment.
     """
-    open_clip.add_model_config(Path(str(part.config)))
-    model = open_clip.create_model(part.model, pretrained=part.pretrained).visual.eval()
+    open_clip.add_model_config(Path(str(section.config)))
+    model = open_clip.create_model(section.model, pretrained=section.pretrained).visual.eval()
     shape = (3, *open_clip.transform.to_2tuple(model.image_size))
 
     def forward(size: int, images: int) -> dict[str, float]:
@@ -118,15 +118,17 @@ def libraries(shard: Path) -> dict[str, float]:
     return timed(len(images), decode)
 
 
-def others(kind: str, shard: Path, part: recipe.Encoder, output: Path) -> tuple[dict[str, float], list[Rows]]:
+def others(
+    kind: str, shard: Path, section: recipe.Encoder, output: Path
+) -> tuple[dict[str, float], list[Rows]]:
     """clip-retrieval, or the plain loop on images only."""
-    open_clip.add_model_config(Path(str(part.config)))
-    model, _, transform = open_clip.create_model_and_transforms(part.model, pretrained=part.pretrained)
+    open_clip.add_model_config(Path(str(section.config)))
+    model, _, transform = open_clip.create_model_and_transforms(section.model, pretrained=section.pretrained)
     model.eval()
     count = len(tar.index(shard).entries)
     if kind == "loop":
         return plain(shard, model, transform, output, count)
-    tokenizer = open_clip.get_tokenizer(part.model) if kind.endswith("-text") else None
+    tokenizer = open_clip.get_tokenizer(section.model) if kind.endswith("-text") else None
     return clip_retrieval(shard, model, transform, tokenizer, output, count)
 
 
@@ -223,7 +225,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.limit_mib:
         resource.setrlimit(resource.RLIMIT_DATA, (args.limit_mib << 20,) * 2)
-    part = recipe.Encoder(
+    section = recipe.Encoder(
         model=args.config.stem,
         config=str(args.config),
         pretrained=str(args.checkpoint),
@@ -233,14 +235,14 @@ def main() -> None:
     )
     args.output.mkdir(parents=True, exist_ok=True)
     if args.kind == "bare":
-        found = bare(part, len(tar.index(args.shard).entries))
+        found = bare(section, len(tar.index(args.shard).entries))
     elif args.kind == "pixels":
         found = libraries(args.shard)
     else:
         if args.kind.startswith("made"):
-            found, rows = made(args.shard, part, args.output, ready if args.wait else lambda: None)
+            found, rows = made(args.shard, section, args.output, ready if args.wait else lambda: None)
         else:
-            found, rows = others(args.kind, args.shard, part, args.output)
+            found, rows = others(args.kind, args.shard, section, args.output)
         np.save(args.output / f"{args.kind}.rows.npy", np.concatenate(rows))
     print(json.dumps({**found, "peak_mib": round(peak_mib(), 1)}))
 

@@ -70,9 +70,9 @@ def bare(model: str, checkpoint: Path, device: str) -> None:
 def stage(model: str, checkpoint: Path, device: str) -> None:
     """Embeds the shards that are named by lines of the input."""
     wanted = recipe.Encoder(model=model, pretrained=str(checkpoint), device=device, captions="skip")
-    part = settle(wanted).part
-    loaded = encoder.load(part)
-    print(json.dumps({"precision": part.precision, "batch": part.batch_size}), flush=True)
+    section = settle(wanted).section
+    loaded = encoder.load(section)
+    print(json.dumps({"precision": section.precision, "batch": section.batch_size}), flush=True)
     for line in sys.stdin:
         given = json.loads(line)
         os.sched_setaffinity(0, given["cores"])  # of this thread and those that it starts

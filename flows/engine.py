@@ -43,7 +43,7 @@ ResultT = TypeVar("ResultT")
 # How Ray starts on this machine.
 LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 TICK = 2.0  # seconds between two looks at the ledger while no task ends
-PARTS = 4  # tasks into which a worker's share of thousands of units is divided, at least
+SHARES = 4  # tasks into which a worker's share of thousands of units is divided, at least
 
 
 def runner() -> RayTaskRunner[Any]:
@@ -117,7 +117,7 @@ def batch_size(ready: int, slots: int, usual: int) -> int:
         slots: tasks that run at once.
         usual: units per task at most, where workers have fewer before them.
     """
-    most = max(usual, ready // (PARTS * slots))
+    most = max(usual, ready // (SHARES * slots))
     return max(1, min(most, -(-ready // (2 * slots))))
 
 

@@ -125,7 +125,7 @@ def captions(engine: Engine, embedded: Embedded) -> Embedded:
 def cluster(engine: Engine, embedded: Embedded) -> Clustered:
     """Computes identities, centroids and the cluster rows."""
     context, corpus, ref, earlier = engine.context, embedded.corpus, embedded.ref, embedded.earlier
-    part, work = context.recipe.clusters, context.recipe.work
+    section, work = context.recipe.clusters, context.recipe.work
     known = earlier.identities if earlier else None
     digests = [f.digest for f in known.refs] if known else []
     identify_scope = IDENTIFY.scope(files.absolute(context.recipe.store_url), corpus.key, digests)
@@ -135,12 +135,12 @@ def cluster(engine: Engine, embedded: Embedded) -> Clustered:
         fit, before = earlier.fit, earlier.scope
         engine.ledger.units.put(context.run, FIT, earlier.fit_scope, [CORPUS_KEY], work.attempts)
     else:
-        measured = [context.probes_eps] if part.probes == "auto" else []
-        fit_scope = before = FIT.scope(identify_scope, part.model_dump(exclude={"probes"}), *measured)
+        measured = [context.probes_eps] if section.probes == "auto" else []
+        fit_scope = before = FIT.scope(identify_scope, section.model_dump(exclude={"probes"}), *measured)
         fit = engine.one(FIT, fit_scope, CORPUS_KEY,
                          lambda: fit_task.submit(context, fit_scope, ref, identities),
                          of_embed(work))  # fmt: skip
-    probes = probes_of(part, fit)
+    probes = probes_of(section, fit)
     scope = ASSIGN.scope(before, identify_scope, fit.centroids.digest, probes)
     own = engine.every(
         ASSIGN,
@@ -171,13 +171,13 @@ def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> OwnPairs:
 def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> pair_recall.Recall | None:
     """The estimated share of the near pairs at eps that was compared; None: not requested."""
     context, ref, identities = engine.context, embedded.ref, clustered.identities
-    part = context.recipe.audit
-    if not part.queries:
+    section = context.recipe.audit
+    if not section.queries:
         return None
     if probes_of(context.recipe.clusters, clustered.fit) >= clustered.fit.k:
         return pair_recall.WHOLE
     batches = clustered.batches  # audit uses the batches of assign
-    draw_scope = DRAW.scope(clustered.scope, part.model_dump())
+    draw_scope = DRAW.scope(clustered.scope, section.model_dump())
     drawn = engine.one(
         DRAW, draw_scope, CORPUS_KEY,
         lambda: draw_task.submit(context, draw_scope, ref, identities, tuple(batches.values())),

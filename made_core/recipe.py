@@ -9,12 +9,12 @@ from pydantic import Field, create_model, model_validator
 from made_core.digests import digest
 from made_core.filters import FILTERS
 from made_core.recipe_dedup import Dedup
-from made_core.recipe_part import Part
+from made_core.recipe_section import Section
 
 BUILTIN_ENCODERS = ("perceptual", "mean-colour")  # of made_core/embed/encoder.py: they need no weights
 
 
-class Admission(Part):
+class Admission(Section):
     """Which tars are admitted as shards."""
 
     require_stats: bool = Field(
@@ -23,7 +23,7 @@ class Admission(Part):
     )
 
 
-class Reading(Part):
+class Reading(Section):
     """Limits on an image."""
 
     max_pixels: int = Field(
@@ -34,7 +34,7 @@ class Reading(Part):
     )
 
 
-class Encoder(Part):
+class Encoder(Section):
     """The model that turns an image into a vector."""
 
     model: str = Field(
@@ -93,7 +93,7 @@ class Encoder(Part):
         return self
 
 
-class Clusters(Part):
+class Clusters(Section):
     """Spherical k-means."""
 
     k: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = Field(
@@ -109,7 +109,7 @@ class Clusters(Part):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the training sample and initial centroids.")
 
 
-class Audit(Part):
+class Audit(Section):
     """The audit: measures on a random sample how many near pairs the clusters miss (the recall)."""
 
     queries: int = Field(
@@ -124,7 +124,7 @@ class Audit(Part):
 
 if TYPE_CHECKING:
 
-    class Filters(Part):
+    class Filters(Section):
         """For mypy, which does not understand create_model; `filters.apply` reads the fields by name."""
 
         def __init__(self, **bounds: Any) -> None: ...
@@ -132,7 +132,7 @@ if TYPE_CHECKING:
 else:
     Filters = create_model(
         "Filters",
-        __base__=Part,
+        __base__=Section,
         __module__=__name__,
         __doc__="Samples that fail a filter are dropped and represent no other. Off by default. The "
         "original image's size is original_width x original_height of the json, else the stored image's.",
@@ -143,7 +143,7 @@ else:
     )
 
 
-class Writing(Part):
+class Writing(Section):
     """The output shards."""
 
     shards: bool = Field(
@@ -156,7 +156,7 @@ class Writing(Part):
     )
 
 
-class Work(Part):
+class Work(Section):
     """How the work is divided; no field changes the result."""
 
     shards_per_task: int = Field(
@@ -215,7 +215,7 @@ class Work(Part):
     )
 
 
-class Recipe(Part):
+class Recipe(Section):
     """A run: its input, what is done with it, and its output."""
 
     sources: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = Field(

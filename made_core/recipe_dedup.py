@@ -1,4 +1,4 @@
-"""The recipe's part `dedup`: which samples are duplicates, and which of them stays."""
+"""The recipe's section `dedup`: which samples are duplicates, and which of them stays."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from made_core.recipe_part import Part
+from made_core.recipe_section import Section
 
 
-class Dedup(Part):
+class Dedup(Section):
     """Which samples are removed as duplicates."""
 
     rule: Literal["cover", "reference"] = Field(

@@ -32,7 +32,9 @@ def load(path: str | None, overrides: dict[str, Any], sets: list[str]) -> Recipe
         if not sep:
             raise RecipeError(f"--set {item}: expected field=value, as in dedup.eps=0.05")
         _put(values, name.strip(), _yaml(text, f"--set {item}"))
-    given = {name: value for name, value in values.items() if value is not None}  # a part with only comments
+    given = {
+        name: value for name, value in values.items() if value is not None
+    }  # a section with only comments
     if isinstance(given.get("sources"), str):
         given["sources"] = [given["sources"]]
     place = " and ".join([*([path] if path else []), *(["--set"] if sets else [])]) or "the command line"
@@ -63,11 +65,11 @@ def _sentences(errors: Sequence[Any], options: Mapping[str, str]) -> list[str]:
     """
     found: dict[str, tuple[list[str], Any]] = {}
     for error in errors:
-        name, part = _field(error["loc"])
+        name, section = _field(error["loc"])
         if error["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(error["loc"][-1]), part.model_fields, n=1)
+            near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            message = f"unknown field{hint or ';'} allowed here: {', '.join(part.model_fields)}"
+            message = f"unknown field{hint or ';'} allowed here: {', '.join(section.model_fields)}"
         elif error["type"] == "missing":
             message = f"missing; {options[name]} sets it" if name in options else "missing"
         elif error["type"] == "model_type":
@@ -84,19 +86,19 @@ def _sentences(errors: Sequence[Any], options: Mapping[str, str]) -> list[str]:
 
 
 def _field(loc: Sequence[str | int]) -> tuple[str, type[BaseModel]]:
-    """The name of the field that an error is in, without the type of a union, and the part that it is in."""
+    """The name of the field that an error is in, without the type of a union, and its section."""
     names: list[str] = []
-    part: type[BaseModel] = Recipe
+    section: type[BaseModel] = Recipe
     inside: Any = Recipe
     for name in loc:
         if isinstance(name, str):
             if not (isinstance(inside, type) and issubclass(inside, BaseModel)):
                 break
-            part = inside
-            field = part.model_fields.get(name)
+            section = inside
+            field = section.model_fields.get(name)
             inside = field.annotation if field else None
         names.append(str(name))
-    return ".".join(names) or "recipe", part
+    return ".".join(names) or "recipe", section
 
 
 def _shown(value: object) -> str:

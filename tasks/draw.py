@@ -27,11 +27,11 @@ def draw(
     batches: Sequence[AssignOutput],
 ) -> None:
     """Draws `audit.queries` images by a seeded hash of their uids."""
-    part = context.recipe.audit
+    section = context.recipe.audit
 
     def one(unit: Unit, progress: Progress) -> DrawOutput:
-        corpus, seed = corpora.read(corpus_ref), pair_recall.SEEDS + part.seed
-        gids = np.sort(identity.training_sample(identity.read(identities), part.queries, seed))
+        corpus, seed = corpora.read(corpus_ref), pair_recall.SEEDS + section.seed
+        gids = np.sort(identity.training_sample(identity.read(identities), section.queries, seed))
         url = paths.unit_url(context.recipe.store_url, DRAW, scope, unit)
         return DrawOutput(
             samples=len(gids),

@@ -28,21 +28,23 @@ def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: Identi
     from made_core.cluster import kmeans
     from made_core.dedup import probes
 
-    part = context.recipe.clusters
+    section = context.recipe.clusters
 
     def one(unit: Unit, progress: Progress) -> FitOutput:
         corpus = corpora.read(corpus_ref)
         if not identities.images:
             raise Permanent(f"none of the {corpus.samples} samples has a readable image")
-        k = kmeans.choose_k(part.k, identities.images)
-        gids = identity.training_sample(identity.read(identities), k * part.samples_per_centroid, part.seed)
+        k = kmeans.choose_k(section.k, identities.images)
+        gids = identity.training_sample(
+            identity.read(identities), k * section.samples_per_centroid, section.seed
+        )
         rows = corpus.gather(gids)
-        fitted = kmeans.fit(rows, k, part.iterations, part.seed)
+        fitted = kmeans.fit(rows, k, section.iterations, section.seed)
         home = kmeans.assign(rows, fitted, 1)[:, 0]
         distance = kmeans.distances(rows, fitted, home)
         fitted = kmeans.inhabited(fitted, home)
         found = None
-        if part.probes == "auto":
+        if section.probes == "auto":
             found = probes.choose(rows, fitted, context.probes_eps)
             get_run_logger().info("%d probes: %s", found.probes, _why(found))
         url = paths.unit_url(context.recipe.store_url, FIT, scope, unit)

@@ -35,11 +35,11 @@ def prepare(recipe: Recipe) -> Prepared:
 
     encoder.share_gpu(recipe.work)
     settled = settle(recipe.encoder)
-    encoding = encoder.with_eps(encoder.load(settled.part).encoding, recipe.dedup.eps)
+    encoding = encoder.with_eps(encoder.load(settled.section).encoding, recipe.dedup.eps)
     eps_max = recipe.dedup.eps_max
     if eps_max is not None and eps_max < encoding.eps:
         raise RecipeError(
             f"dedup.eps_max is {eps_max:g}, below eps, {encoding.eps:g} (the encoder's default): pairs "
             "between them would not be stored; set eps_max to eps or more"
         )
-    return Prepared(recipe.model_copy(update={"encoder": settled.part}), encoding, settled.warning)
+    return Prepared(recipe.model_copy(update={"encoder": settled.section}), encoding, settled.warning)

@@ -93,25 +93,25 @@ class Encoder:
         return self.start(batch)()[: len(images)]
 
 
-def resolve(part: recipe.Encoder) -> recipe.Encoder:
-    """`part` with device, precision and batch size resolved for this machine; `settle` measures them.
+def resolve(section: recipe.Encoder) -> recipe.Encoder:
+    """`section` with device, precision and batch size resolved for this machine; `settle` measures them.
 
     Raises:
         EncoderError: the device is cuda and this machine has none.
     """
     has_cuda = torch.cuda.is_available()
-    if part.device == "cuda" and not has_cuda:
+    if section.device == "cuda" and not has_cuda:
         raise EncoderError("encoder.device is cuda, but this worker sees no GPU; allowed: auto, cpu")
-    device = ("cuda" if has_cuda else "cpu") if part.device == "auto" else part.device
-    precision = part.precision
+    device = ("cuda" if has_cuda else "cpu") if section.device == "auto" else section.device
+    precision = section.precision
     if precision == "auto":
         has_bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16" if has_bf16 else "fp32"
-    batch = part.batch_size
+    batch = section.batch_size
     if batch == "auto":
         # On the CPU a model's rate is flat from 8 images up; a shard's last batch is padded.
-        batch = 256 if device == "cuda" else 32 if part.model in BUILTIN else 8
-    return part.model_copy(update={"device": device, "precision": precision, "batch_size": batch})
+        batch = 256 if device == "cuda" else 32 if section.model in BUILTIN else 8
+    return section.model_copy(update={"device": device, "precision": precision, "batch_size": batch})
 
 
 def share_gpu(work: recipe.Work) -> None:
@@ -125,34 +125,34 @@ def share_gpu(work: recipe.Work) -> None:
 
 
 @lru_cache(maxsize=1)
-def load(part: recipe.Encoder) -> Encoder:
-    """The encoder of a resolved recipe part; cached in the process for the next task.
+def load(section: recipe.Encoder) -> Encoder:
+    """The encoder of a resolved recipe section; cached in the process for the next task.
 
     Raises:
         EncoderError: unknown model, tag or file, a checkpoint that does not fit the model, or a patch
             size that does not divide the image size.
         Transient: the weights could not be read or downloaded; a retry may succeed.
     """
-    loaded = _builtin(part) if part.model in BUILTIN else _open_clip(part)
+    loaded = _builtin(section) if section.model in BUILTIN else _open_clip(section)
     gc.freeze()  # what imports and the model made stays: else the index of each shard has all of it searched
     atexit.unregister(gc.unfreeze)
     atexit.register(gc.unfreeze)  # else extension modules report leaks
     return loaded
 
 
-def _encoding(part: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: float) -> Encoding:
-    setup = {"device": part.device, "precision": part.precision, "batch_size": part.batch_size}
-    key = digest([FORMAT, part.model, setup, facts])
-    return Encoding(key, part.model, dim, size, part.device, part.precision,
-                    int(part.batch_size), eps, eps, eps_is_default=True)  # fmt: skip
+def _encoding(section: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: float) -> Encoding:
+    setup = {"device": section.device, "precision": section.precision, "batch_size": section.batch_size}
+    key = digest([FORMAT, section.model, setup, facts])
+    return Encoding(key, section.model, dim, size, section.device, section.precision,
+                    int(section.batch_size), eps, eps, eps_is_default=True)  # fmt: skip
 
 
-def _builtin(part: recipe.Encoder) -> Encoder:
-    if part.device != "cpu" or part.precision != "fp32":
-        part = part.model_copy(update={"device": "cpu", "precision": "fp32"})
-    describe = BUILTIN[part.model]
+def _builtin(section: recipe.Encoder) -> Encoder:
+    if section.device != "cpu" or section.precision != "fp32":
+        section = section.model_copy(update={"device": "cpu", "precision": "fp32"})
+    describe = BUILTIN[section.model]
     facts: list[Any] = [perceptual.VERSION]
-    if part.mirrored is False and describe is perceptual.describe:
+    if section.mirrored is False and describe is perceptual.describe:
         describe, facts = perceptual.describe_directed, [*facts, "directed"]
     size = perceptual.SIZE
     dim = describe(torch.zeros((1, 3, size, size), dtype=torch.uint8)).shape[1]
@@ -163,42 +163,42 @@ def _builtin(part: recipe.Encoder) -> Encoder:
     def forward(images: Tensor) -> Tensor:
         return describe(images.permute(0, 3, 1, 2).contiguous())
 
-    encoding = _encoding(part, facts, dim, size, perceptual.DEFAULT_EPS)
+    encoding = _encoding(section, facts, dim, size, perceptual.DEFAULT_EPS)
     return Encoder(encoding, to_pixels, forward)
 
 
-def _open_clip(part: recipe.Encoder) -> Encoder:
+def _open_clip(section: recipe.Encoder) -> Encoder:
     import open_clip  # here, because it takes seconds, which the built-in encoders do not need
 
-    vision = models.config_of(part).get("vision_cfg", {})
-    if part.config is not None:
-        open_clip.add_model_config(Path(part.config).expanduser())
+    vision = models.config_of(section).get("vision_cfg", {})
+    if section.config is not None:
+        open_clip.add_model_config(Path(section.config).expanduser())
     try:
         model, _, transform = open_clip.create_model_and_transforms(
-            part.model, pretrained=models.weights(part), device=part.device
+            section.model, pretrained=models.weights(section), device=section.device
         )
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
-        text = f"{part.model} with pretrained {part.pretrained}: {_first_line(error)}"
+        text = f"{section.model} with pretrained {section.pretrained}: {_first_line(error)}"
         if str(error).startswith("Failed to download"):  # open_clip's message for any error of the hub
             raise Transient(
-                f"the weights {part.pretrained} of {part.model} cannot be downloaded here; on a machine with "
-                "network that shares this home folder: made models fetch --recipe RECIPE "
+                f"the weights {section.pretrained} of {section.model} cannot be downloaded here; on a "
+                "machine with network that shares this home folder: made models fetch --recipe RECIPE "
                 f"({_first_line(error)})"
             ) from error
         raise EncoderError(text) from None
     except OSError as error:  # of the disk: a retry may succeed
-        raise Transient(f"{part.model} with pretrained {part.pretrained}: {error}") from error
+        raise Transient(f"{section.model} with pretrained {section.pretrained}: {error}") from error
     except Exception as error:  # unpickling a file that is not a checkpoint can raise almost anything
         raise EncoderError(
-            f"encoder.pretrained: {part.pretrained} is not a checkpoint ({type(error).__name__})"
+            f"encoder.pretrained: {section.pretrained} is not a checkpoint ({type(error).__name__})"
         ) from None
-    dtype = DTYPES[part.precision]
+    dtype = DTYPES[section.precision]
     tower = None
-    if models.embeds_captions(part):
-        tower = text_tower.of(model.to(dtype).eval(), part, partial(_text_key, part))
+    if models.embeds_captions(section):
+        tower = text_tower.of(model.to(dtype).eval(), section, partial(_text_key, section))
     visual = model.visual.to(dtype).eval()
     to_pixels = pixels.resizer(transform, visual.preprocess_cfg["resize_mode"])
-    normalise = pixels.normaliser(transform, part.device, dtype)
+    normalise = pixels.normaliser(transform, section.device, dtype)
 
     def forward(batch: Tensor) -> Tensor:
         rows = visual(normalise(batch))
@@ -211,19 +211,19 @@ def _open_clip(part: recipe.Encoder) -> Encoder:
     blank = to_pixels(np.zeros((8, 8, 3), np.uint8))
     with torch.inference_mode():
         dim = forward(torch.from_numpy(blank)[None]).shape[-1]
-    encoding = _encoding(part, facts, dim, blank.shape[0], CLIP_EPS)
+    encoding = _encoding(section, facts, dim, blank.shape[0], CLIP_EPS)
     if tower is not None:
         if (length := tower.encode(["a caption"]).shape[1]) != dim:
             raise EncoderError(
-                f"{part.model}: rows of captions have {length} numbers, those of images {dim}; "
+                f"{section.model}: rows of captions have {length} numbers, those of images {dim}; "
                 "encoder.captions: skip embeds images only"
             )
         encoding = replace(encoding, caption_key=tower.key)
     return Encoder(encoding, to_pixels, forward, tower)
 
 
-def _text_key(part: recipe.Encoder, weights: dict[str, Tensor], facts: Sequence[object]) -> str:
-    return digest([text_tower.VERSION, part.device, part.precision, _digest(weights), *facts])
+def _text_key(section: recipe.Encoder, weights: dict[str, Tensor], facts: Sequence[object]) -> str:
+    return digest([text_tower.VERSION, section.device, section.precision, _digest(weights), *facts])
 
 
 def _digest(state: dict[str, Tensor]) -> str:

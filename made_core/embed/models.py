@@ -19,29 +19,29 @@ from made_core.imports import without
 from made_core.io.paths import is_checkpoint
 
 TOKENS = 49_408  # of open_clip's own tokenizer
-PARTS = {"embed_dim", "vision_cfg", "text_cfg"}  # required fields of a model config
+REQUIRED = {"embed_dim", "vision_cfg", "text_cfg"}  # required fields of a model config
 
 
-def check(part: recipe.Encoder) -> None:
+def check(section: recipe.Encoder) -> None:
     """Checks that a worker will find the encoder; weights are neither read nor downloaded.
 
     Raises:
         EncoderError: as `config_of`, and captions shall be embedded but cannot.
     """
-    if part.model not in recipe.BUILTIN_ENCODERS:
-        embeds_captions(part)
+    if section.model not in recipe.BUILTIN_ENCODERS:
+        embeds_captions(section)
 
 
-def embeds_captions(part: recipe.Encoder) -> bool:
+def embeds_captions(section: recipe.Encoder) -> bool:
     """Whether captions are embedded by a model that is not built in.
 
     Raises:
         EncoderError: as `config_of`, or they shall be and cannot.
     """
-    lack = no_captions(config_of(part))
-    if part.captions == "embed" and lack is not None:
-        raise EncoderError(f"encoder.captions is embed, but {part.model}: {lack}; allowed: auto, skip")
-    return part.captions != "skip" and lack is None
+    lack = no_captions(config_of(section))
+    if section.captions == "embed" and lack is not None:
+        raise EncoderError(f"encoder.captions is embed, but {section.model}: {lack}; allowed: auto, skip")
+    return section.captions != "skip" and lack is None
 
 
 def no_captions(config: dict[str, Any]) -> str | None:
@@ -57,63 +57,64 @@ def no_captions(config: dict[str, Any]) -> str | None:
     return None
 
 
-def config_of(part: recipe.Encoder) -> dict[str, Any]:
+def config_of(section: recipe.Encoder) -> dict[str, Any]:
     """open_clip's config of a model that is not built in.
 
     Raises:
         EncoderError: unknown model or tag, a missing file, a config that open_clip cannot use, or a
             patch size that does not divide the image size.
     """
-    if part.model.startswith(("hf-hub:", "local-dir:")):  # open_clip would ignore `pretrained`
+    if section.model.startswith(("hf-hub:", "local-dir:")):  # open_clip would ignore `pretrained`
         raise EncoderError(
-            f"encoder.model: {part.model}: expected a model name such as ViT-B-32; "
+            f"encoder.model: {section.model}: expected a model name such as ViT-B-32; "
             "name its weights in encoder.pretrained"
         )
-    config = _own(part) if part.config is not None else None
-    pretrained = part.pretrained or ""
+    config = _own(section) if section.config is not None else None
+    pretrained = section.pretrained or ""
     if is_checkpoint(pretrained) and not Path(pretrained).expanduser().is_file():
         raise EncoderError(f"encoder.pretrained: no such file: {pretrained}")
-    config = config or config_of_name(part.model)
-    if not Path(weights(part)).is_file():
-        tags = _tags().list_pretrained_tags_by_model(part.model)
-        if _tags().get_pretrained_cfg(part.model, pretrained) == {}:
+    config = config or config_of_name(section.model)
+    if not Path(weights(section)).is_file():
+        tags = _tags().list_pretrained_tags_by_model(section.model)
+        if _tags().get_pretrained_cfg(section.model, pretrained) == {}:
             raise EncoderError(
-                f"encoder.pretrained: {part.model} has no tag {pretrained}, and there is no such file; "
+                f"encoder.pretrained: {section.model} has no tag {pretrained}, and there is no such file; "
                 f"its tags: {', '.join(tags) or 'none'}"
             )
     vision = config.get("vision_cfg", {})
     size, patch = vision.get("image_size"), vision.get("patch_size")
     if isinstance(size, int) and isinstance(patch, int) and size % patch:
         raise EncoderError(
-            f"{part.config or part.model}: patch_size {patch} does not divide image_size {size}; "
+            f"{section.config or section.model}: patch_size {patch} does not divide image_size {size}; "
             f"allowed: multiples of {patch}, such as {-(-size // patch) * patch}"
         )
     return config
 
 
-def weights(part: recipe.Encoder) -> str:
+def weights(section: recipe.Encoder) -> str:
     """`pretrained`: a tag, or a path with its tilde expanded."""
-    pretrained = part.pretrained or ""
+    pretrained = section.pretrained or ""
     return str(Path(pretrained).expanduser()) if pretrained.startswith("~") else pretrained
 
 
-def _own(part: recipe.Encoder) -> dict[str, Any]:
+def _own(section: recipe.Encoder) -> dict[str, Any]:
     """The config in the user's file. Checked first, because open_clip would keep an invalid one loaded."""
-    path = Path(part.config or "").expanduser()
+    path = Path(section.config or "").expanduser()
     if not path.is_file():
         raise EncoderError(f"encoder.config: no such file: {path}")
-    if path.stem != part.model:
+    if path.stem != section.model:
         raise EncoderError(
-            f"encoder.config defines model {path.stem}, but encoder.model is {part.model}; they must be equal"
+            f"encoder.config defines model {path.stem}, but encoder.model is {section.model}; "
+            "they must be equal"
         )
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise EncoderError(f"encoder.config: {path} is not valid JSON: {error}") from None
-    if path.suffix != ".json" or not isinstance(fields, dict) or not fields.keys() >= PARTS:
+    if path.suffix != ".json" or not isinstance(fields, dict) or not fields.keys() >= REQUIRED:
         raise EncoderError(
             f"encoder.config: {path} is not an open_clip model config: "
-            f"a .json with {', '.join(sorted(PARTS))}"
+            f"a .json with {', '.join(sorted(REQUIRED))}"
         )
     return fields
 

@@ -25,11 +25,11 @@ PRODUCT = (128, 768, 768)  # of matrices, as in a ViT; small, for processors tha
 class Settled:
     """The recipe's encoder without `auto`."""
 
-    part: recipe.Encoder
+    section: recipe.Encoder
     warning: str | None = None
 
 
-def settle(part: recipe.Encoder) -> Settled:
+def settle(section: recipe.Encoder) -> Settled:
     """Settles device, precision, batch size and captions of an encoder.
 
     precision auto on a CPU: bf16 where this processor runs the model at least GAIN times as fast in it and
@@ -39,25 +39,25 @@ def settle(part: recipe.Encoder) -> Settled:
     Raises:
         EncoderError, Transient: as `encoder.resolve` and `encoder.load`.
     """
-    resolved = encoder.resolve(part)
-    if part.model in recipe.BUILTIN_ENCODERS:
+    resolved = encoder.resolve(section)
+    if section.model in recipe.BUILTIN_ENCODERS:
         return Settled(resolved)
-    embeds = models.embeds_captions(part)
-    settled = _measured(part, resolved.model_copy(update={"captions": "embed" if embeds else "skip"}))
-    if part.captions == "auto" and not embeds:
-        lack = models.no_captions(models.config_of(part))
+    embeds = models.embeds_captions(section)
+    settled = _measured(section, resolved.model_copy(update={"captions": "embed" if embeds else "skip"}))
+    if section.captions == "auto" and not embeds:
+        lack = models.no_captions(models.config_of(section))
         notes = [settled.warning, f"captions are not embedded: {lack}"]
         return replace(settled, warning="; ".join(note for note in notes if note))
     return settled
 
 
-def _measured(part: recipe.Encoder, resolved: recipe.Encoder) -> Settled:
+def _measured(section: recipe.Encoder, resolved: recipe.Encoder) -> Settled:
     if resolved.device == "cuda":
-        return Settled(fitting(resolved) if part.batch_size == "auto" else resolved)
+        return Settled(fitting(resolved) if section.batch_size == "auto" else resolved)
     speed = product_speed(torch.bfloat16)
-    if part.precision == "auto" and speed >= GAIN and _bf16_is_better(resolved):
+    if section.precision == "auto" and speed >= GAIN and _bf16_is_better(resolved):
         return Settled(resolved.model_copy(update={"precision": "bf16"}))
-    if part.precision == "bf16" and speed < 1:
+    if section.precision == "bf16" and speed < 1:
         return Settled(
             resolved,
             "encoder.precision is bf16, but products in bf16 run at "
@@ -75,32 +75,34 @@ def product_speed(dtype: torch.dtype) -> float:
         return wide / _seconds(partial(torch.mm, left.to(dtype), right.to(dtype)))
 
 
-def _bf16_is_better(part: recipe.Encoder) -> bool:
-    fine = encoder.load(part.model_copy(update={"precision": "fp32"}))
-    coarse = encoder.load(part.model_copy(update={"precision": "bf16"}))
+def _bf16_is_better(section: recipe.Encoder) -> bool:
+    fine = encoder.load(section.model_copy(update={"precision": "fp32"}))
+    coarse = encoder.load(section.model_copy(update={"precision": "bf16"}))
     images = _images(fine.encoding.batch_size, fine.encoding.image_size)
     gain = _seconds(partial(fine.encode, images)) / _seconds(partial(coarse.encode, images))
     cosines = (fine.encode(images) * coarse.encode(images)).sum(axis=1)
     return gain >= GAIN and float(cosines.min()) >= COSINE
 
 
-def fitting(part: recipe.Encoder, load: Callable[[recipe.Encoder], Encoder] = encoder.load) -> recipe.Encoder:
-    """`part` with its batch size halved until a batch fits in the device's memory.
+def fitting(
+    section: recipe.Encoder, load: Callable[[recipe.Encoder], Encoder] = encoder.load
+) -> recipe.Encoder:
+    """`section` with its batch size halved until a batch fits in the device's memory.
 
     Raises:
         EncoderError: a single image does not fit.
     """
-    size = int(part.batch_size)
+    size = int(section.batch_size)
     while size:
-        smaller = part.model_copy(update={"batch_size": size})
+        smaller = section.model_copy(update={"batch_size": size})
         try:
             loaded = load(smaller)
             loaded.encode(_images(size, loaded.encoding.image_size))
             return smaller
         except torch.OutOfMemoryError:
             size //= 2
-    remedy = "; work.gpus_per_task: 1 gives a task all of it" if part.device == "cuda" else ""
-    raise EncoderError(f"{part.model} does not fit in the memory of the {part.device} device{remedy}")
+    remedy = "; work.gpus_per_task: 1 gives a task all of it" if section.device == "cuda" else ""
+    raise EncoderError(f"{section.model} does not fit in the memory of the {section.device} device{remedy}")
 
 
 def _images(n: int, size: int) -> list[Pixels]:

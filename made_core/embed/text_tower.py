@@ -50,7 +50,7 @@ class TextTower:
 
 
 def of(
-    model: Any, part: recipe.Encoder, key: Callable[[dict[str, Tensor], Sequence[object]], str]
+    model: Any, section: recipe.Encoder, key: Callable[[dict[str, Tensor], Sequence[object]], str]
 ) -> TextTower:
     """The text tower of a loaded open_clip model, which is kept whole.
 
@@ -63,19 +63,19 @@ def of(
     import open_clip
 
     try:
-        tokenizer = open_clip.get_tokenizer(part.model)
+        tokenizer = open_clip.get_tokenizer(section.model)
     except Exception as error:  # of transformers, or of the network
         text = " ".join(str(error).split())[:200]
         raise EncoderError(
-            f"{part.model}: its tokenizer cannot be loaded ({type(error).__name__}: {text}); "
+            f"{section.model}: its tokenizer cannot be loaded ({type(error).__name__}: {text}); "
             "encoder.captions: skip embeds images only"
         ) from None
     weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("visual.")}
-    size = 4 * int(part.batch_size)  # a caption has fewer tokens than an image has patches
+    size = 4 * int(section.batch_size)  # a caption has fewer tokens than an image has patches
     whole = tokenizer([""]).shape[1]
 
     def plain(tokens: Tokens) -> Tensor:
-        rows: Tensor = model.encode_text(tokens.to(part.device, non_blocking=True))
+        rows: Tensor = model.encode_text(tokens.to(section.device, non_blocking=True))
         return rows
 
     pooled = _pooled(model)
@@ -85,7 +85,7 @@ def of(
             key(weights, facts), size, tokenizer, lambda t: torch.full((len(t),), t.shape[1]), plain
         )
     named = key(weights, [*facts, last_block.VERSION])
-    return TextTower(named, size, tokenizer, lambda t: pooled(t) + 1, _cut(model, part.device, pooled))
+    return TextTower(named, size, tokenizer, lambda t: pooled(t) + 1, _cut(model, section.device, pooled))
 
 
 def _pooled(model: Any) -> Callable[[Tokens], Tensor] | None:

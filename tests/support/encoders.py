@@ -12,7 +12,7 @@ from tests.support.factories import encoded_image
 
 
 def part(tiny: tuple[Path, Path], **changes: Any) -> recipe.Encoder:
-    """The encoder part of the recipe for the tiny model on the CPU."""
+    """The encoder section of the recipe for the tiny model on the CPU."""
     fields = {"model": "tiny", "config": str(tiny[0]), "pretrained": str(tiny[1]), "device": "cpu"}
     return encoder.resolve(recipe.Encoder(**{"batch_size": 4, **fields, **changes}))
 

@@ -32,15 +32,15 @@ CAPTIONS = [
 ]  # fmt: skip
 
 
-def part(model: tuple[Path, Path], **changes: Any) -> recipe.Encoder:
-    """A model's part of the recipe, on the CPU."""
+def section(model: tuple[Path, Path], **changes: Any) -> recipe.Encoder:
+    """A model's section of the recipe, on the CPU."""
     fields = {"config": str(model[0]), "pretrained": str(model[1]), "device": "cpu", "precision": "fp32"}
     return recipe.Encoder(**{"model": model[0].stem, "batch_size": 1, **fields, **changes})
 
 
 def loaded(model: tuple[Path, Path], **changes: Any) -> encoder.Encoder:
     encoder.load.cache_clear()
-    return encoder.load(encoder.resolve(part(model, **changes)))
+    return encoder.load(encoder.resolve(section(model, **changes)))
 
 
 def tower(model: tuple[Path, Path]) -> TextTower:
@@ -116,17 +116,17 @@ def test_the_images_key_does_not_change(able: tuple[Path, Path]) -> None:
 
 def test_a_model_without_a_fitting_tokenizer(tmp_path: Path) -> None:
     few = tiny_open_clip(tmp_path, "few")
-    settled = settle(part(few))
-    assert settled.part.captions == "skip"
+    settled = settle(section(few))
+    assert settled.section.captions == "skip"
     assert (
         settled.warning is not None
         and "captions are not embedded: its text tower knows 64" in settled.warning
     )
-    assert settle(part(few, captions="skip")).warning is None
+    assert settle(section(few, captions="skip")).warning is None
     with pytest.raises(
         EncoderError, match="captions is embed, but few: its text tower knows 64 tokens, open_clip"
     ):
-        models.check(part(few, captions="embed"))
+        models.check(section(few, captions="embed"))
     for model in ("xlm-roberta-base-ViT-B-32", "ViT-B-16-SigLIP"):
         wanted = recipe.Encoder(model=model, pretrained=str(few[1]), captions="embed")
         with pytest.raises(EncoderError, match=r"needs the package transformers; allowed: auto, skip"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.engine import PARTS, batch_size
+from flows.engine import SHARES, batch_size
 
 
 def sizes(ready: int, slots: int, usual: int) -> list[int]:
@@ -30,4 +30,4 @@ def test_every_unit_is_in_one_task_and_none_has_most_of_a_share(ready: int, slot
     found = sizes(ready, slots, usual)
     assert sum(found) == ready and min(found) > 0
     assert found == sorted(found, reverse=True)  # the small ones last, so that workers end together
-    assert max(found) <= max(usual, ready / (PARTS * slots))
+    assert max(found) <= max(usual, ready / (SHARES * slots))

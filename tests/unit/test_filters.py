@@ -162,8 +162,8 @@ def test_a_filter_is_complete() -> None:
         assert getattr(Filters(), f.field) is None
 
 
-def test_a_part_made_from_the_filters_is_a_part() -> None:
-    """Frozen, strict and picklable, like the hand-written parts of the recipe."""
+def test_the_section_made_from_the_filters_is_a_section() -> None:
+    """Frozen, strict and picklable, like the hand-written sections of the recipe."""
     bounds = Filters(min_side=3)
     assert pickle.loads(pickle.dumps(bounds)) == bounds
     with pytest.raises(ValueError, match="frozen"):

@@ -43,14 +43,14 @@ def test_bf16_where_it_is_faster(
 ) -> None:
     timed(monkeypatch, product, *seconds)
     found = settle.settle(recipe.Encoder(**tiny))
-    assert (found.part.precision, found.part.batch_size, found.warning) == (expected, 8, None)
-    assert settle.settle(found.part).part == found.part
+    assert (found.section.precision, found.section.batch_size, found.warning) == (expected, 8, None)
+    assert settle.settle(found.section).section == found.section
 
 
 def test_not_bf16_where_rows_differ(monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any]) -> None:
     timed(monkeypatch, 2.0, 1.0, 0.5)
     monkeypatch.setattr(settle, "COSINE", 1.1)
-    assert settle.settle(recipe.Encoder(**tiny)).part.precision == "fp32"
+    assert settle.settle(recipe.Encoder(**tiny)).section.precision == "fp32"
 
 
 def test_explicit_bf16_without_instructions_is_warned_of(
@@ -58,7 +58,7 @@ def test_explicit_bf16_without_instructions_is_warned_of(
 ) -> None:
     timed(monkeypatch, 0.11)
     found = settle.settle(recipe.Encoder(**tiny, precision="bf16"))
-    assert found.part.precision == "bf16"
+    assert found.section.precision == "bf16"
     assert found.warning is not None
     assert "bf16 run at 0.11 of the speed of fp32" in found.warning
     timed(monkeypatch, 2.0)
@@ -68,7 +68,7 @@ def test_explicit_bf16_without_instructions_is_warned_of(
 def test_this_processor(tiny: dict[str, Any]) -> None:
     """Whatever is chosen, it is measured."""
     assert settle.product_speed(torch.bfloat16) > 0
-    assert settle.settle(recipe.Encoder(**tiny)).part.precision in ("fp32", "bf16")
+    assert settle.settle(recipe.Encoder(**tiny)).section.precision in ("fp32", "bf16")
 
 
 def test_speed_is_relative_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,22 +80,22 @@ def test_speed_is_relative_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_built_in_encoders_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settle, "product_speed", None)
-    assert settle.settle(recipe.Encoder(device="cpu")).part.batch_size == 32
+    assert settle.settle(recipe.Encoder(device="cpu")).section.batch_size == 32
 
 
 @pytest.mark.parametrize(("room", "expected"), [(1000, 256), (100, 64), (1, 1)])
 def test_the_batch_fits_in_memory(tiny: dict[str, Any], room: int, expected: int) -> None:
-    def load(part: recipe.Encoder) -> encoder.Encoder:
+    def load(section: recipe.Encoder) -> encoder.Encoder:
         def forward(batch: torch.Tensor) -> torch.Tensor:
             if len(batch) > room:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return torch.ones(len(batch), 4)
 
-        loaded = encoder.load(part)
+        loaded = encoder.load(section)
         return replace(loaded, forward=forward)
 
-    part = encoder.resolve(recipe.Encoder(**tiny, batch_size=256))
-    assert settle.fitting(part, load).batch_size == expected
+    section = encoder.resolve(recipe.Encoder(**tiny, batch_size=256))
+    assert settle.fitting(section, load).batch_size == expected
 
 
 def test_a_model_that_does_not_fit(tiny: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The base of the recipe's parts. It completes their JSON schema, which Prefect's form shows.
+"""The base of the recipe's sections. It completes their JSON schema, which Prefect's form shows.
 
 The form orders fields by `position` (its database keeps no order of keys), shows descriptions as Markdown
 with HTML, and shows neither bounds nor units: a description is complete only with what is allowed.
@@ -17,19 +17,19 @@ NAN = {"type": "number", "minimum": 1, "maximum": 0}
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
-class Part(BaseModel):
-    """A frozen part of the recipe. Unknown fields, NaN and infinity are errors."""
+class Section(BaseModel):
+    """A frozen section of the recipe. Unknown fields, NaN and infinity are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The part's JSON schema, with position, full description and the exclusion of NaN in each field."""
+        """Its JSON schema, with position, full description and the exclusion of NaN in each field."""
         reference = handler(core)
         schema = handler.resolve_ref_schema(reference)
         for position, field in enumerate(schema["properties"].values()):
             field["position"] = position
-            if "description" not in field:  # a part: its own is in its definition
+            if "description" not in field:  # a section: its own is in its definition
                 continue
             kinds = field.get("anyOf", [field])
             for kind in kinds:
