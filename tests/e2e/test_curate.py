@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -201,6 +202,10 @@ def test_missing_files_are_recomputed(curate: Curate, sample: Path, tmp_path: Pa
         (tmp_path / "out" / name).unlink()
         curate(sample / "shards", output=tmp_path / "out")
         assert outcome(tmp_path / "out") == before, name
+    for name in ("embeddings", "cluster_rows", "pairs", "decisions", "corpora"):  # to free the space
+        shutil.rmtree(tmp_path / "out" / "store" / name)
+    curate(sample / "shards", output=tmp_path / "out")
+    assert outcome(tmp_path / "out") == before
 
 
 def test_eps_max_below_eps_is_refused(curate: Curate, sample: Path, tmp_path: Path) -> None:
