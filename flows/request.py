@@ -65,7 +65,7 @@ def checked(url: str, recipe: object, replace: object, deployed: bool) -> Reques
         found = generation.new(found, earlier)
     check_claim(valid, replace, settings().log_folder)
     preflight.check_owner(url, valid, replace)
-    folders = [finished.unfinished(s, valid.admission.require_stats, tails=False) for s in valid.sources]
+    folders = [finished.unfinished(s, valid.admission.require_stats, whole=False) for s in valid.sources]
     return Request(valid, replace, found, earlier, tuple(f for f in folders if f is not None))
 
 

@@ -63,13 +63,14 @@ def check(sources: Sequence[str], require_stats: bool) -> None:
             raise SourceError(str(found))
 
 
-def unfinished(folder: str, require_stats: bool = True, tails: bool = True) -> Unfinished | None:
+def unfinished(folder: str, require_stats: bool = True, whole: bool = True) -> Unfinished | None:
     """What is missing in `folder`; None if it is finished, or not a folder.
 
     Args:
         folder: a source, as an absolute path or URL.
         require_stats: false if the shards are from another tool: only `_tmp` is looked for.
-        tails: whether to read the end of every tar, to see whether it was cut off.
+        whole: whether it has to be all of a job, numbered from 0, with tars that are not cut off: the end of
+            each is read. False: it may have the later shards of a job only.
 
     Raises:
         PathError: the folder cannot be read.
@@ -82,7 +83,7 @@ def unfinished(folder: str, require_stats: bool = True, tails: bool = True) -> U
     except FileNotFoundError:
         return None
     pending = _pending(folder)
-    faults = _faults(folder, inside, pending or (), tails) if require_stats else {}
+    faults = _faults(folder, inside, pending or (), whole) if require_stats else {}
     # On object stores img2dataset leaves `_tmp` behind.
     running = pending is not None and (files.is_local(folder) or bool(faults))
     if not running and not faults:
@@ -100,7 +101,7 @@ def _pending(folder: str) -> list[str] | None:
     return []
 
 
-def _faults(folder: str, inside: dict[str, int], pending: Iterable[str], tails: bool) -> dict[str, str]:
+def _faults(folder: str, inside: dict[str, int], pending: Iterable[str], whole: bool) -> dict[str, str]:
     """The unfinished shards of a folder: name -> what is wrong."""
     tars = {name.removesuffix(".tar") for name in inside if name.endswith(".tar")}
     stats = {name.removesuffix("_stats.json") for name in inside if name.endswith("_stats.json")}
@@ -110,15 +111,17 @@ def _faults(folder: str, inside: dict[str, int], pending: Iterable[str], tails: 
     waiting = {int(name) for name in pending if name.isdecimal() and len(name) < 10}
     if len(numbered) == len(known):  # as img2dataset names them
         width = max((len(name) for name in known), default=DIGITS)
-        holes = (n for n in range(max(numbered | waiting, default=-1) + 1) if n not in numbered)
+        every = numbered | waiting
+        first = 0 if whole else min(every, default=0)
+        holes = (n for n in range(first, max(every, default=-1) + 1) if n not in numbered)
         faults.update({f"{number:0{width}d}": "missing" for number in islice(holes, LISTED)})
-    finished = sorted(known - faults.keys()) if tails else []
+    finished = sorted(known - faults.keys()) if whole else []
     with ThreadPoolExecutor(READERS) as pool:
         ends = pool.map(
             lambda name: _has_end(posixpath.join(folder, f"{name}.tar"), inside[f"{name}.tar"]), finished
         )
         faults.update(
-            {name: "the tar is cut off" for name, whole in zip(finished, ends, strict=True) if not whole}
+            {name: "the tar is cut off" for name, good in zip(finished, ends, strict=True) if not good}
         )
     return faults
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from made_core.sample.write import write_sample
 from made_core.stages import AUDIT, CAPTIONS, DRAW, STAGES
 from made_core.types import RunState
 from tests.support import checks
-from tests.support.runs import Curate
+from tests.support.runs import Curate, made_here
 
 SETTINGS = {"clusters": {"k": 4, "probes": 2}, "writing": {"samples_per_shard": 50}}
 
@@ -152,25 +150,19 @@ def promised(outputs: list[Path], store: Path) -> tuple[int, int]:
 def test_the_command_line(elsewhere: dict[str, str], curate: Curate, shards: Path, tmp_path: Path) -> None:
     """`--extends` alone uses the earlier recipe; `made why` finds representatives in earlier outputs."""
     one = curate(some(shards, tmp_path / "a", range(3)), output=tmp_path / "one", dedup={"keep": "easy"})
-    made = [str(Path(sys.executable).with_name("made"))]
+    here = {name: value for name, value in elsewhere.items() if name.startswith(("MADE_", "PREFECT_"))}
+    del here["MADE_RAY_ADDRESS"]  # this process has joined it
     new, out = some(shards, tmp_path / "b", range(3, 5)), tmp_path / "two"
-    done = subprocess.run(
-        [*made, "curate", "--extends", one["run"], "--source", str(new), "--output", str(out)],
-        capture_output=True, text=True, timeout=300, env=elsewhere,
-    )  # fmt: skip
+    words = ["--extends", one["run"], "--source", str(new), "--output", str(out)]
+    done = made_here("curate", *words, **here)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = checks.summary(out)
     assert summary["dedup"]["keep"] == "easy" and summary["state"] == RunState.COMPLETED.value
     assert summary["store"] == one["store"] and f"extends run {one['run']}" in done.stdout
     first = {r["uid"] for r in checks.decisions(tmp_path / "one") if r["kept"]}
     row = next(r for r in checks.decisions(out) if r["represented_by"] in first)
-    done = subprocess.run(
-        [*made, "why", row["uid"], "--output", str(out)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=elsewhere | {"COLUMNS": "400"},
-    )
+    done = made_here("why", row["uid"], "--output", str(out), **here, COLUMNS="400")
+    assert done.returncode == 0, done.stderr
     text = "".join(done.stdout.split())
     assert row["represented_by"] in text and str(tmp_path / "one" / "shards") in text
 

@@ -44,10 +44,11 @@ def unset() -> dict[str, str]:
 
 
 def made_here(*args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """`made ARGS` in this process: for commands that end before anything starts; saves seconds of imports.
+    """`made ARGS` in this process: saves seconds of imports, and those of its workers.
 
     Args:
-        env: in the place of the settings of made and Prefect.
+        env: in the place of the settings of made and Prefect. A command that starts servers needs those of
+            the session, and this process has to have joined the session's Ray.
     """
     from flows.cli.main import main
 

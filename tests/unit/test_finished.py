@@ -77,6 +77,18 @@ def test_unfinished_shards(folder: Path, damage: Callable[[Path], object], expec
     assert "\n" not in str(error.value)
 
 
+def test_the_later_shards_of_a_job(folder: Path) -> None:
+    """A run takes them: the others may be elsewhere. A hole between them is one all the same."""
+    for path in folder.glob("00000*"):
+        path.unlink()
+    assert finished.unfinished(str(folder)) is not None
+    assert finished.unfinished(str(folder), whole=False) is None
+    for path in folder.glob("00002*"):
+        path.unlink()
+    found = finished.unfinished(str(folder), whole=False)
+    assert found is not None and found.shards == {"00002": "missing"}
+
+
 def test_a_stray_number_is_bounded(folder: Path) -> None:
     _stray(folder)
     found = finished.unfinished(str(folder))
