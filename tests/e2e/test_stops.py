@@ -1,4 +1,7 @@
-"""Cancelled, killed, started again: the states of Prefect, the ledger and the processes agree."""
+"""Runs of the deployments by a worker: retried, cancelled, killed, started again.
+
+The states of Prefect, the ledger and the processes agree.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,33 @@ from tests.support.runs import Curate
 WORK = {"tasks_in_flight": 1, "shards_per_task": 1, "lease_seconds": 3600}
 
 
-@pytest.fixture
-def worker(deployments: dict[str, str], tmp_path: Path) -> Iterator[Worker]:
-    """A worker with the session's servers."""
-    worker = Worker(deployments, tmp_path / "worker.log")
+@pytest.fixture(scope="module")
+def worker(deployments: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker with the session's servers, which the last test kills."""
+    worker = Worker(deployments, tmp_path_factory.mktemp("worker") / "worker.log")
     yield worker
     worker.kill()
+
+
+def test_curate_and_retry(servers: str, worker: Worker, tmp_path: Path) -> None:
+    """A run with a broken shard, then its retry after the shard is fixed."""
+    write_sample(tmp_path, samples=60, shards=2, seed=8)
+    tar, output = tmp_path / "shards" / "00001.tar", tmp_path / "out"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    recipe = {"sources": [str(tmp_path / "shards")], "output": str(output), "audit": {"queries": 0}}
+    Requested("curate", recipe=recipe).until("CompletedWithFailures")
+    first = checks.summary(output)
+    assert first["state"] == RunState.COMPLETED_WITH_FAILURES.value
+
+    tar.write_bytes(whole)
+    Requested("retry", run=str(output)).until("Completed")
+    second = checks.summary(output)
+    assert (second["run"], second["state"]) == (first["run"], RunState.COMPLETED.value)
+    checks.accounts_balance(output, {t.stem: t for t in (tmp_path / "shards").glob("*.tar")})
+    with closing(Ledger.open(servers)) as ledger:
+        run = ledger.runs.get(first["run"])
+    assert run is not None and run.state is RunState.COMPLETED
 
 
 def nothing_is_held(ledger: Ledger, output: Path, mine: Unit, state: RunState) -> str:

@@ -29,16 +29,6 @@ LOOK = 0.5  # seconds between two looks at Prefect, which cost 50 ms of CPU each
 FoundT = TypeVar("FoundT")
 
 
-def prefect(environ: dict[str, str], *args: str) -> str:
-    """Prefect's command line with the tests' server, database and Ray."""
-    done = subprocess.run(
-        [str(PREFECT), "--no-prompt", *args], cwd=checks.ROOT, capture_output=True, text=True, timeout=300,
-        env=environ,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
-
-
 def wait(
     until: Callable[[], FoundT | None], what: str, seen: Callable[[], object] = str, pause: float = 0.1
 ) -> FoundT:
