@@ -8,6 +8,7 @@ may use it.
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import json
 import os
@@ -27,6 +28,7 @@ from sqlalchemy import make_url
 from flows.pbs import batch
 from flows.pbs.batch import Phase
 from flows.pbs.janitor import MARK, Janitor
+from flows.pbs.resources import Share, share_of, shares
 from flows.pbs.stops import Stops
 from flows.service import control, state
 from made_core.errors import BatchError, DatabaseError, MadeError, UserError
@@ -72,8 +74,8 @@ def claimed(folder: Path) -> Iterator[None]:
                 raise UserError(f"{folder} is in use by {before or 'another job'}")
             time.sleep(1)
         before = _owner(record)
-        if before is not None and before.job != here.job:
-            _refuse_live(folder, before)
+        if before is not None and (before.job, before.host) != (here.job, here.host):
+            _refuse_live(folder, before, here)
         fresh = record.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(here)), encoding="utf-8")
         fresh.replace(record)
@@ -83,18 +85,27 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _locked(gate: IO[str]) -> bool:
-    """Takes the lock; False: another process has it."""
+    """Takes the lock; False: another process has it. Raises UserError where the file system has no locks."""
     try:
         fcntl.lockf(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise UserError(
+            f"{Path(gate.name).parent} is on a file system without file locks ({error.strerror}): have it "
+            "mounted with them (NFS: its lock service; Lustre: flock), or set MADE_SERVERS to another folder"
+        ) from None
     return True
 
 
 def _is_leaving(owner: Owner, here: Owner) -> bool:
-    """Whether the owner's job has ended, so that its servers will follow within seconds."""
-    if not owner.job or owner.job == here.job:
+    """Whether the owner's job has ended, or its earlier run, so that its servers follow within seconds."""
+    if not owner.job:
         return False
+    if owner.job == here.job:  # PBS ends the earlier run of a job before it runs it again
+        return True
     try:
         return batch.query([owner.job])[owner.job].phase is Phase.ENDED
     except BatchError:
@@ -110,7 +121,7 @@ def _take_over(folder: Path) -> None:
     host.unlink(missing_ok=True)
 
 
-def _refuse_live(folder: Path, before: Owner) -> None:
+def _refuse_live(folder: Path, before: Owner, here: Owner) -> None:
     if not before.job:
         if before.host != socket.gethostname():
             raise UserError(
@@ -125,8 +136,19 @@ def _refuse_live(folder: Path, before: Owner) -> None:
             f"{folder} was last used by {before}, and PBS does not say whether that job has ended ({error}): "
             f"if it has, remove {folder}/owner.json"
         ) from None
-    if job.phase is not Phase.ENDED:
+    if job.phase is not Phase.ENDED and not _runs_again(job, before, here):
         raise UserError(f"{folder} is in use by {before}: wait until it ends, or give another MADE_SERVERS")
+
+
+def _runs_again(job: batch.Job, before: Owner, here: Owner) -> bool:
+    """Whether PBS has started the job again, here, and so no longer runs it where it was before.
+
+    After the loss of a node PBS does so although it cannot end what may still run there: then the lock, which
+    was free, is all that is known of it. Names of hosts that PBS writes otherwise prove nothing.
+    """
+    hosts = shares(job.exec_vnode)
+    there, here_too = (share_of(owner.host, hosts) != Share() for owner in (before, here))
+    return before.job == here.job and job.phase is Phase.RUNNING and (here_too or not there)
 
 
 def _owner(record: Path) -> Owner | None:
