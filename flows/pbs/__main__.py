@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from argparse import ArgumentParser
@@ -54,7 +55,7 @@ def _environment(folder: ClusterFolder) -> None:
     if (at := job.stop_at(job.facts(), time.time())) is not None:
         values["MADE_STOP_AT"] = f"{at:.0f}"
     for name, value in values.items():
-        print(f"export {name}='{value}'")
+        print(f"export {name}={shlex.quote(value)}")
 
 
 if __name__ == "__main__":

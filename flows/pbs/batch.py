@@ -1,4 +1,4 @@
-"""PBS's commands: qsub submits a job, qstat shows it, qdel deletes it."""
+"""PBS's commands: qsub submits a job, qstat shows it, qselect finds it by name, qdel deletes it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from made_core.errors import BatchError
 
 SECONDS = 60.0  # for one command: a busy server answers after tens of seconds
+QSUB_SECONDS = 900.0  # for qsub, which leaves a job behind that nobody knows of where it is killed too early
 UNKNOWN = re.compile(r"unknown job|job has finished", re.IGNORECASE)
 NO_HISTORY = "not configured to maintain job history"  # OpenPBS's default; then it refuses qstat -x
 WALLTIME_EXCEEDED = -29  # OpenPBS: JOB_EXEC_KILL_WALLTIME
@@ -105,18 +106,39 @@ class _Shown(BaseModel):
         return Cause.WALLTIME if used is not None and limit is not None and used >= limit else Cause.DELETED
 
 
+class NoAnswer(BatchError):
+    """PBS's command did not end in time; what it asked for may have been done."""
+
+
 def submit(script: Path, record: Path) -> str:
     """Submits a job script and returns the job's id, which qsub itself also writes to `record`.
 
     Raises:
+        NoAnswer: qsub did not end in time: there may be a job. `record` stays, empty and just touched.
         BatchError: qsub is missing or refuses the job.
     """
     with record.open("w", encoding="utf-8") as file:
-        done = _run(["qsub", str(script)], cwd=script.parent, stdout=file)
+        try:
+            done = _run(["qsub", str(script)], cwd=script.parent, stdout=file, patience=QSUB_SECONDS)
+        except NoAnswer:
+            record.touch()
+            raise
     if done.returncode:
         record.unlink(missing_ok=True)
         raise BatchError(f"qsub refused {script}: {_said(done)}")
     return record.read_text(encoding="utf-8").strip()
+
+
+def named(name: str) -> list[str]:
+    """The ids of the jobs with this name that have not ended.
+
+    Raises:
+        BatchError: qselect is missing or PBS does not answer.
+    """
+    done = _run(["qselect", "-N", name])
+    if done.returncode:
+        raise BatchError(f"qselect failed: {_said(done)}")
+    return done.stdout.split()
 
 
 def query(ids: Sequence[str], patience: float = SECONDS) -> dict[str, Job]:
@@ -206,7 +228,7 @@ def _run(
     except FileNotFoundError:
         raise BatchError(f"{command[0]} is not on the PATH: is this a host of the PBS cluster?") from None
     except subprocess.TimeoutExpired:
-        raise BatchError(f"{command[0]} did not answer within {patience:g} s") from None
+        raise NoAnswer(f"{command[0]} did not answer within {patience:g} s") from None
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ from typing import IO
 
 from flows.pbs import batch
 from flows.pbs.batch import Phase
+from flows.pbs.resources import Share, share_of, shares
 from made_core.errors import BatchError, UserError
 
 LEAVING_SECONDS = 60.0  # in which the servers of a job that has ended are waited for
@@ -69,8 +71,8 @@ def claimed(folder: Path, here: Owner) -> Iterator[None]:
     with (folder / "lock").open("a") as gate:
         _wait(gate, folder, here)
         before = _owner(record)
-        if before is not None and (not here.job or before.job != here.job):  # PBS may run a job again
-            _refuse_live(folder, before)
+        if before is not None and (not here.job or (before.job, before.host) != (here.job, here.host)):
+            _refuse_live(folder, before, here)
         fresh = record.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(here)), encoding="utf-8")
         fresh.replace(record)
@@ -102,20 +104,27 @@ def _wait(gate: IO[str], folder: Path, here: Owner) -> None:
 
 
 def _locked(gate: IO[str]) -> bool:
-    """Takes the lock; False: another process has it."""
+    """Takes the lock; False: another process has it. Raises UserError where the file system has no locks."""
     try:
         fcntl.lockf(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise UserError(
+            f"{Path(gate.name).parent} is on a file system without file locks ({error.strerror}): have it "
+            "mounted with them (NFS: its lock service; Lustre: flock), or set MADE_SERVERS to another folder"
+        ) from None
     return True
 
 
 def _is_leaving(owner: Owner, here: Owner) -> bool:
-    """Whether the owner ends within seconds: its job has ended, or it is a command that looks."""
+    """Whether the owner ends soon: its job, or an earlier run of it, has ended, or it only looks."""
     if not owner.job:
+        return not owner.environment
+    if owner.job == here.job:  # PBS ends the earlier run of a job before it runs it again
         return True
-    if owner.job == here.job:
-        return False
     try:
         return batch.query([owner.job])[owner.job].phase is Phase.ENDED
     except BatchError:
@@ -131,7 +140,7 @@ def _take_over(folder: Path) -> None:
     host.unlink(missing_ok=True)
 
 
-def _refuse_live(folder: Path, before: Owner) -> None:
+def _refuse_live(folder: Path, before: Owner, here: Owner) -> None:
     if not before.job:
         if before.host != socket.gethostname():
             raise UserError(
@@ -146,10 +155,21 @@ def _refuse_live(folder: Path, before: Owner) -> None:
             f"{folder} was last used by {before}, and PBS does not say whether that job has ended ({error}): "
             f"if it has, remove {folder}/owner.json"
         ) from None
-    if job.phase is not Phase.ENDED:
+    if job.phase is not Phase.ENDED and not _runs_again(job, before, here):
         raise InUse(
             f"{folder} is in use by {before}: wait until it ends, or give another MADE_SERVERS", before
         )
+
+
+def _runs_again(job: batch.Job, before: Owner, here: Owner) -> bool:
+    """Whether PBS has started the job again, here, and so no longer runs it where it was before.
+
+    After the loss of a node PBS does so although it cannot end what may still run there: then the lock, which
+    was free, is all that is known of it. Names of hosts that PBS writes otherwise prove nothing.
+    """
+    hosts = shares(job.exec_vnode)
+    there, here_too = (share_of(owner.host, hosts) != Share() for owner in (before, here))
+    return before.job == here.job and job.phase is Phase.RUNNING and (here_too or not there)
 
 
 def _record(folder: Path) -> Path:

@@ -19,6 +19,23 @@ from made_core.settings import settings
 
 log = logging.getLogger(__name__)
 
+# A flow run's `infrastructure_pid` is the id of its job, with one of these before it:
+SERVED = "serve:"  # a worker inside that job executes the run (flows/pbs/serve.py)
+AFTER = "after:"  # that job has ended or will; the next one is not submitted yet
+
+
+def job_of(infrastructure_pid: str) -> str:
+    """The id of the job that an `infrastructure_pid` names."""
+    return infrastructure_pid.removeprefix(AFTER).removeprefix(SERVED)
+
+
+def has_gone_on(run: FlowRun, job_id: str) -> bool:
+    """Whether another job than this one has the run. Its id may not be recorded yet when a job starts."""
+    pid = run.infrastructure_pid or ""
+    if pid.startswith(AFTER):
+        return job_of(pid) == job_id
+    return bool(pid) and job_of(pid) != job_id
+
 
 async def settle(
     client: PrefectClient, flow_run_id: UUID, job: Job, resumes: int, detail: str = "", served: bool = False

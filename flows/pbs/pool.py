@@ -84,12 +84,17 @@ class PbsJob(JobVariables, BaseJobConfiguration):
     @property
     def job_name(self) -> str:
         """The job's name, which `qstat` shows: at most 15 characters, for older versions of PBS."""
-        return f"made-{(self.env.get('PREFECT__FLOW_RUN_ID') or 'run')[-8:]}"
+        return job_name(self.env.get("PREFECT__FLOW_RUN_ID") or "run")
 
     def exports(self, settings: dict[str, str]) -> str:
         """Shell assignments of the flow run's environment, for a file that only the user can read."""
         return "".join(f"export {name}={shlex.quote(str(value))}\n" for name, value in sorted(
             {**self.env, **settings}.items()))  # fmt: skip
+
+
+def job_name(flow_run_id: str) -> str:
+    """The name of the jobs of a flow run."""
+    return f"made-{flow_run_id[-8:]}"
 
 
 def base_job_template() -> dict[str, Any]:

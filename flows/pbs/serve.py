@@ -14,8 +14,9 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.pbs.batch import Job
 from flows.pbs.execute import End, execute
+from flows.pbs.outcome import SERVED
 from flows.pbs.pool import PbsJob
-from flows.pbs.worker import SERVED, PbsResult, PbsWorker
+from flows.pbs.worker import PbsResult, PbsWorker
 
 LEAST_MARGINS = 3  # a run is taken only while so many margins are left before the job's end
 TICK_SECONDS = 0.5

@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 from flows.pbs import batch
-from flows.pbs.batch import Cause
+from flows.pbs.batch import Cause, NoAnswer
 from flows.pbs.pool import PbsJob
 from flows.pbs.script import SCRIPTS
 from made_core.errors import BatchError, UserError
@@ -31,7 +31,7 @@ def submit(flow_run_id: UUID, configuration: PbsJob) -> str:
     The environment has passwords: the job removes it when it has read it, `settled` where the job never did.
 
     Raises:
-        BatchError: qsub refuses the job.
+        BatchError: qsub refuses the job. NoAnswer: it may have accepted it, and the environment stays for it.
         UserError: the folder's path has a blank.
     """
     place = folder(flow_run_id)
@@ -48,6 +48,8 @@ def submit(flow_run_id: UUID, configuration: PbsJob) -> str:
     script.chmod(0o700)
     try:
         return batch.submit(script, record(flow_run_id))
+    except NoAnswer:
+        raise
     except BatchError:
         environment.unlink()
         raise

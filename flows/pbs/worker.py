@@ -28,7 +28,8 @@ from prefect.states import AwaitingRetry, Cancelled
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 
 from flows.pbs import batch, outcome, pool, submit
-from flows.pbs.batch import Cause, Job, Phase
+from flows.pbs.batch import Cause, Job, NoAnswer, Phase
+from flows.pbs.outcome import AFTER, SERVED, job_of
 from flows.pbs.pool import JobVariables, PbsJob
 from made_core.errors import BatchError
 
@@ -36,8 +37,6 @@ POLL_SECONDS = 5.0  # between two calls of qstat, at least
 GRACE_SECONDS = 30.0  # in which a cancelled run may end by itself, before its job is deleted
 FORGOTTEN = timedelta(minutes=2)  # a pending run without a job: its worker died before it submitted one
 PAGE = 200
-SERVED = "serve:"  # before the job's id: a worker inside that job executes the run (flows/pbs/serve.py)
-AFTER = "after:"  # before the job's id in `infrastructure_pid`: the next job is not submitted yet
 
 
 class PbsResult(BaseWorkerResult):
@@ -70,13 +69,19 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
         """Submits the job and returns when it has ended. Raises BatchError if qsub refuses it."""
         submit.record(flow_run.id).unlink(missing_ok=True)
         if flow_run.infrastructure_pid:  # an earlier job of this run: two must never execute it at once
-            earlier = _job_of(flow_run.infrastructure_pid)
+            earlier = job_of(flow_run.infrastructure_pid)
             await self.client.update_flow_run(flow_run.id, infrastructure_pid=AFTER + earlier)
             await self._ended(earlier)
             now = (await self.client.read_flow_run(flow_run.id)).state
             if now is None or not now.is_pending():
                 raise BatchError(f"the run is {now.name if now else 'gone'}: no job is submitted")
-        job = await asyncio.to_thread(submit.submit, flow_run.id, configuration)
+        try:
+            job = await asyncio.to_thread(submit.submit, flow_run.id, configuration)
+        except NoAnswer as error:  # there may be a job: the run stays Pending, and `_adopt` looks for it
+            self.get_flow_run_logger(flow_run).warning("%s; looking for the job", error)
+            if task_status is not None:
+                task_status.started(error)
+            return PbsResult(identifier="", status_code=0)
         await self.client.update_flow_run(flow_run.id, infrastructure_pid=job)
         self._jobs[job] = flow_run.id
         self.get_flow_run_logger(flow_run).info(
@@ -93,7 +98,7 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
         self, infrastructure_pid: str, configuration: PbsJob, grace_seconds: int = 30
     ) -> None:
         """Deletes the job and waits until it has ended: Prefect then calls the run Cancelled."""
-        job = _job_of(infrastructure_pid)
+        job = job_of(infrastructure_pid)
         if infrastructure_pid.startswith(SERVED):
             raise InfrastructureNotAvailable(f"PBS job {job} serves other runs too")
         if (await _query([job]))[job].phase is Phase.ENDED:
@@ -177,6 +182,12 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
             return
         record = submit.record(run.id)
         job = record.read_text(encoding="utf-8").strip() if record.exists() else ""
+        if not job and record.exists():  # qsub was started, and its answer is not known
+            if time.time() - record.stat().st_mtime < FORGOTTEN.total_seconds():
+                return
+            job = next(iter(await asyncio.to_thread(batch.named, pool.job_name(str(run.id)))), "")
+            if job:
+                record.write_text(job, encoding="utf-8")
         if job:
             await self.client.update_flow_run(run.id, infrastructure_pid=job)
         elif state.is_cancelling():
@@ -184,7 +195,9 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
             done: State = Cancelled(message="cancelled before a PBS job was submitted")
             await self.client.set_flow_run_state(run.id, done, force=True)
         elif state.is_pending():
-            again: State = AwaitingRetry(message="the worker ended before it submitted a PBS job")
+            again: State = AwaitingRetry(
+                message="no PBS job: the worker ended before qsub did, or qsub failed"
+            )
             await self.client.set_flow_run_state(run.id, again, force=True)
 
     def _tell(self, job: Job, run: FlowRun) -> None:
@@ -229,14 +242,10 @@ class PbsWorker(BaseWorker[PbsJob, Any, PbsResult]):
             await anyio.sleep(POLL_SECONDS)
 
 
-def _job_of(infrastructure_pid: str) -> str:
-    return infrastructure_pid.removeprefix(AFTER).removeprefix(SERVED)
-
-
 def _job(run: FlowRun) -> str:
     """The job that executes a run; empty if none is submitted yet."""
     pid = run.infrastructure_pid or ""
-    return "" if pid.startswith(AFTER) else _job_of(pid)
+    return "" if pid.startswith(AFTER) else job_of(pid)
 
 
 def _is_served(run: FlowRun) -> bool:

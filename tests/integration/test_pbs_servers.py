@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from flows.pbs import servers
+from flows.pbs import claim, servers
 from flows.pbs.claim import Owner, claimed
 from flows.pbs.servers import DATABASES
 from made_core.errors import UserError
@@ -46,7 +48,8 @@ def leave(folder: Path, owner: Owner) -> None:
     (folder / "owner.json").write_text(json.dumps(owner.__dict__))
 
 
-def test_a_second_job_is_refused(site: Site, tmp_path: Path) -> None:
+def test_a_second_job_is_refused(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "LEAVING_SECONDS", 1.0)
     folder = tmp_path / "servers"
     code = (
         "import sys; from pathlib import Path; from flows.pbs.claim import Owner, claimed\n"
@@ -69,14 +72,16 @@ def test_a_second_job_is_refused(site: Site, tmp_path: Path) -> None:
     assert not (folder / "owner.json").exists()
 
 
-def test_the_servers_of_a_job_that_has_ended_are_waited_for(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", ["5.pbs", "7.pbs"])
+def test_the_servers_of_a_job_that_has_ended_are_waited_for(site: Site, tmp_path: Path, job: str) -> None:
+    """Of a job that PBS no longer knows, or of this job's earlier run (`qsub -r y`)."""
     folder = tmp_path / "servers"
     code = (
         "import sys, time; from pathlib import Path; from flows.pbs.claim import Owner, claimed\n"
         "with claimed(Path(sys.argv[1]), Owner.job_here(Path())):\n"
         "    print('has it', flush=True); time.sleep(2)"
     )
-    environment = {**os.environ, "PBS_JOBID": "5.pbs"}  # of which PBS knows nothing any more
+    environment = {**os.environ, "PBS_JOBID": job}
     with subprocess.Popen(
         [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, cwd=ROOT, env=environment
     ) as first:
@@ -106,6 +111,58 @@ def test_a_killed_job_is_succeeded_once_it_has_ended(site: Site, tmp_path: Path)
     with claimed(folder, here()):
         assert not (folder / "postgres.host").exists()  # PostgreSQL may start on this host
         assert not (folder / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_process_on_another_host_is_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of PBS, where neither has a job."""
+    monkeypatch.delenv("PBS_JOBID", raising=False)
+    folder = tmp_path / "servers"
+    leave(folder, Owner("elsewhere", "", 1))
+    (folder / "postgres.host").write_text("elsewhere\n")
+    (folder / "postgres").mkdir()
+    (folder / "postgres" / "postmaster.pid").write_text("4242\n")
+    with pytest.raises(UserError, match=r"process 1 on elsewhere.*owner\.json"), claimed(folder, here()):
+        pass
+    assert (folder / "postgres" / "postmaster.pid").exists()
+    (folder / "owner.json").write_text(json.dumps(Owner(socket.gethostname(), "", 1).__dict__))
+    with claimed(folder, here()):  # this host's own, whose lock is free
+        pass
+
+
+@pytest.mark.parametrize(
+    ("shown", "refused"),
+    [
+        ("job_state = R\n    exec_vnode = (n2:ncpus=1)", False),  # this host's name for PBS
+        ("job_state = R\n    exec_vnode = (n1:ncpus=1)+(n2:ncpus=1)", False),  # both, in another order
+        ("job_state = R\n    exec_vnode = (vnode-7:ncpus=1)", False),  # PBS has names of its own
+        ("job_state = R\n    exec_vnode = (n1:ncpus=1)", True),  # there and not here: this one is left over
+        ("job_state = Q", True),
+    ],
+)
+def test_a_job_that_pbs_runs_again_on_another_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, refused: bool
+) -> None:
+    (tmp_path / "qstat").write_text(f"#!/bin/sh\necho 'Job Id: 7.pbs\n    {shown}'\n")
+    (tmp_path / "qstat").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PBS_JOBID", "7.pbs")
+    monkeypatch.setattr(socket, "gethostname", lambda: "n2.cluster")
+    leave(tmp_path / "servers", Owner("n1.cluster", "7.pbs", 1))
+    expected = pytest.raises(UserError, match="in use by") if refused else nullcontext()
+    with expected, claimed(tmp_path / "servers", here()):
+        pass
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lockf(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", lockf)
+    wanted = r"without file locks \(No locks available\).*MADE_SERVERS"
+    with pytest.raises(UserError, match=wanted), claimed(tmp_path / "servers", here()):
+        pass
 
 
 def test_what_pbs_cannot_say_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,11 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.client.schemas.objects import FlowRun
 from pydantic import ValidationError
 
-from flows.pbs import batch, pool, submit
-from flows.pbs.batch import Cause, Job, Phase
+from flows.pbs import batch, outcome, pool, submit
+from flows.pbs.batch import Cause, Job, NoAnswer, Phase
 from flows.pbs.pool import PbsJob
 from flows.pbs.script import SCRIPTS
 from made_core.errors import BatchError
@@ -174,6 +175,55 @@ def test_folders_of_old_runs_are_removed(
         os.utime(path, (long_ago, long_ago))
     submit.submit(UUID(int=1), PbsJob())
     assert not old.exists() and logged.exists() and other.exists()
+
+
+def test_a_job_that_qsub_may_have_submitted_keeps_its_environment(
+    pbs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "QSUB_SECONDS", 0.2)
+    command(tmp_path, monkeypatch, "qsub", "exec sleep 60")
+    with pytest.raises(NoAnswer):
+        submit.submit(UUID(int=1), PbsJob())
+    assert "p4ss" in (submit.folder(UUID(int=1)) / "environment").read_text()
+
+
+def test_what_a_qsub_that_hangs_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty record, which says that there may be a job; a refusal leaves none."""
+    monkeypatch.setattr(batch, "QSUB_SECONDS", 0.2)
+    record, script = tmp_path / "job", tmp_path / "job.sh"
+    command(tmp_path, monkeypatch, "qsub", "exec sleep 60")
+    with pytest.raises(NoAnswer, match=r"qsub did not answer within 0\.2 s"):
+        batch.submit(script, record)
+    assert record.read_text() == ""
+    command(tmp_path, monkeypatch, "qsub", "echo 'qsub: Unknown queue' >&2; exit 170")
+    with pytest.raises(BatchError, match="Unknown queue"):
+        batch.submit(script, record)
+    assert not record.exists()
+
+
+def test_jobs_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(tmp_path, monkeypatch, "qselect", 'test "$*" = "-N made-0000abcd" && echo 7.pbs && echo 8.pbs')
+    assert batch.named("made-0000abcd") == ["7.pbs", "8.pbs"]
+    command(tmp_path, monkeypatch, "qselect", "echo 'Connection refused' >&2; exit 1")
+    with pytest.raises(BatchError, match="qselect failed: Connection refused"):
+        batch.named("made-0000abcd")
+
+
+@pytest.mark.parametrize(
+    ("pid", "gone"),
+    [
+        (None, False),  # not recorded yet
+        ("7.pbs", False),
+        ("serve:7.pbs", False),
+        ("after:6.pbs", False),  # the job is being submitted
+        ("after:7.pbs", True),  # the next one is
+        ("8.pbs", True),
+        ("serve:8.pbs", True),
+    ],
+)
+def test_whether_another_job_has_the_run(pid: str | None, gone: bool) -> None:
+    run = FlowRun(id=UUID(int=1), flow_id=UUID(int=2), infrastructure_pid=pid)
+    assert outcome.has_gone_on(run, "7.pbs") is gone
 
 
 def test_long_lines_and_functions_of_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

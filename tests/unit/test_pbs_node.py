@@ -21,6 +21,7 @@ from flows.pbs.resources import Share
 from flows.pbs.stops import Stops
 from made_core.errors import MadeError, UserError
 from tests.chaos.cluster import free_port
+from tests.support.checks import ROOT
 
 AGENT = """
 import os, subprocess, sys, time
@@ -112,6 +113,18 @@ def test_the_folder_is_private_and_node_sh_carries_the_environment(tmp_path: Pat
     assert folder.head().ray_address == "10.0.0.1:2"
     folder.remove_if_headed_by("n1")
     assert not path.exists()
+
+
+def test_the_exports_of_a_cluster_are_for_a_shell(tmp_path: Path) -> None:
+    path = tmp_path / "it's-$HOME"
+    path.mkdir()
+    prepare(path, {}).write_head(Head("n1", "10.0.0.1", 1, 2, None, os.getpid()))
+    shown = subprocess.run(
+        ["bash", "-c", 'eval "$("$@")"; echo "$MADE_CLUSTER $RAY_AUTH_TOKEN_PATH $MADE_RAY_ADDRESS"', "bash",
+         sys.executable, "-m", "flows.pbs", "environment", str(path)],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert (shown.stdout, shown.stderr) == (f"{path} {path}/token 10.0.0.1:2\n", "")
 
 
 def test_a_path_with_a_blank_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stand-ins for the commands of OpenPBS: qsub, qdel, qstat, pbsdsh and pbs_tmrsh.
+"""Stand-ins for the commands of OpenPBS: qsub, qdel, qstat, qselect, pbsdsh and pbs_tmrsh.
 
 They fail where OpenPBS fails, and have its manners that surprise launchers: a bare environment in $HOME,
 tasks on other hosts that outlive the command that started them, output that cannot be redirected, SIGTERM to

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = "MADE_TEST_PBS"  # in the environment of the commands: the site's folder
-COMMANDS = ("qsub", "qdel", "qstat", "pbsdsh", "pbs_tmrsh")
+COMMANDS = ("qsub", "qdel", "qstat", "qselect", "pbsdsh", "pbs_tmrsh")
 SERVER = "pbs"
 KILL_DELAY = 10.0  # seconds from SIGTERM to SIGKILL: OpenPBS's default
 
