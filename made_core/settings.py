@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         None,
         description="folder of the scripts and logs of PBS jobs, on a shared file system; default: home/pbs",
     )
-    servers: Path = Field(
+    servers: Folder = Field(
         Path("~/.made/servers"),
         description="folder of the ledger of PBS batch jobs that were given none, on a shared file system",
     )

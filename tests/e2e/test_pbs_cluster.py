@@ -23,7 +23,8 @@ def site(elsewhere: dict[str, str], tmp_path: Path) -> Iterator[Site]:
 
     Every task has the session's servers, as a hook of PBS may set them. The ledger has a socket in a folder.
     """
-    given = {name: elsewhere[name] for name in ("MADE_DATABASE_URL", "PREFECT_API_URL")}
+    names = ("MADE_DATABASE_URL", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
+    given = {name: elsewhere[name] for name in names}
     given["MADE_RAY_DASHBOARD"] = "0"
     if trouble() is not None:
         yield Site(tmp_path / "pbs", tuple(Host(ip, 1) for ip in ("127.0.0.1", "127.0.0.2")), variables=given)

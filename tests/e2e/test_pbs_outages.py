@@ -128,6 +128,7 @@ def test_a_run_that_has_ended_or_that_another_job_has_is_not_executed(
 ) -> None:
     """By a job that PBS started late. Prefect itself would let a crashed run go on."""
     monkeypatch.setenv("PREFECT_API_URL", elsewhere["PREFECT_API_URL"])
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", elsewhere["PREFECT_API_AUTH_STRING"])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     end = End(time.time() + SECONDS, time.time() + SECONDS)
 
@@ -159,6 +160,7 @@ def test_a_run_is_handed_back_while_the_server_is_restarted(
     proxy, note = Proxy(server.port), tmp_path / "note"
     through = str(server.with_host("127.0.0.1").with_port(proxy.port))
     monkeypatch.setenv("PREFECT_API_URL", through)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", elsewhere["PREFECT_API_AUTH_STRING"])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     cut = False
 

@@ -202,6 +202,7 @@ def test_a_run_that_is_handed_back_is_continued(
 ) -> None:
     """What happens inside a job whose walltime nears, once the flow has begun; then the next job."""
     monkeypatch.setenv("PREFECT_API_URL", elsewhere["PREFECT_API_URL"])
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", elsewhere["PREFECT_API_AUTH_STRING"])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     note = tmp_path / "note"
     names, codes = asyncio.run(_hand_back(note))
@@ -230,6 +231,7 @@ def test_a_job_serves_runs_until_it_is_told_to_end(
     elsewhere: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", elsewhere["PREFECT_API_URL"])
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", elsewhere["PREFECT_API_AUTH_STRING"])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PBS_JOBID", "1.elsewhere")
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.5)

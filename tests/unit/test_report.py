@@ -175,6 +175,16 @@ def test_tables_and_charts_are_accessible() -> None:
     assert page.all("html")[0]["lang"] == "en"
 
 
+def test_unread_shards_are_no_complete_run() -> None:
+    shards = {"in": 3, "failed": 0, "out": 1, "shortfall": 0}
+    whole = Page(render(summary_of(state="completed", shards=shards), NO_PAIRS, [], [], [])).text
+    assert "All shards were processed" in whole and "Not all of the data" not in whole
+    shards |= {"unread": 2, "unfinished_folders": 1}
+    text = Page(render(summary_of(state="completed", shards=shards), NO_PAIRS, [], [], [])).text
+    assert "Not all of the data. img2dataset has not finished: 2 shards not read, see the warnings." in text
+    assert "All shards were processed" not in text
+
+
 def test_no_samples() -> None:
     summary = summary_of(samples={"in": 0, "kept": 0, "dropped": {}, "unreadable": 0})
     assert "No samples went in" in Page(render(summary, NO_PAIRS, [], [], [])).text
