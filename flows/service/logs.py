@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ from made_core.settings import settings
 
 log = logging.getLogger("made.supervisor")
 LOG_BYTES = 64 << 20  # of a log, before it is cut
+PART_BYTES = 1 << 20  # copied at a time
 
 
 def path_of(name: str) -> Path:
@@ -45,10 +46,12 @@ def rotate(path: Path, limit: int = LOG_BYTES) -> bool:
             return False
         # The earlier copy is overwritten in place: on a full disk its space is what there is.
         with path.open("rb+") as grown, path.with_suffix(".log.1").open("wb") as copy:
-            shutil.copyfileobj(grown, copy)
-            copy.flush()
-            shutil.copyfileobj(grown, copy)  # what was written meanwhile
-            copy.flush()
+            for _ in range(2):  # then what was written meanwhile; not to its end, which a writer may move on
+                left = os.fstat(grown.fileno()).st_size - grown.tell()
+                while left > 0 and (part := grown.read(min(left, PART_BYTES))):
+                    copy.write(part)
+                    left -= len(part)
+                copy.flush()
             grown.truncate(0)
         return True
     return False

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,8 @@ def test_a_log_is_cut_only_beyond_the_limit(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"prefect.log", "prefect.log.1"}
 
 
-def test_a_process_writes_on_and_nearly_no_line_is_lost(tmp_path: Path) -> None:
+def test_a_process_writes_on_and_lines_are_lost_only_at_a_cut(tmp_path: Path) -> None:
+    """How many depends on how long the machine lets this process wait just then."""
     log, limit = tmp_path / "worker.log", 200_000
     with log.open("ab") as output:
         writer = subprocess.Popen([sys.executable, "-c", WRITER], stdout=output)
@@ -52,8 +54,8 @@ def test_a_process_writes_on_and_nearly_no_line_is_lost(tmp_path: Path) -> None:
     finally:
         writer.kill()
         writer.wait()
-    lost = seen[-1] + 1 - len(seen)
-    assert seen == sorted(set(seen)) and lost <= 5 * 50  # those of microseconds, of some 10,000
+    gaps = sum(after != before + 1 for before, after in pairwise(seen))
+    assert seen[0] == 0 and seen == sorted(set(seen)) and gaps <= 4
     assert log.stat().st_size < 10 * limit and b"\0" not in log.read_bytes()
 
 
