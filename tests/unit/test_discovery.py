@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import fsspec
 import pytest
@@ -283,24 +280,3 @@ def test_listing_alone_reads_no_file(job: Path) -> None:
     listing = discovery.expand([str(job)], True)
     assert list(listing.admitted) == [str(job / f"{n}.tar") for n in ALL]
     assert listing.admitted[str(job / "00000.tar")] == (job / "00000.tar").stat().st_size
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.mark.integration
-def test_a_folder_on_a_web_server(job: Path) -> None:
-    """Its listing has no sizes."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(job)))
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}"
-        assert [s.fingerprint for s in found(url)] == [s.fingerprint for s in found(job)]
-        assert ids(f"{url}/*.tar") == ids(url) == ALL
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

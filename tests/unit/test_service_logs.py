@@ -6,26 +6,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from flows.service import logs, state
-from made_core.settings import settings
 
 # Writes numbered lines until it is ended, one write each, as a process of the service does.
 WRITER = "import itertools\nfor n in itertools.count(): print(n, '.' * 80, flush=True)"
 WHOLE = re.compile(r"^(\d+) \.{80}$", re.MULTILINE)
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("MADE_HOME", str(tmp_path))
-    settings.cache_clear()
-    yield tmp_path
-    settings.cache_clear()
 
 
 def test_a_log_is_cut_only_beyond_the_limit(tmp_path: Path) -> None:
