@@ -145,8 +145,7 @@ def rates(place: Place, name: str, workers: int) -> tuple[float, float, float]:
     folder, weights = place.folder / name, place.weights
     (folder / "scratch").mkdir(parents=True)
     shared = environment(folder, folder / "scratch", place.ledger_url, place.prefect_url)
-    cluster = Cluster(folder, {**shared, **THREADS})
-    cluster.nodes = cluster.nodes[:workers]
+    cluster = Cluster(folder, {**shared, **THREADS}, workers)
     command = [
         str(Path(sys.executable).with_name("made")), "curate",
         "--source", str(place.shards), "--output", f"{folder}/out",

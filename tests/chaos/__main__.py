@@ -45,13 +45,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=ALL)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nodes", type=int, default=2, help="of Ray, with a worker each")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no process is left
     start = time.monotonic()
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="made-chaos-", dir="/tmp"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stand = raise_stand(folder, stack)
+        stand = raise_stand(folder, stack, args.nodes)
         if stand.disk.trouble:
             print(f"no kill of kind disk: {stand.disk.trouble}")
         kinds = tuple(kind for kind in KINDS if kind != "disk" or not stand.disk.trouble)
@@ -65,13 +66,14 @@ def main() -> int:
     return chaos.report(args.kills, round(time.monotonic() - start, 1))
 
 
-def raise_stand(folder: Path, stack: ExitStack) -> Stand:
+def raise_stand(folder: Path, stack: ExitStack, nodes: int) -> Stand:
     """Starts all parts."""
     database, disk = Database(folder / "home", stack), Disk(folder / "disk", stack)
     prefect = Prefect(folder)
     stack.callback(prefect.server.kill)
     prefect.start()
-    cluster = Cluster(folder, environment(folder, disk.path / "scratch", database.url, prefect.url))
+    shared = environment(folder, disk.path / "scratch", database.url, prefect.url)
+    cluster = Cluster(folder, shared, nodes)
     stack.callback(cluster.stop)
     cluster.start()
     driver = Driver(folder, cluster.environment, cluster.address)

@@ -1,7 +1,7 @@
-"""The parts of a chaos run on one machine: PostgreSQL behind a proxy, Ray on two worker nodes, a disk.
+"""The parts of a chaos run on one machine: PostgreSQL behind a proxy, Ray on worker nodes, a disk.
 
 Ray's head is on 127.0.0.2 and has no CPUs, so that losing a worker node never ends the driver; the worker
-nodes are 127.0.0.3 and 127.0.0.4, each with a raylet and one CPU.
+nodes are 127.0.0.3 and so on, each with a raylet and one CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support import prefect_database
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAD, WORKERS = "127.0.0.2", ("127.0.0.3", "127.0.0.4")
+HEAD, WORKER = "127.0.0.2", "127.0.0.{}"
 DISK_BYTES = 64 << 20
 RAY = {  # a lost node or head is noticed in seconds
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
@@ -66,22 +66,24 @@ class Database:
 
 
 class Cluster:
-    """Ray: a head without CPUs and two worker nodes."""
+    """Ray: a head without CPUs and worker nodes."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], nodes: int) -> None:
         self._folder = folder
         self.port = free_port()
         self.address = f"{HEAD}:{self.port}"
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
         self.environment = {**environment, **RAY, **token}
         self.head = Part("head", folder, self.environment)
-        self.nodes = [Part(f"node-{ip}", folder, self.environment) for ip in WORKERS]
+        self.nodes = [
+            Part(f"node-{ip}", folder, self.environment) for ip in map(WORKER.format, range(3, 3 + nodes))
+        ]
 
     def start(self) -> None:
         """Starts the head, then the worker nodes once it answers."""
         self.head.start(
             [*self._ray(HEAD, 0), "--head", f"--port={self.port}", "--include-dashboard=false",
-             f"--ray-client-server-port={free_port()}", f"--dashboard-port={free_port()}"]
+             "--no-monitor", f"--ray-client-server-port={free_port()}", f"--dashboard-port={free_port()}"]
         )  # fmt: skip
         wait_for(self.answers, 60, "Ray's head")
         for node in self.nodes:
@@ -108,7 +110,7 @@ class Cluster:
             str(Path(sys.executable).with_name("ray")), "start", "--block", f"--node-ip-address={ip}",
             f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=80000000",
             "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
-            f"--temp-dir={self._folder}/ray-{ip}", "--disable-usage-stats",
+            f"--temp-dir={self._folder}/ray-{ip}", "--disable-usage-stats", "--include-log-monitor=false",
         ]  # fmt: skip
 
     def gcs(self) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import ray
@@ -19,6 +20,7 @@ from prefect.settings import (
     get_current_settings,
     temporary_settings,
 )
+from ray._private.node import Node
 
 from flows.private_server import private_server
 from flows.progress import shown
@@ -57,11 +59,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         os.environ["MADE_DATABASE_URL"] = url
         settings.cache_clear()
         server.wait()
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        start_ray()
         yield url
         ray.shutdown()
         del os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"]
         settings.cache_clear()
+
+
+def start_ray() -> None:
+    """Without its processes that follow log files and scale clusters, which nobody here asks."""
+    with mock.patch.object(Node, "start_log_monitor"), mock.patch.object(Node, "start_monitor"):
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
 
 
 @pytest.fixture(scope="session")

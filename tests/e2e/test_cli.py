@@ -188,30 +188,31 @@ def test_curate_why_and_status(tmp_path: Path, shards: Path) -> None:
     logs = {p.name.split("-")[0]: p.read_text() for p in (tmp_path / "logs").iterdir()}
     assert not old.exists() and set(logs) == {"run", "worker"} and "attempt 1" in logs["worker"]
 
-    runs = made(home, "status")
+    here = {"MADE_HOME": str(home)}
+    runs = made_here("status", **here)
     assert runs.returncode == 0 and summary["run"] in runs.stdout and "completed" in runs.stdout
-    one = made(home, "status", summary["run"])
+    one = made_here("status", summary["run"], **here)
     assert "embed" in one.stdout and "write" in one.stdout
-    assert made_here("status", "nonsense", MADE_HOME=str(home)).returncode == 2
+    assert made_here("status", "nonsense", **here).returncode == 2
 
-    stored = made(home, "store", out / "store", "--json")
+    stored = made_here("store", out / "store", "--json", **here)
     assert stored.returncode == 0, stored.stderr
     (store,) = json.loads(stored.stdout)["stores"]
     assert all(scope["runs"] == [summary["run"]] for scope in store["scopes"])
     sizes_match(store["scopes"], summary, checks.decisions(out))
 
     dropped = next(r for r in checks.decisions(out) if r["reason"] == "exact_copy")
-    printed = made(home, "why", dropped["uid"], "--output", out)
+    printed = made_here("why", dropped["uid"], "--output", out, **here)
     assert printed.returncode == 0 and dropped["represented_by"] in printed.stdout
     assert "exact_copy" in printed.stdout and "1.000000" in printed.stdout and "00000.tar" in printed.stdout
     caption = f"caption {int(dropped['key'])}"
     assert f'"{caption}"' in printed.stdout, printed.stdout
-    kept = made(home, "why", dropped["represented_by"], "--output", out)
+    kept = made(home, "why", dropped["represented_by"], "--output", out)  # a process, as a user's
     assert kept.returncode == 0 and "1 removed sample:" in kept.stdout, kept.stdout
     assert f"{dropped['uid']}  exact_copy  1.000000" in kept.stdout
     not_unique, unknown = dropped["uid"][:8], "f" * 32
     for uid, folder in ((not_unique, out), (unknown, out), (dropped["uid"], home)):
-        assert made_here("why", uid, "--output", folder, MADE_HOME=str(home)).returncode == 2
+        assert made_here("why", uid, "--output", folder, **here).returncode == 2
 
 
 def test_sample_writes_shards_and_truth(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`made pbs status`: the ledger of batch jobs, seen from another host while a job has it and after it."""
+"""The ledger of batch jobs: in a job, in the next one, and `made pbs status` from another host."""
 
 from __future__ import annotations
 
@@ -34,15 +34,21 @@ mkdir -p "$MADE_CLUSTER"
 made_python() {{ ${{made_exec:-}} {sys.executable} "$@"; }}
 source {SCRIPTS}/start_servers.sh
 start_servers || exit 1
-made_python -c '
+made_python - <<'END'
 from flows.servers import database
 from made_core.ledger.ledger import Ledger
 with database() as url:
-    Ledger.open(url).runs.begin("r1", "digest", {{}}, "/out", "/store", "host:1", 60, False)
-'
+    ledger = Ledger.open(url)
+    print("runs:", len(ledger.runs.all()))
+    if not ledger.runs.all():
+        ledger.runs.begin("r1", "digest", {{}}, "/out", "/store", "host:1", 60, False)
+    ledger.close()
+END
+code=$?
 touch "$HOME/began"
 until [ -f "$HOME/end" ]; do sleep 0.1; done
 stop_servers
+exit $code
 """
 
 
@@ -77,7 +83,8 @@ def runs() -> list[str]:
         return [run.id for run in found.runs.all()]
 
 
-def test_the_ledger_of_a_batch_job_during_and_after_it(desk: Desk) -> None:
+def test_the_ledger_during_and_after_a_job_and_in_the_next_one(desk: Desk) -> None:
+    """With a home that nodes share, and neither database nor Prefect given; each job has another node."""
     desk.env.pop("MADE_DATABASE_URL", None)
     nothing = made(desk, "pbs", "status")
     assert nothing.returncode == 2 and "MADE_SERVERS" in nothing.stderr
@@ -94,6 +101,10 @@ def test_the_ledger_of_a_batch_job_during_and_after_it(desk: Desk) -> None:
     after = made(desk, "pbs", "status", "--json")
     assert [run["output"] for run in json.loads(after.stdout)["runs"]] == ["/out"], after.stderr
     assert postgres.server(data) is None and not (data / "owner.json").exists()
+    (data / "postgres.host").write_text("elsewhere\n")
+    second = desk.submit(script=JOB)
+    assert desk.wait(second) == 0, desk.printed(second).read_text()
+    assert "runs: 0" in desk.printed(job).read_text() and "runs: 1" in desk.printed(second).read_text()
 
 
 def test_a_live_job_whose_servers_are_not_up_is_left_alone(folder: Path) -> None:

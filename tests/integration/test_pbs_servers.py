@@ -1,4 +1,7 @@
-"""The folder of a job's servers: one job at a time, and the dumps of node-local data."""
+"""The folder of a job's servers: one job at a time, and the dumps of node-local data.
+
+A job that starts them, and the next one: test_pbs_ledger.py.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,6 @@ from made_core.errors import UserError
 from made_core.ledger import postgres, postgres_tcp
 from made_core.ledger.ledger import Ledger
 from tests.support.checks import ROOT
-from tests.support.pbs.desk import SCRIPTS, Desk
 from tests.support.pbs.site import Host, Site
 
 pytestmark = pytest.mark.integration
@@ -171,42 +173,6 @@ def test_what_pbs_cannot_say_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     leave(folder, Owner("elsewhere", "3.pbs", 1))
     with pytest.raises(UserError, match=r"PBS does not say.*owner\.json"), claimed(folder, here()):
         pass
-
-
-JOB = f"""#!/bin/bash
-#PBS -l select=1:ncpus=1
-#PBS -j oe
-export MADE_CLUSTER=$HOME/cluster MADE_RAY_ADDRESS=127.0.0.1:1 PYTHONPATH={ROOT}
-mkdir -p "$MADE_CLUSTER"
-made_python() {{ ${{made_exec:-}} {sys.executable} "$@"; }}
-source {SCRIPTS}/start_servers.sh
-start_servers || exit 1
-made_python - <<'END'
-from flows.servers import database
-from made_core.ledger.ledger import Ledger
-with database() as url:
-    ledger = Ledger.open(url)
-    print("runs:", len(ledger.runs.all()))
-    if not ledger.runs.all():
-        ledger.runs.begin("r1", "digest", {{}}, "/out", "/store", "host:1", 60, False)
-    ledger.close()
-END
-code=$?
-stop_servers
-exit $code
-"""
-
-
-def test_a_job_on_one_node_is_continued_on_another(site: Site, tmp_path: Path) -> None:
-    """With a home that nodes share, and neither database nor Prefect given."""
-    desk = Desk(site, tmp_path / "desk", {})
-    first = desk.submit(script=JOB)
-    assert desk.wait(first) == 0 and "runs: 0" in desk.printed(first).read_text()
-    for record in desk.home.rglob("postgres.host"):
-        record.write_text("elsewhere\n")  # the first node
-    second = desk.submit(script=JOB)
-    assert desk.wait(second) == 0, desk.printed(second).read_text()
-    assert "runs: 1" in desk.printed(second).read_text()
 
 
 def test_dumps_are_restored_on_another_disk(tmp_path: Path) -> None:

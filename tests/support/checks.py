@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from tests.support import readers
+
 ROOT = Path(__file__).parents[2]
 OLD_WEBDATASET = Path(sys.prefix) / "open_clip_train"  # for open_clip_train 3.3: see the Makefile
 
@@ -149,7 +151,10 @@ def keep_lists(output: Path) -> None:
 
 
 def readers_read(output: Path, samples: int) -> None:
-    """Checks that webdataset, Ray Data and open_clip's reader, each in its own process, read all samples."""
+    """Checks that webdataset, Ray Data and open_clip's reader read all samples.
+
+    Each in its own process; Ray Data in this one, if it has joined Ray.
+    """
     assert OLD_WEBDATASET.is_dir(), f"{OLD_WEBDATASET} is missing: run make setup"
     places = {"webdataset": None, "ray_data": None, "open_clip_train": OLD_WEBDATASET}
 
@@ -160,6 +165,11 @@ def readers_read(output: Path, samples: int) -> None:
             env={**os.environ, **path}, capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
 
+    import ray  # here: it takes a second
+
+    if ray.is_initialized():
+        del places["ray_data"]
+        assert readers.ray_data(output / "shards") == samples
     with ThreadPoolExecutor(len(places)) as pool:
         for reader, done in zip(places, pool.map(read, places), strict=True):
             assert done.returncode == 0, f"{reader}: {done.stderr[-3000:]}"
