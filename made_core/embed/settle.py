@@ -93,6 +93,7 @@ def fitting(
         EncoderError: a single image does not fit.
     """
     size = int(section.batch_size)
+    loaded: Encoder | None = None
     while size:
         smaller = section.model_copy(update={"batch_size": size})
         try:
@@ -101,6 +102,9 @@ def fitting(
             return smaller
         except torch.OutOfMemoryError:
             size //= 2
+        # Else the next one is loaded beside it.
+        loaded = None
+        encoder.load.cache_clear()
     remedy = "; work.gpus_per_task: 1 gives a task all of it" if section.device == "cuda" else ""
     raise EncoderError(f"{section.model} does not fit in the memory of the {section.device} device{remedy}")
 
