@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from made_core import recipe
-from made_core.embed import encoder, settle
+from made_core.embed import encoder, preprocessing, settle
 from made_core.errors import EncoderError
 from tests.support.factories import tiny_open_clip
 
@@ -65,6 +65,15 @@ def test_explicit_bf16_without_instructions_is_warned_of(
     assert "bf16 run at 0.11 of the speed of fp32" in found.warning
     timed(monkeypatch, 2.0)
     assert settle.settle(recipe.Encoder(**tiny, precision="bf16")).warning is None
+
+
+def test_weights_that_may_be_seen_in_another_way_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(preprocessing, "doubt", lambda section: f"{section.model} is in doubt")
+    timed(monkeypatch, 0.11)
+    found = settle.settle(recipe.Encoder(**tiny, precision="bf16")).warning or ""
+    assert "speed of fp32" in found and found.endswith("; tiny is in doubt")
 
 
 def test_this_processor(tiny: dict[str, Any]) -> None:
