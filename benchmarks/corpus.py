@@ -74,7 +74,7 @@ def shard(folder: Path, seed: int, number: int, samples: int) -> None:
         {f.name: given.get(f.name, pa.nulls(samples, f.type)) for f in fields},
         schema=fields,
     )
-    batches = iter([Batch(rows.astype(np.float16), table)])
+    batches = (batch for batch in [Batch(rows.astype(np.float16), table)])
     url = str(folder / "embeddings" / f"{number:06d}")
     embedded.put(url, EmbeddedShard(samples, DIM, stray=0, batches=batches))
 

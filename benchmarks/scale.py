@@ -68,7 +68,7 @@ def store(folder: Path, n: int, dim: int, seed: int, crowd: bool, part: int = PA
             {name: given.get(name, pa.nulls(m, metadata.SCHEMA.field(name).type)) for name in FIELDS},
             schema=metadata.SCHEMA,
         )
-        batches = iter([Batch(rows.astype(np.float16), table)])
+        batches = (batch for batch in [Batch(rows.astype(np.float16), table)])
         embedded.put(
             str(folder / "embeddings" / f"{number:05d}"), EmbeddedShard(m, dim, stray=0, batches=batches)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from made_core.embed import models
+from made_core.embed import models, preprocessing
 from made_core.errors import EncoderError, UserError
 from made_core.recipe import BUILTIN_ENCODERS, Encoder
 from made_core.recipe_file import load
@@ -44,6 +44,7 @@ def fetch(recipe: str | None, model: str | None, pretrained: str | None, folder:
     if folder is None:
         print("workers find it by the same tag, with HF_HUB_OFFLINE=1 in the job if nodes have no internet")
     else:
+        preprocessing.put_beside(Path(path), encoder.model, tag)
         print(f"name the file in the recipe: encoder.pretrained: {path}")
 
 

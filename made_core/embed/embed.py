@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ def _batches(
     encoder: Encoder,
     limits: Limits,
     progress: Callable[[int], None],
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The samples as they are written: WRITTEN or more at a time."""
     done = 0
     rows: list[Rows] = []

@@ -6,8 +6,9 @@ Each shard has two files: `.npy`, float16 unit rows in tar order (zero for unrea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class EmbeddedShard:
     samples: int
     dim: int  # length of a row
     stray: int  # tar members that belong to no sample
-    batches: Iterator[Batch]  # taken once; may raise
+    batches: Generator[Batch]  # taken once; may raise
 
 
 def put(url: str, shard: EmbeddedShard) -> EmbedOutput:
@@ -70,6 +71,7 @@ def _write(rows_path: Path, table_path: Path, shard: EmbeddedShard) -> tuple[int
         open(rows_path, "wb") as rows_file,
         pq.ParquetWriter(table_path, SCHEMA, compression="zstd") as tables,
         ThreadPoolExecutor(1) as writer,
+        closing(shard.batches) as batches,  # ends their threads when a write fails
     ):
         np.lib.format.write_array_header_1_0(rows_file, header)
         group: list[pa.Table] = []
@@ -86,7 +88,7 @@ def _write(rows_path: Path, table_path: Path, shard: EmbeddedShard) -> tuple[int
                 group[:] = [whole.slice(stop)]
 
         writing: Future[None] | None = None
-        for batch in shard.batches:
+        for batch in batches:
             if writing is not None:
                 writing.result()
             writing = writer.submit(write, batch)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from made_core import recipe
 from made_core.digests import digest
-from made_core.embed import last_block, models, perceptual, pixels, text_tower
+from made_core.embed import last_block, models, perceptual, pixels, preprocessing, text_tower
 from made_core.embed.text_tower import TextTower
 from made_core.errors import EncoderError, Transient
 from made_core.ingest.decode import Pixels
@@ -173,10 +173,13 @@ def _open_clip(section: recipe.Encoder) -> Encoder:
     vision = models.config_of(section).get("vision_cfg", {})
     if section.config is not None:
         open_clip.add_model_config(Path(section.config).expanduser())
+    seen = preprocessing.of(section)
     try:
         model, _, transform = open_clip.create_model_and_transforms(
-            section.model, pretrained=models.weights(section), device=section.device
-        )
+            section.model, pretrained=models.weights(section), device=section.device,
+            image_mean=seen.mean, image_std=seen.std,
+            image_interpolation=seen.interpolation, image_resize_mode=seen.resize_mode,
+        )  # fmt: skip
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
         text = f"{section.model} with pretrained {section.pretrained}: {_first_line(error)}"
         if str(error).startswith("Failed to download"):  # open_clip's message for any error of the hub

@@ -75,11 +75,11 @@ def config_of(section: recipe.Encoder) -> dict[str, Any]:
         raise EncoderError(f"encoder.pretrained: no such file: {pretrained}")
     config = config or config_of_name(section.model)
     if not Path(weights(section)).is_file():
-        tags = _tags().list_pretrained_tags_by_model(section.model)
-        if _tags().get_pretrained_cfg(section.model, pretrained) == {}:
+        known = tags().list_pretrained_tags_by_model(section.model)
+        if tags().get_pretrained_cfg(section.model, pretrained) == {}:
             raise EncoderError(
                 f"encoder.pretrained: {section.model} has no tag {pretrained}, and there is no such file; "
-                f"its tags: {', '.join(tags) or 'none'}"
+                f"its tags: {', '.join(known) or 'none'}"
             )
     vision = config.get("vision_cfg", {})
     size, patch = vision.get("image_size"), vision.get("patch_size")
@@ -148,7 +148,7 @@ def _folder() -> Path:
 
 
 @cache
-def _tags() -> Any:
+def tags() -> Any:
     """open_clip's module of pretrained tags, loaded on its own: importing the package imports torch."""
     name = "_made_open_clip"
     if "open_clip.pretrained" not in sys.modules:

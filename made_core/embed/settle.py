@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from made_core import recipe
-from made_core.embed import encoder, models
+from made_core.embed import encoder, models, preprocessing
 from made_core.embed.encoder import Encoder
 from made_core.errors import EncoderError
 from made_core.ingest.decode import Pixels
@@ -44,11 +44,10 @@ def settle(section: recipe.Encoder) -> Settled:
         return Settled(resolved)
     embeds = models.embeds_captions(section)
     settled = _measured(section, resolved.model_copy(update={"captions": "embed" if embeds else "skip"}))
+    notes = [settled.warning, preprocessing.doubt(section)]
     if section.captions == "auto" and not embeds:
-        lack = models.no_captions(models.config_of(section))
-        notes = [settled.warning, f"captions are not embedded: {lack}"]
-        return replace(settled, warning="; ".join(note for note in notes if note))
-    return settled
+        notes.append(f"captions are not embedded: {models.no_captions(models.config_of(section))}")
+    return replace(settled, warning="; ".join(note for note in notes if note) or None)
 
 
 def _measured(section: recipe.Encoder, resolved: recipe.Encoder) -> Settled:
@@ -93,6 +92,7 @@ def fitting(
         EncoderError: a single image does not fit.
     """
     size = int(section.batch_size)
+    loaded: Encoder | None = None
     while size:
         smaller = section.model_copy(update={"batch_size": size})
         try:
@@ -101,6 +101,9 @@ def fitting(
             return smaller
         except torch.OutOfMemoryError:
             size //= 2
+        # Else the next one is loaded beside it.
+        loaded = None
+        encoder.load.cache_clear()
     remedy = "; work.gpus_per_task: 1 gives a task all of it" if section.device == "cuda" else ""
     raise EncoderError(f"{section.model} does not fit in the memory of the {section.device} device{remedy}")
 

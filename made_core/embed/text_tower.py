@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from made_core.errors import EncoderError
 
 VERSION = 1  # of the rows; part of the key. Raise it when their meaning changes
 LONGEST = 20_000  # characters of a caption that are tokenised; a context has at most a few hundred tokens
+WORDS = 1 << 16  # that open_clip's tokenizer keeps, about 50 MB of a language without spaces
 Tokens = Tensor  # (n, context) int64
 
 
@@ -80,12 +81,33 @@ def of(
 
     pooled = _pooled(model)
     facts = [type(tokenizer).__name__, whole, pooled is not None]
+    tokenize = bounded(tokenizer)
     if pooled is None:
         return TextTower(
-            key(weights, facts), size, tokenizer, lambda t: torch.full((len(t),), t.shape[1]), plain
+            key(weights, facts), size, tokenize, lambda t: torch.full((len(t),), t.shape[1]), plain
         )
     named = key(weights, [*facts, last_block.VERSION])
-    return TextTower(named, size, tokenizer, lambda t: pooled(t) + 1, _cut(model, section.device, pooled))
+    return TextTower(named, size, tokenize, lambda t: pooled(t) + 1, _cut(model, section.device, pooled))
+
+
+def bounded(tokenizer: Any) -> Callable[[list[str]], Tokens]:
+    """The tokenizer with bounded memory: open_clip's own keeps all the words that it has seen.
+
+    Where a language has no spaces, a word is all letters up to the next sign: most captions have new ones.
+    """
+    words = getattr(tokenizer, "cache", None)
+    if not isinstance(words, dict):
+        return cast("Callable[[list[str]], Tokens]", tokenizer)
+    special = dict(words)  # of a new tokenizer
+
+    def tokenize(captions: list[str]) -> Tokens:
+        if len(words) > WORDS:
+            words.clear()
+            words.update(special)
+        tokens: Tokens = tokenizer(captions)
+        return tokens
+
+    return tokenize
 
 
 def _pooled(model: Any) -> Callable[[Tokens], Tensor] | None:

@@ -42,6 +42,9 @@ def confine(recipe: Recipe, roots: Roots | None) -> None:
     pretrained = encoder.pretrained or ""
     if paths.is_checkpoint(pretrained) or os.path.lexists(files.absolute(pretrained)):
         named["encoder.pretrained"] = pretrained
+        beside = files.join(os.path.dirname(files.absolute(pretrained)), paths.PREPARED)
+        if os.path.lexists(beside):
+            named[f"{paths.PREPARED} beside encoder.pretrained"] = beside
     for name, file in named.items():
         if file and not (inside(file, roots) and os.path.isfile(files.absolute(file))):
             raise EncoderError(f"{name}: {file}: no such file in the folders allowed here")

@@ -13,10 +13,10 @@ import shutil
 import socket
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from made_core.errors import PathError, StorageFailed
@@ -83,7 +83,7 @@ def names(url: str) -> dict[str, int]:
     """The files directly in a folder: name -> size in bytes. Raises FileNotFoundError or StorageFailed."""
     fs, path = _uncached(url)
     with translated_errors(url):
-        rows = [row for row in fs.ls(path, detail=True) if row["type"] == "file"]
+        rows = [row for row in fs.ls(path, detail=True) if _is(row, "file")]
         sizes = [fs.size(row["name"]) if row["size"] is None else row["size"] for row in rows]  # HTTP
     if None in sizes:
         raise PathError(f"{rows[sizes.index(None)]['name']}: the server does not tell its size")
@@ -95,7 +95,14 @@ def folders(url: str) -> list[str]:
     fs, path = _uncached(url)
     with translated_errors(url):
         rows = fs.ls(path, detail=True)
-    return sorted(posixpath.basename(r["name"].rstrip("/")) for r in rows if r["type"] == "directory")
+    return sorted(posixpath.basename(r["name"].rstrip("/")) for r in rows if _is(r, "directory"))
+
+
+def _is(row: Mapping[str, Any], kind: Literal["file", "directory"]) -> bool:
+    """Whether a row of a listing is of this kind, or a link to one: fsspec lists local links as "other"."""
+    if row.get("islink"):
+        return bool(os.path.isfile(row["name"]) if kind == "file" else os.path.isdir(row["name"]))
+    return bool(row["type"] == kind)
 
 
 def measure(url: str) -> tuple[int, int]:

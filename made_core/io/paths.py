@@ -18,6 +18,7 @@ PARTS = ".parts"  # folder in the output for files of attempts that are not publ
 SUMMARY = "summary.json"
 KEEP, KEEP_ARRAY, ACCOUNTS, REPORT = "keep.parquet", "keep.npy", "accounts.parquet", "report.html"
 SIZES = "sizes.json"  # beside the output shards
+PREPARED = "open_clip_config.json"  # beside weights: how images are prepared for them
 # Files of `made sweep` and `made review`, which describe the current decisions.
 SWEEP = ("sweep.html", "sweep.json")
 REVIEW = "review.html"

@@ -138,8 +138,8 @@ def tiny_open_clip(
 
 def put_embedded(url: str, rows: Rows, table: pa.Table, stray: int = 0) -> EmbedOutput:
     """Stores (n, dim) rows and n rows of metadata as an embedded shard."""
-    batches = [Batch(rows, table)] if len(rows) else []
-    return embedded.put(url, EmbeddedShard(len(rows), rows.shape[1], stray, iter(batches)))
+    batches = (Batch(rows, table) for _ in range(min(1, len(rows))))
+    return embedded.put(url, EmbeddedShard(len(rows), rows.shape[1], stray, batches))
 
 
 @dataclass(frozen=True)

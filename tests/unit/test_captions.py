@@ -17,7 +17,7 @@ import torch
 from made_core import filters, recipe
 from made_core.corpus import corpus as corpora
 from made_core.corpus import tables
-from made_core.embed import captions, encoder, metadata, models
+from made_core.embed import captions, encoder, metadata, models, text_tower
 from made_core.embed.settle import settle
 from made_core.embed.text_tower import LONGEST, TextTower
 from made_core.errors import EncoderError, RecipeError
@@ -100,6 +100,22 @@ def test_a_row_does_not_depend_on_its_order(able: tuple[Path, Path]) -> None:
     assert np.abs(ours.encode(CAPTIONS[::-1])[::-1] - found).max() < 1e-6
     assert (ours.encode(CAPTIONS) == found).all()
     assert np.isfinite(ours.encode(["word " * LONGEST])).all()
+
+
+def test_the_tokenizer_does_not_keep_every_word(
+    able: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep a word for each caption in a language without spaces, for as long as the worker lives."""
+    monkeypatch.setattr(text_tower, "WORDS", 100)
+    plain = open_clip.SimpleTokenizer()
+    tokenizer = open_clip.SimpleTokenizer()
+    tokenize = text_tower.bounded(tokenizer)
+    letters = [chr(code) for code in range(0x4E00, 0x4E00 + 40)]
+    for first in letters:
+        captions = [f"{first}{second}" for second in letters] + ["<end_of_text> a cat"]
+        assert torch.equal(tokenize(captions), plain(captions))
+        assert len(tokenizer.cache) <= 100 + len(letters) + 5
+    assert len(plain.cache) > len(letters) ** 2
 
 
 def test_the_images_key_does_not_change(able: tuple[Path, Path]) -> None:

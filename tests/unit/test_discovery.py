@@ -84,6 +84,21 @@ def test_relative_and_home_paths(job: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found("job") == found("~/job") == found("./job/*.tar") == found(job)
 
 
+def test_tars_that_are_links(job: Path, tmp_path: Path) -> None:
+    """A folder of links to chosen shards, as of several jobs; a link that leads nowhere is no shard."""
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    for file in job.glob("0000[12]*"):
+        (chosen / file.name).symlink_to(file)
+    (chosen / "00003.tar").symlink_to(tmp_path / "gone")
+    shutil.copy(job / "00000.tar", chosen)
+    shutil.copy(job / "00000_stats.json", chosen)
+    for source in (chosen, f"{chosen}/0000[012].tar", f"{chosen}/{{00000..00002}}.tar"):
+        shards = found(source)
+        assert [s.fingerprint for s in shards] == [s.fingerprint for s in found(job)]
+        assert [s.size for s in shards] == [s.size for s in found(job)]
+
+
 def test_given_twice_is_once(job: Path) -> None:
     assert found(job, f"{job}/", job / "*.tar", job / "00001.tar") == found(job)
 

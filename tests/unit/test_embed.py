@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -16,7 +19,7 @@ from made_core import recipe
 from made_core.embed import embed as embedding
 from made_core.embed import embedded, encoder, metadata
 from made_core.embed.embed import Limits
-from made_core.errors import CorruptShard, LeaseLost
+from made_core.errors import CorruptShard, LeaseLost, StorageFailed
 from made_core.ingest import tar
 from made_core.vectors import unit64
 from tests.support.embedding import BATCH, LIMIT, ONE, Samples, embed
@@ -191,6 +194,24 @@ def test_a_lost_lease_ends_the_work(tmp_path: Path, builtin: encoder.Encoder) ->
         embedded.put(str(tmp_path / "out" / "x"), found)
     assert threading.active_count() == before
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_no_thread_goes_on_when_a_write_fails(
+    tmp_path: Path, builtin: encoder.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads, its tar and its batches would stay until Python's garbage collection."""
+    path = make_shard(tmp_path, "0", [(f"{i:04d}", members(i)) for i in range(2 * embedded.GROUP // 16)])
+    monkeypatch.setattr(embedded, "GROUP", 16)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    found = embedding.embed(path, shard_of(path), builtin, Limits(LIMIT, 3, BATCH), lambda _: None)
+    with pytest.raises(StorageFailed, match="No space left"):
+        embedded.put(str(tmp_path / "out" / "x"), found)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
 
 
 def test_a_tar_that_becomes_shorter(tmp_path: Path, builtin: encoder.Encoder) -> None:

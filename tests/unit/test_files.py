@@ -50,6 +50,17 @@ def test_names_lists_files_directly_in_the_folder(place: str) -> None:
     assert files.names(f"{place}/") == {"a": 1, "b": 1}
 
 
+def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "real" / "x").write_bytes(b"12345")
+    links = tmp_path / "links"
+    links.mkdir()
+    for name, target in {"file": "real/x", "folder": "real/sub", "lost": "none"}.items():
+        (links / name).symlink_to(tmp_path / target)
+    assert files.names(str(links)) == {"file": 5}
+    assert files.folders(str(links)) == ["folder"]
+
+
 def test_missing_files(place: str) -> None:
     files.put_bytes(f"{place}/a", b"")
     url = f"{place}/none"

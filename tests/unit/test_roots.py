@@ -121,6 +121,19 @@ def test_forbidden_files_of_the_encoder(place: Path, path: str) -> None:
         assert text.endswith("no such file in the folders allowed here"), fields
 
 
+def test_a_link_beside_the_weights(place: Path) -> None:
+    """What is read beside them says how images are prepared."""
+    weights, beside = place / "root" / "weights.pt", place / "root" / "open_clip_config.json"
+    weights.touch()
+    named = {"model": "model", "config": "@/root/model.json", "pretrained": "@/root/weights.pt"}
+    assert refusal(place, encoder=named) is None
+    beside.symlink_to(place / "secret" / "model.json")
+    assert "open_clip_config.json beside encoder.pretrained" in (refusal(place, encoder=named) or "")
+    beside.unlink()
+    beside.write_text("{}")
+    assert refusal(place, encoder=named) is None
+
+
 def test_without_roots_everything_is_allowed(place: Path) -> None:
     roots.confine(Recipe(sources=("/none",), output="/x"), Settings().allowed)
 

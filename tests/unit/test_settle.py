@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from made_core import recipe
-from made_core.embed import encoder, settle
+from made_core.embed import encoder, preprocessing, settle
 from made_core.errors import EncoderError
 from tests.support.factories import tiny_open_clip
 
@@ -65,6 +67,15 @@ def test_explicit_bf16_without_instructions_is_warned_of(
     assert settle.settle(recipe.Encoder(**tiny, precision="bf16")).warning is None
 
 
+def test_weights_that_may_be_seen_in_another_way_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(preprocessing, "doubt", lambda section: f"{section.model} is in doubt")
+    timed(monkeypatch, 0.11)
+    found = settle.settle(recipe.Encoder(**tiny, precision="bf16")).warning or ""
+    assert "speed of fp32" in found and found.endswith("; tiny is in doubt")
+
+
 def test_this_processor(tiny: dict[str, Any]) -> None:
     """Whatever is chosen, it is measured."""
     assert settle.product_speed(torch.bfloat16) > 0
@@ -96,6 +107,33 @@ def test_the_batch_fits_in_memory(tiny: dict[str, Any], room: int, expected: int
 
     section = encoder.resolve(recipe.Encoder(**tiny, batch_size=256))
     assert settle.fitting(section, load).batch_size == expected
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_a_smaller_batch_is_tried_without_the_model_before(
+    monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any]
+) -> None:
+    """Two of them may not fit where one does."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def load(section: recipe.Encoder) -> encoder.Encoder:
+        gc.collect()
+        assert not [weights for weights in alive if weights() is not None]
+        weights = torch.ones(4)
+        alive.append(weakref.ref(weights))
+
+        def forward(batch: torch.Tensor) -> torch.Tensor:
+            if len(batch) > 64:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return weights.expand(len(batch), 4)
+
+        return replace(real(section), forward=forward)
+
+    real = encoder._open_clip
+    monkeypatch.setattr(encoder, "_open_clip", load)
+    section = encoder.resolve(recipe.Encoder(**tiny, batch_size=256))
+    assert settle.fitting(section).batch_size == 64
+    assert len(alive) == 3
 
 
 def test_a_model_that_does_not_fit(tiny: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ import open_clip.pretrained
 import pytest
 
 from flows.weights import fetch
+from made_core.embed import preprocessing
 from made_core.errors import EncoderError, RecipeError, UserError
+from made_core.recipe import Encoder
 
 
 def test_weights_go_to_a_folder(
@@ -25,6 +27,24 @@ def test_weights_go_to_a_folder(
     fetch(str(recipe), None, None, tmp_path)
     printed = capsys.readouterr().out
     assert f"{tmp_path}/weights.pt (3 MiB)" in printed and "encoder.pretrained: " in printed
+
+
+def test_the_preprocessing_of_a_tag_goes_beside_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read by its name, a file of these weights would be seen with OpenAI's mean."""
+
+    def download(config: dict[str, object], cache_dir: str | None) -> str:
+        (tmp_path / "weights.pt").touch()
+        return str(tmp_path / "weights.pt")
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", download)
+    fetch(None, "ViT-L-14", "laion2b_s32b_b82k", tmp_path)
+    named = Encoder(model="ViT-L-14", pretrained=str(tmp_path / "weights.pt"))
+    assert preprocessing.of(named).mean == (0.5, 0.5, 0.5)
+    (tmp_path / "open_clip_config.json").write_text('{"preprocess_cfg": {"resize_mode": "longest"}}')
+    fetch(None, "ViT-L-14", "laion2b_s32b_b82k", tmp_path)
+    assert preprocessing.of(named).resize_mode == "longest", "the repository's own is kept"
 
 
 def test_without_internet(monkeypatch: pytest.MonkeyPatch) -> None:
