@@ -22,7 +22,7 @@ from made_core.io.arrays import read_array
 from made_core.output import publish
 from made_core.output.plan import Plan
 from made_core.output.summary import NO_SHARDS
-from made_core.recipe import Clusters
+from made_core.recipe import Clusters, Recipe
 from made_core.retries import retrying
 from made_core.stages import (
     ASSIGN,
@@ -169,12 +169,16 @@ def pair(engine: Engine, embedded: Embedded, clustered: Clustered) -> OwnPairs:
 
 
 def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> pair_recall.Recall | None:
-    """The estimated share of the near pairs at eps that was compared; None: not requested."""
+    """The estimated share of the near pairs at eps that was compared for the rule; None: not requested."""
     context, ref, identities = engine.context, embedded.ref, clustered.identities
     section = context.recipe.audit
     if not section.queries:
         return None
-    if probes_of(context.recipe.clusters, clustered.fit) >= clustered.fit.k:
+    used, probes = (
+        used_probes(context.recipe, clustered.fit),
+        probes_of(context.recipe.clusters, clustered.fit),
+    )
+    if used >= clustered.fit.k:
         return pair_recall.WHOLE
     batches = clustered.batches  # audit uses the batches of assign
     draw_scope = DRAW.scope(clustered.scope, section.model_dump())
@@ -182,10 +186,10 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> pair_reca
         DRAW, draw_scope, CORPUS_KEY,
         lambda: draw_task.submit(context, draw_scope, ref, identities, tuple(batches.values())),
     )  # fmt: skip
-    scope = AUDIT.scope(draw_scope, context.encoding.eps)
+    scope = AUDIT.scope(draw_scope, context.encoding.eps, *([] if used == probes else [used]))
     counted = engine.every(
         AUDIT, scope, list(batches),
-        lambda keys: audit_task.submit(context, scope, ref, identities, batches, drawn, keys),
+        lambda keys: audit_task.submit(context, scope, ref, identities, batches, drawn, used, keys),
     )  # fmt: skip
     counts = np.sum([read_array(output.counts) for output in counted.values()], axis=0)
     return pair_recall.estimate(counts, drawn.images)
@@ -256,6 +260,11 @@ def probes_of(clusters: Clusters, fit: FitOutput) -> int:
     if clusters.probes != "auto":
         return min(clusters.probes, fit.k)
     return min(fit.probes or 1, fit.k)
+
+
+def used_probes(recipe: Recipe, fit: FitOutput) -> int:
+    """The number of nearest clusters whose pairs decide: rule `reference` uses those of the home cluster."""
+    return 1 if recipe.dedup.rule == "reference" else probes_of(recipe.clusters, fit)
 
 
 def put_corpus(engine: Engine, corpus: Corpus) -> FileRef:

@@ -14,7 +14,7 @@ from flows.generation import OwnPairs
 from flows.outcome import unread
 from flows.request import Request
 from flows.results import Clustered, Decided, Embedded
-from flows.steps import probes_of
+from flows.steps import probes_of, used_probes
 from made_core import __version__
 from made_core.cluster import cluster_rows
 from made_core.cluster.drift import moved
@@ -108,7 +108,7 @@ def summarise(
             crowded_rows=_rows_of(clustered, pairs.found.crowded),
         ),
         filters=recipe.filters.model_dump(mode="json", exclude_none=True),
-        recall=None if audited is None else _recall(audited, probes_of(recipe.clusters, fit)),
+        recall=None if audited is None else _recall(audited, used_probes(recipe, fit)),
         promise=Promise(
             checked=sum(output.checked for output in decided.tables),
             recomputed=sum(output.recomputed for output in decided.tables),

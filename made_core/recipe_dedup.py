@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from made_core.recipe_section import Section
 
+# Far above the rounding of float64: where 1 - eps is 1, exact copies are not within eps of each other, and
+# near 1e-15 equal rows may or may not be.
+LEAST_EPS = 1e-9
+
 
 class Dedup(Section):
     """Which samples are removed as duplicates."""
@@ -20,14 +24,14 @@ class Dedup(Section):
     )
     eps: float | None = Field(
         None,
-        gt=0,
+        ge=LEAST_EPS,
         lt=1,
         examples=[0.05],
         description="Two samples are duplicates if their cosine is above 1 - eps. Default: the encoder's.",
     )
     eps_max: float | None = Field(
         None,
-        gt=0,
+        ge=LEAST_EPS,
         lt=1,
         examples=[0.1],
         description="Pairs are stored down to the cosine 1 - eps_max, so a new eps up to eps_max needs no "

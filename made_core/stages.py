@@ -219,7 +219,7 @@ class Stage(Generic[OutputT]):
 EMBED = Stage("embed", "embeddings", 2, "an input shard, by fingerprint", EmbedOutput)
 CAPTIONS = Stage("captions", "captions", 1, "an input shard, by fingerprint", CaptionsOutput)
 IDENTIFY = Stage("identify", "identities", 1, "the corpus", IdentifyOutput)
-FIT = Stage("fit", "centroids", 2, "the corpus", FitOutput)
+FIT = Stage("fit", "centroids", 3, "the corpus", FitOutput)
 ASSIGN = Stage("assign", "cluster_rows", 1, "a batch of shards, as FIRST-STOP of their parts", AssignOutput)
 PAIRS = Stage("pairs", "pairs", 1, "a pair task: a range of clusters, or a slice of one", PairsOutput)
 DRAW = Stage("draw", "draws", 1, "the corpus", DrawOutput)

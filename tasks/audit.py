@@ -26,11 +26,16 @@ def audit(
     identities: IdentifyOutput,
     batches: Mapping[str, AssignOutput],
     drawn: DrawOutput,
+    used: int,
     keys: Sequence[str],
 ) -> None:
-    """Counts batches of the corpus' parts; a key is `<first part>-<last part + 1>`."""
+    """Counts batches of the corpus' parts; a key is `<first part>-<last part + 1>`.
+
+    used: number of each image's nearest clusters whose pairs the rule uses.
+    """
     recipe, corpus = context.recipe, corpora.read(corpus_ref)
-    queries = pair_recall.Images(*(read_array(ref) for ref in (drawn.gids, drawn.rows, drawn.probes)))
+    drawn_gids, drawn_rows, nearest = (read_array(ref) for ref in (drawn.gids, drawn.rows, drawn.probes))
+    queries = pair_recall.Images(drawn_gids, drawn_rows, nearest[:, :used])
 
     def one(unit: Unit, progress: Progress) -> AuditOutput:
         counts = np.zeros((len(queries.gids), 2), np.int64)
@@ -39,7 +44,7 @@ def audit(
         begin, end = parts[0].start, parts[-1].stop
         canonical = StoredArray(identities.canonical).rows(begin, end)
         gids = np.flatnonzero(canonical == np.arange(begin, end)) + begin
-        probes = pair_recall.probes_of([batches[unit.key]], gids)
+        probes = pair_recall.probes_of([batches[unit.key]], gids)[:, :used]
         for part in parts:
             here = slice(*np.searchsorted(gids, [part.start, part.stop]))
             rows = metadata.read_rows(part.rows)[gids[here] - part.start]

@@ -120,7 +120,7 @@ def reference_edges(
     for found in (nearest, nearest_kept):
         later = np.flatnonzero(found >= 0)
         earlier = found[later]
-        edges.append((nodes[earlier], nodes[later], cosine(rows[earlier], rows[later])))
+        edges.append((nodes[earlier], nodes[later], _cosines(rows, earlier, later, block)))
     earlier, later, value = (np.concatenate(side) for side in zip(*edges, strict=True))
     return earlier, later, value
 
@@ -144,6 +144,15 @@ def _nearest_earlier(rows: Rows, use: Flags, bound: float, block: int) -> Ints:
     found[best <= bound - MARGIN] = -1
     for row in np.flatnonzero(np.abs(best - bound) <= MARGIN).tolist():
         earlier = np.flatnonzero(use[:row])
-        value = cosine(rows[earlier], np.repeat(rows[row : row + 1], len(earlier), 0))
+        value = _cosines(rows, earlier, np.full(len(earlier), row), block)
         found[row] = earlier[np.argmax(value)] if value.max() > bound else -1
     return found
+
+
+def _cosines(rows: Rows, left: Ints, right: Ints, block: int) -> Floats:
+    """(n,) float64 cosines of the rows left[i] and right[i]; only `block` of them are widened at a time."""
+    result = np.empty(len(left))
+    for start in range(0, len(left), block):
+        some = slice(start, start + block)
+        result[some] = cosine(rows[left[some]], rows[right[some]])
+    return result

@@ -20,6 +20,9 @@ MOST = 8  # probes: each writes all rows once more
 QUERIES = 4096  # images whose near pairs are looked for: 3e8 products with the sample of a million images
 LEAST = 30  # near pairs; fewer do not tell
 UNKNOWN = 2  # probes where they do not
+# Images with a near pair. With fewer, that every pair is compared does not show that 99 % of all are (rule of
+# three: 3 / n), so at least UNKNOWN probes are taken. Pairs of one image are one trial, as in `pair_recall`.
+SURE = round(3 / (1 - ENOUGH))
 
 Ints = npt.NDArray[np.int64]
 
@@ -38,6 +41,8 @@ def choose(
 ) -> Measured:
     """The fewest probes, at most MOST, with which ENOUGH_OF_SAMPLE of the near pairs are compared.
 
+    At least UNKNOWN, where fewer than SURE images have a near pair.
+
     Args:
         rows: (n, dim) stored rows in random order. Pairs of the first `queries` with all are measured.
         eps: pairs with a cosine above 1 - eps are near.
@@ -48,6 +53,7 @@ def choose(
     nearest = kmeans.assign(rows, centroids, min(MOST, k))
     met = np.zeros(nearest.shape[1] + 1, np.int64)  # by the fewest probes that compare a pair; last: none
     some = min(queries, len(rows))
+    paired = np.zeros(some, bool)  # images with a near pair among the later ones
     for a in range(0, some, block):
         left = candidates.prepare(rows[a : min(a + block, some)])
         for b in range(a, len(rows), block):
@@ -58,6 +64,7 @@ def choose(
             for start in range(0, len(first), EXACT_CHUNK):
                 i, j = first[start : start + EXACT_CHUNK], second[start : start + EXACT_CHUNK]
                 near = cosine(rows[i], rows[j]) > 1 - eps
+                paired[i[near]] = True
                 fewest = fewest_probes(nearest[i[near]], nearest[j[near]])
                 met += np.bincount(fewest - 1, minlength=len(met))
     pairs = int(met.sum())
@@ -66,6 +73,8 @@ def choose(
     recall = np.cumsum(met[:-1]) / pairs
     enough = np.flatnonzero(recall >= ENOUGH_OF_SAMPLE)
     chosen = int(enough[0]) if len(enough) else len(recall) - 1
+    if paired.sum() < SURE:
+        chosen = max(chosen, UNKNOWN - 1)  # k > 1, so there are as many
     return Measured(chosen + 1, pairs, float(recall[chosen]))
 
 

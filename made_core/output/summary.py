@@ -148,7 +148,10 @@ class DedupFacts(_Facts):
 
 
 class RecallFacts(_Facts):
-    """The share of the near pairs at eps that were compared; others cross cluster borders."""
+    """The share of the near pairs at eps that were compared; others cross cluster borders.
+
+    Rule `reference` uses only pairs with the same home cluster: other pairs do not count as compared.
+    """
 
     queries: int = Field(
         description="Images drawn at random; the result is exact if these are all images. 0: every image "
@@ -160,7 +163,10 @@ class RecallFacts(_Facts):
     estimate: float | None = Field(description="found / pairs; null: there are no near pairs.")
     low: float | None = Field(description="Lower bound of the 95 % interval.")
     high: float | None = Field(description="Upper bound of the 95 % interval.")
-    probes: int = Field(description="Number of nearest clusters in which an image is compared.")
+    probes: int = Field(
+        description="Number of nearest clusters in which an image is compared; with rule `reference` 1, "
+        "as it uses only pairs with the same nearest cluster."
+    )
 
     @property
     def sentence(self) -> str:

@@ -51,6 +51,12 @@ def test_recall_equals_brute_force(servers: str, curate: Curate, sample: Path, t
         assert f"Found {2 * found:,} of {2 * pairs:,} duplicates" in (output / "report.html").read_text()
         shares.append(found / pairs)
     assert shares[0] <= shares[1] <= 1 and shares[0] < 1
+    reference = curate(
+        sample / "shards", output=tmp_path / "reference", clusters=clusters,
+        **common | {"dedup": common["dedup"] | {"rule": "reference"}},
+    )  # fmt: skip
+    told = reference["recall"]  # the rule uses no pair across borders, however many probes there are
+    assert told["estimate"] == pytest.approx(shares[0], abs=1e-6) and told["probes"] == 1
 
     def units() -> int:
         ledger = Ledger.open(servers)

@@ -52,7 +52,7 @@ def opened(page: Page, ui: str) -> None:
     lines = text.splitlines()
     places = [lines.index(name) for name in (*FIRST, LAST)]
     assert places == sorted(places), places
-    assert "Allowed: above 0 and below 1." in text and "Allowed: 1 to 1,000,000 or auto." in text
+    assert "Allowed: at least 1e-09 and below 1." in text and "Allowed: 1 to 1,000,000 or auto." in text
     assert "is a const" not in text
 
 

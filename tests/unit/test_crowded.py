@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from made_core.dedup import near_pairs, rules
 from made_core.dedup.crowded import STEP, CrowdedCluster, KeptRows, reference_edges
-from made_core.vectors import Rows
+from made_core.vectors import Rows, cosine
 from tests.support import oracle
 
 
@@ -94,6 +96,21 @@ def test_reference_edges_at_every_block_size(block: int) -> None:
     score = oracle.products(oracle.unit(rows), oracle.unit(rows))
     expected = {j for j in range(n) if any(rank[i] < rank[j] and score[i, j] > 0.97 for i in range(n))}
     assert set(later.tolist()) == expected and (value > 0.97).all()
+
+
+def test_reference_edges_widen_a_block_of_rows_at_a_time() -> None:
+    """Each row has an edge, and the last one is decided at the bound against all: not all at once."""
+    n, dim = 6_000, 64
+    rows = np.ones((n, dim), np.float16)
+    rows[-1, 0] = 30
+    bound = float(cosine(rows[-1:], rows[:1])[0])
+    dense = CrowdedCluster(np.arange(n), np.ones(n, bool), rows)
+    tracemalloc.start()
+    _, later, _ = reference_edges(dense, np.arange(n), np.zeros(n, bool), bound, 256)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.unique(later).tolist() == list(range(1, n - 1))
+    assert peak < n * dim * 8 * 2, "as many bytes as two float64 copies of the rows"
 
 
 def test_thousands_of_near_equal_images_cost_their_rows() -> None:

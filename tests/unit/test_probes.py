@@ -47,6 +47,21 @@ def test_one_cluster_needs_one_probe() -> None:
     assert probes.choose(rows, kmeans.fit(rows, 1, 5, 0), 0.05).probes == 1
 
 
+@pytest.mark.parametrize(
+    ("copies", "of", "expected"),
+    [(40, 40, probes.UNKNOWN), (probes.SURE, probes.SURE, 1), (40, 1, probes.UNKNOWN)],
+)
+def test_few_images_with_near_pairs_do_not_show_that_one_probe_suffices(
+    copies: int, of: int, expected: int
+) -> None:
+    """All pairs are of equal rows, so one probe compares them; 41 equal images have 820 pairs."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 64)).astype(np.float16)
+    rows = rng.permutation(np.concatenate([rows, np.resize(rows[:of], (copies, 64))]))
+    found = probes.choose(rows, kmeans.fit(rows, 4, 5, 0), 0.05)
+    assert found.pairs >= probes.LEAST and (found.probes, found.recall) == (expected, 1)
+
+
 def test_too_few_near_pairs_do_not_tell() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(300, 64)).astype(np.float16)
