@@ -25,6 +25,7 @@ from ray.exceptions import RayError
 
 from flows import placement
 from flows.deadline import Pace
+from flows.local_ray import LOCAL, private_token
 from flows.losses import LOSSES, Losses
 from flows.placement import ONE_CPU, Resources
 from flows.plain_http import fast_clients
@@ -41,7 +42,6 @@ from tasks.run_units import RunContext
 
 ResultT = TypeVar("ResultT")
 # How Ray starts on this machine.
-LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 TICK = 2.0  # seconds between two looks at the ledger while no task ends
 SHARES = 4  # tasks into which a worker's share of thousands of units is divided, at least
 
@@ -51,6 +51,7 @@ def runner() -> RayTaskRunner[Any]:
     address = settings().ray_address
     if address:
         return RayTaskRunner(address=address, init_kwargs={"log_to_driver": False})
+    private_token()
     return RayTaskRunner(init_kwargs=LOCAL)
 
 

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
+from made_core.errors import MadeError
 from made_core.recipe import Work
 from made_core.settings import settings
 
+LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 MOST = 4  # workers that import early: a small run has few tasks
+
+
+def private_token() -> None:
+    """Makes the token of Ray on this machine readable by this user alone.
+
+    Ray's ports are open on all addresses and ask for it; Ray itself would make a file that all may read.
+    """
+    if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
+
+    path = Path.home() / ".ray" / "auth_token"  # where Ray looks unless RAY_AUTH_TOKEN or its path is set
+    with suppress(OSError):  # no home folder to write to: Ray says so if it needs the file
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(generate_new_authentication_token())
+        path.chmod(0o600)
 
 
 @contextmanager
@@ -27,8 +50,14 @@ def early(work: Work) -> Iterator[None]:
     if settings().ray_address or ray.is_initialized():
         yield
         return
+    private_token()
     with engine.own_sigterm():
-        ray.init(**engine.LOCAL)
+        try:
+            ray.init(**LOCAL)
+        except Exception as error:  # Ray waits 30 s for its processes, and has no class for that
+            raise MadeError(
+                f"Ray did not start on this machine, which may be busy: {error}; try again"
+            ) from None
     try:
         resources = ray.cluster_resources()
         if not resources.get("GPU"):  # torch looks for GPUs once, and a task may get one later

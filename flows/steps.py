@@ -174,10 +174,8 @@ def audit(engine: Engine, embedded: Embedded, clustered: Clustered) -> pair_reca
     section = context.recipe.audit
     if not section.queries:
         return None
-    used, probes = (
-        used_probes(context.recipe, clustered.fit),
-        probes_of(context.recipe.clusters, clustered.fit),
-    )
+    probes = probes_of(context.recipe.clusters, clustered.fit)
+    used = used_probes(context.recipe, clustered.fit)
     if used >= clustered.fit.k:
         return pair_recall.WHOLE
     batches = clustered.batches  # audit uses the batches of assign

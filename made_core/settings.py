@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from made_core.errors import UserError
@@ -29,7 +29,14 @@ def _with_home(path: Path) -> Path:
     return path
 
 
-Folder = Annotated[Path, AfterValidator(_with_home)]
+def _named(value: Any) -> Any:
+    """The value, unless it is empty: Path("") is the working directory."""
+    if value == "":
+        raise ValueError("it is empty")
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_named), AfterValidator(_with_home)]
 
 
 class Settings(BaseSettings):

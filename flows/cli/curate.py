@@ -67,17 +67,22 @@ def curate(
     terminal.prepare(ray_address, log_folder)
     from flows import preflight, unchanged
     from flows.servers import database
+    from flows.targets import known
+    from made_core.ledger.ledger import Ledger
     from made_core.recipe_file import load
+    from made_core.settings import settings
 
     wanted = load(
         recipe,
         {"sources": source or None, "output": output, "store": store, "extends": extends},
         set_ or [],
     )
-    at = preflight.located(wanted, replace, log_folder)
-    is_first = at.extends is None  # otherwise the owner depends on the recipe of the extended run
+    at = preflight.located(wanted, replace, settings().log_folder)
     with database() as url:
-        if is_first:
+        if at.extends is not None:  # then the owner of the output depends on the recipe of that run
+            with closing(Ledger.open(url)) as ledger:
+                known(ledger, at.extends)
+        else:
             preflight.check_free(url, at)
             preflight.check_owner(url, at, replace)
             if done := unchanged.of_recipe(url, at, None):
@@ -121,6 +126,7 @@ def retry(
     from flows.servers import database
     from flows.targets import find
     from made_core.ledger.ledger import Ledger
+    from made_core.settings import settings
 
     with database() as url, closing(Ledger.open(url)) as ledger:
         found = find(ledger, run)
@@ -130,6 +136,6 @@ def retry(
         if recipe is None:
             print(f"run {found.id} is completed: nothing to retry")
             return
-        preflight.check(recipe, (), log_folder)
+        preflight.check(recipe, (), settings().log_folder)
         preflight.check_gpu(recipe.encoder)
     terminal.run(lambda: again.retry(found.id, shard or []), recipe.work)

@@ -61,9 +61,8 @@ def down() -> None:
     """
     from flows.service import control, profile, state
 
-    config = state.config()
     was_up = control.down(print)
-    if config is not None:
+    if (config := state.config()) is not None:
         profile.deactivate(config)
     if not was_up:
         print("the service is not up")

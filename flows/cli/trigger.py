@@ -40,9 +40,9 @@ def trigger(
     shards with the same recipe and output start one run: if that is live or completed, its URL is printed;
     if it failed, crashed or was cancelled, a new run resumes it.
     Posts to the front door at MADE_FRONT_DOOR, with the token of MADE_TRIGGER_TOKEN_FILE; default: the
-    service of this machine. Exit codes: 0 started, or there already; 2 the request is not valid; with --wait
-    also 1 the run failed or was cancelled, 3 completed but some shards failed, 130 interrupted: the run
-    continues.
+    service of this machine. Exit codes: 0 started, or there already; 1 Prefect's server or the storage does
+    not answer; 2 the request is not valid, or no front door answers; with --wait also 1 the run failed or was
+    cancelled, 3 completed but some shards failed, 130 interrupted: the run continues.
     """
     from flows.service import trigger as ask
 

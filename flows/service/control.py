@@ -40,6 +40,7 @@ def up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> C
 
     Raises:
         UserError: the service is up with other settings, runs on another host, or cannot listen there.
+        DatabaseError: the ledger in MADE_DATABASE_URL cannot be reached, or a newer version of made made it.
         NotStarted: a process does not start; the message has the end of its log.
     """
     with state.locked("up"):  # a second one waits for the first
@@ -58,16 +59,39 @@ def _up(listen: str | None, runs: int | None, worker: bool | None, say: Say) -> 
         _wait(known, None, say)
         return known
     config = _configured(known, listen, runs, worker, say)
+    is_own = config.given.database_url is None
+    if not is_own:
+        _upgrade_ledger(config)  # before anything starts: the URL may be wrong
     state.save_config(config)
     supervisor = _spawn()
     _wait(config, supervisor, say)
+    if is_own:
+        _upgrade_ledger(config)
     return config
 
 
+def _upgrade_ledger(config: Config) -> None:
+    from made_core.ledger.ledger import Ledger  # here: SQLAlchemy, which other commands do not need
+
+    Ledger.open(config.database_url).close()
+
+
 def down(say: Say) -> bool:
-    """Ends the service. Returns whether anything was running. Raises UserError if it runs on another host."""
+    """Ends the service. Returns whether anything was running.
+
+    Raises:
+        UserError: it runs on another host; or its configuration is damaged: then it has ended all the same.
+    """
     state.check_here()
-    config, found = state.config(), state.processes()
+    found = state.processes()
+    try:
+        config = state.config()
+    except UserError:
+        # It has read the configuration, and ends the rest.
+        if found is not None and found.supervisor.is_alive:
+            _end_supervisor(found.supervisor)
+            say(f"ended: supervisor, process {found.supervisor.pid}")
+        raise
     if config is None:
         return False
     running = _listed(config, found)
@@ -77,12 +101,7 @@ def down(say: Say) -> bool:
     if found is not None and found.supervisor.is_alive:
         if processes.runs(config.id):
             say("ending the runs in progress, which resume when they are started again with the same recipe")
-        found.supervisor.signal(signal.SIGTERM)
-        if not processes.wait(found.supervisor, DOWN_SECONDS):
-            raise NotStarted(
-                f"the supervisor, process {found.supervisor.pid}, has not ended in {DOWN_SECONDS:g} s: "
-                f"see {state.log_path('supervisor')}"
-            )
+        _end_supervisor(found.supervisor)
     # What a killed supervisor left. Nothing, after one that ended by itself.
     children = list(reversed(found.children)) if found else []
     end_runs(config.id, next((c.process for c in children if c.name == WORKER), None))
@@ -104,6 +123,16 @@ def down(say: Say) -> bool:
     return True
 
 
+def _end_supervisor(supervisor: processes.Identity) -> None:
+    """Ends the supervisor, which ends its programs. Raises NotStarted if it takes too long."""
+    supervisor.signal(signal.SIGTERM)
+    if not processes.wait(supervisor, DOWN_SECONDS):
+        raise NotStarted(
+            f"the supervisor, process {supervisor.pid}, has not ended in {DOWN_SECONDS:g} s: "
+            f"see {state.log_path('supervisor')}"
+        )
+
+
 def required() -> Config:
     """The configuration of the running service. Raises UserError if it is not up here."""
     state.check_here()
@@ -116,11 +145,15 @@ def required() -> Config:
 
 
 def _refuse_changes(known: Config, listen: str | None, runs: int | None, worker: bool | None) -> None:
-    asked = {"--listen": (listen, known.listen), "--runs": (runs, known.runs),
-             "--worker": (worker, known.worker)}  # fmt: skip
-    for option, (new, old) in asked.items():
+    asked: dict[str, tuple[str | int | None, str | int]] = {
+        "--listen": (listen, known.listen),
+        "--runs": (runs, known.runs),
+        "--worker": (worker, known.worker),
+    }
+    for name, (new, old) in asked.items():
         if new is not None and new != old:
-            raise UserError(f"the service is up with {option} {old}: `made down`, then start it with {new}")
+            is_up, wanted = _option(name, old), _option(name, new)
+            raise UserError(f"the service is up with {is_up}: `made down`, then `made up {wanted}`")
     given = _given(known)
     if given != known.given and given != Given():
         raise UserError(
@@ -129,16 +162,25 @@ def _refuse_changes(known: Config, listen: str | None, runs: int | None, worker:
         )
 
 
+def _option(name: str, value: str | int) -> str:
+    """An option as it is typed."""
+    if isinstance(value, bool):
+        return name if value else name.replace("--", "--no-")
+    return f"{name} {value}"
+
+
 def _configured(
     known: Config | None, listen: str | None, runs: int | None, worker: bool | None, say: Say
 ) -> Config:
     address = listen or (known.listen if known else LOOPBACK)
     # A service with a MADE_HOME of its own may start beside the one in ~/.made, even at the same moment.
     usual = "home" not in settings().model_fields_set
-    config = known or Config(ports=ports.choose(address, usual))
+    door = settings().front_door_host or LOOPBACK
+    config = known or Config(ports=ports.choose(address, usual, door))
     config = config.model_copy(
         update={
             "listen": address,
+            "front_door_host": door,
             "runs": config.runs if runs is None else runs,
             "worker": config.worker if worker is None else worker,
             "given": _given(known),
@@ -146,7 +188,7 @@ def _configured(
     )
     taken = [] if known is None else _taken(config)
     if taken:
-        before, fresh = config.ports, ports.choose(address)
+        before, fresh = config.ports, ports.choose(address, door=door)
         config.ports = before.model_copy(update={name: getattr(fresh, name) for name in taken})
         for name in taken:
             say(f"Port {getattr(before, name)} of {name} is taken by another program; "
@@ -163,7 +205,7 @@ def _taken(config: Config) -> list[str]:
         "prefect": "prefect" in alive,
         "front_door": "front-door" in alive,
     }
-    at = {"front_door": LOOPBACK}  # the others where the service listens
+    at = {"front_door": config.front_door_host}  # the others where the service listens
     return [
         name for name, is_ours in ours.items()
         if not is_ours and not ports.is_free(at.get(name, config.listen), getattr(config.ports, name))

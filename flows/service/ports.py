@@ -11,17 +11,22 @@ from made_core.errors import UserError
 PREFECT, FRONT_DOOR = 4200, 4280  # the usual ports, which the documents name
 
 
-def choose(address: str, usual: bool = False) -> Ports:
-    """Three different free ports; `usual`: of Prefect and the front door the usual ones where they are free.
+def choose(address: str, usual: bool = False, door: str = LOOPBACK) -> Ports:
+    """Three different free ports.
+
+    Args:
+        address: on which PostgreSQL and the Prefect server listen.
+        usual: of Prefect and the front door the usual ones where they are free.
+        door: on which the front door listens.
 
     Raises:
-        UserError: `address` is not one of this machine's.
+        UserError: `address` or `door` is not one of this machine's.
     """
     wanted = {"postgres": 0, "prefect": PREFECT if usual else 0, "front_door": FRONT_DOOR if usual else 0}
     found = {}
     with ExitStack() as bound:  # all at once, so that no port is given twice
         for name, port in wanted.items():
-            at = LOOPBACK if name == "front_door" else address
+            at = door if name == "front_door" else address
             held = bound.enter_context(_socket(at))
             held.bind((at, port if port and is_free(at, port) else 0))
             found[name] = int(held.getsockname()[1])
@@ -47,7 +52,8 @@ def _socket(address: str) -> socket.socket:
             probing.bind((address, 0))
     except OSError as error:
         raise UserError(
-            f"--listen {address}: not an address of this machine ({error.strerror or error}); "
+            f"{address} is not an address of this machine ({error.strerror or error}): --listen names the "
+            "servers', MADE_FRONT_DOOR_HOST the front door's; "
             "127.0.0.1 is reachable from this machine alone, 0.0.0.0 listens on all addresses"
         ) from None
     return found

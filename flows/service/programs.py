@@ -16,7 +16,7 @@ from datetime import datetime
 import httpx
 
 from flows.service.processes import MARK
-from flows.service.state import LOOPBACK, Config
+from flows.service.state import Config
 from made_core.settings import settings
 
 ANSWER_SECONDS = 5.0
@@ -79,7 +79,7 @@ def _server(config: Config, base: Mapping[str, str]) -> Program:
         "PREFECT_API_DATABASE_CONNECTION_URL": config.prefect_database_url,
         "PREFECT_SERVER_API_AUTH_STRING": config.auth_string,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_UI_API_URL": config.prefect_api_url,
+        "PREFECT_UI_API_URL": "/api",  # of the page's own address, which may be a forwarded port
     }
     command = _python("flows.service.prefect_server", config.listen, str(config.ports.prefect))
     health = f"{config.prefect_api_url}/health"
@@ -87,9 +87,12 @@ def _server(config: Config, base: Mapping[str, str]) -> Program:
 
 
 def _front_door(config: Config, clients: Mapping[str, str]) -> Program:
-    variables = {**clients, "MADE_FRONT_DOOR_PORT": str(config.ports.front_door)}
-    host = os.environ.get("MADE_FRONT_DOOR_HOST") or LOOPBACK
-    health = f"http://{host}:{config.ports.front_door}/health"
+    variables = {
+        **clients,
+        "MADE_FRONT_DOOR_HOST": config.front_door_host,
+        "MADE_FRONT_DOOR_PORT": str(config.ports.front_door),
+    }
+    health = f"{config.front_door_url}/health"
     return Program(FRONT_DOOR, _python(FRONT_DOOR_MODULE), variables, lambda _: _answers(health))
 
 

@@ -48,6 +48,7 @@ class Config(BaseModel):
 
     id: str = Field(default_factory=lambda: secrets.token_hex(8))
     listen: str = LOOPBACK
+    front_door_host: str = LOOPBACK  # on which the front door listens, whatever the others do
     runs: int = 1
     worker: bool = True
     given: Given = Given()
@@ -95,8 +96,9 @@ class Config(BaseModel):
 
     @property
     def front_door_url(self) -> str:
-        """Where the front door listens: on loopback, whatever the others do."""
-        return f"http://{LOOPBACK}:{self.ports.front_door}"
+        """Where processes of this machine reach the front door."""
+        host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.front_door_host, self.front_door_host)
+        return f"http://{_in_url(host)}:{self.ports.front_door}"
 
     def environment(self) -> dict[str, str]:
         """The variables with which another process meets the service's servers."""
@@ -240,8 +242,9 @@ def _read(path: Path, model: type[ModelT]) -> ModelT | None:
             f"{path} cannot be read ({error.strerror}): set MADE_HOME to a folder of yours"
         ) from None
     except ValidationError as error:
+        first = "run `made down`, " if model is Config else ""  # which does not need the configuration
         raise UserError(
-            f"{path} is damaged ({error.errors()[0]['msg']}): run `made down`, remove it, then `made up`"
+            f"{path} is damaged ({error.errors()[0]['msg']}): {first}remove it, then `made up`"
         ) from None
 
 

@@ -128,10 +128,16 @@ def door() -> Iterator[httpx.Client]:
     """A client of the front door with the trigger token.
 
     Raises:
-        UserError: no token, or no front door is known.
+        UserError: no token, no front door is known, or its URL is not valid.
     """
-    headers = {"Authorization": f"Bearer {tokens.read()}"}
-    with httpx.Client(base_url=_url(), headers=headers, timeout=30) as client:
+    headers, url = {"Authorization": f"Bearer {tokens.read()}"}, _url()
+    try:
+        client = httpx.Client(base_url=url, headers=headers, timeout=30)
+    except httpx.InvalidURL as error:
+        raise UserError(
+            f"MADE_FRONT_DOOR={url}: {error}; expected a URL such as https://curate.example.org"
+        ) from None
+    with client:
         yield client
 
 

@@ -118,7 +118,7 @@ class Database:
 def _parsed(url: str) -> URL:
     try:
         return make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: of a port that is no number
         # Does not quote the URL: it may contain a password.
         raise DatabaseError("MADE_DATABASE_URL: expected postgresql://user@host/name") from None
 

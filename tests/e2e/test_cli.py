@@ -125,6 +125,21 @@ def test_an_output_that_the_ledger_assigns_to_another_run(tmp_path: Path, shards
     assert not out.exists()
 
 
+def test_a_log_folder_of_the_environment_is_checked_too(tmp_path: Path, shards: Path) -> None:
+    args = ("curate", "--source", shards, "--output", tmp_path / "out")
+    done = made_here(*args, MADE_HOME=str(tmp_path / "home"), MADE_LOG_FOLDER="/proc/x")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "log folder /proc/x cannot be written" in done.stderr and not (tmp_path / "home").exists()
+
+
+def test_a_run_to_extend_that_is_not_there(tmp_path: Path, shards: Path) -> None:
+    """Refused before Prefect and Ray start."""
+    args = ("--source", shards, "--output", tmp_path / "out", "--extends", "20991231-none")
+    done = made(tmp_path / "home", "curate", *args)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("made: no run 20991231-none in the ledger")
+
+
 def test_database_that_cannot_be_reached(tmp_path: Path, shards: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -219,7 +234,24 @@ def test_sample_writes_shards_and_truth(tmp_path: Path) -> None:
     done = made(tmp_path, "sample", tmp_path / "s", "--samples", "40", "--shards", "2")
     assert done.returncode == 0 and len(list((tmp_path / "s" / "shards").glob("*.tar"))) == 2
     assert len(json.loads((tmp_path / "s" / "truth.json").read_text())["groups"]) == 40
-    assert made_here("sample", tmp_path / "s", MADE_HOME=str(tmp_path)).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["{full}"], "full is not empty"),
+        (["{full}/file"], "file cannot be written: Not a directory"),
+        (["/proc/x"], "/proc/x cannot be written"),
+        (["{full}/new", "--samples", "20", "--shards", "30"], "--shards 30: allowed: up to .* 20"),
+    ],
+)
+def test_a_sample_that_cannot_be_written(tmp_path: Path, args: list[str], words: str) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "file").touch()
+    done = made_here("sample", *(a.format(full=full) for a in args), MADE_HOME=str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert re.search(words, done.stderr)
 
 
 def test_ctrl_c_ends_in_one_line(elsewhere: dict[str, str], sample: Path, tmp_path: Path) -> None:

@@ -151,6 +151,12 @@ def test_the_form_and_a_wrong_value(service: Service, tmp_path: Path) -> None:
         assert str(tmp_path) not in runs
 
 
+def test_pages_ask_the_address_that_they_came_from(service: Service) -> None:
+    """So they work through any forwarded port (in a browser: the form's test)."""
+    ui = service.variables()["PREFECT_API_URL"].removesuffix("/api")
+    assert httpx.get(f"{ui}/ui-settings", timeout=30).json()["api_url"] == "/api"
+
+
 def test_secrets_stay_with_the_user(service: Service) -> None:
     """Files with secrets are 0600, none is in a command line, and the API asks for the login."""
     variables = service.variables()

@@ -67,6 +67,7 @@ def test_more_workers_than_connections(ledger: Ledger, empty_url: str) -> None:
         ("postgresql://me:hunter2@127.0.0.1:1/made", r"made on 127.0.0.1:1 cannot be reached"),
         ("postgresql+psycopg://me:hunter2@127.0.0.1:1/made", "cannot be reached"),
         ("mysql://me:hunter2@host/made", r"mysql://, expected postgresql://"),
+        ("postgresql://me:hunter2@host:port/made", r"expected postgresql://user@host/name"),
         ("me:hunter2@host", r"expected postgresql://user@host/name"),
     ],
 )

@@ -73,6 +73,14 @@ def test_the_document_lists_every_variable_service_and_port() -> None:
     assert service_commands() and {name for name, _ in service_commands()} <= set(SERVICES)
 
 
+def test_every_ray_node_has_an_object_store_of_the_same_size() -> None:
+    _, values = compose.load(COMPOSE, {"MADE_OBJECT_STORE_BYTES": "123"})
+    nodes = [values["services"][name] for name in ("ray-head", "ray-worker", "ray-gpu-worker")]
+    assert all("--object-store-memory=123" in node["command"] for node in nodes)
+    worker = values["services"]["worker"]["environment"]  # flows/service/ray_worker.py starts its node
+    assert str(worker["MADE_OBJECT_STORE_BYTES"]) == "123"
+
+
 def test_images_and_ports_are_named_once() -> None:
     text = COMPOSE.read_text(encoding="utf-8")
     assert re.findall(r"^ *image: .*$", text, re.MULTILINE) == ["  image: ${MADE_IMAGE:-made:local}"]

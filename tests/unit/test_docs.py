@@ -9,6 +9,14 @@ import pytest
 
 from docs import generate
 from made_core import filters
+from made_core.stages import STAGES
+from tests.support.checks import ROOT
+
+WHOLE = (
+    "flows/cli",
+    "made_core/ledger/migrations",
+    "made_core/ledger/statements",
+)  # one row for all their files
 
 
 def test_the_documents_are_up_to_date() -> None:
@@ -68,3 +76,33 @@ def test_the_annotated_recipe_is_readable() -> None:
     for f in filters.FILTERS:
         line = rf"^  # {f.field}: {f.example} +# {re.escape(f.description)}"
         assert re.search(line, text, re.MULTILINE), f.field
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))]
+)
+def test_links_lead_to_files_and_headings(path: str) -> None:
+    here = ROOT / path
+    for target, anchor in re.findall(
+        r"\]\((?!http)([^)\s#]*)(?:#([^)\s]+))?\)", here.read_text(encoding="utf-8")
+    ):
+        found = (here.parent / target) if target else here
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, anchor
+
+
+def test_the_architecture_has_every_module() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(\w+\.py)`", text)) | {
+        f"{stage.name}.py" for stage in STAGES
+    }  # "embed.py to write.py"
+    modules = [
+        p.relative_to(ROOT)
+        for package in ("made_core", "tasks", "flows")
+        for p in (ROOT / package).rglob("*.py")
+    ]
+    missing = [str(p) for p in modules if p.name not in listed and not p.name.startswith("__")
+               and not str(p).startswith(WHOLE)]  # fmt: skip
+    assert not missing

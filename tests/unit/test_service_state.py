@@ -15,7 +15,7 @@ from flows.service import control, ports, processes, state
 from flows.service.processes import MARK, Identity
 from flows.service.programs import Program, programs
 from flows.service.state import Child, Config, Given, Phase, Ports, Processes
-from made_core.errors import UserError
+from made_core.errors import DatabaseError, UserError
 from made_core.settings import settings
 
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
@@ -94,7 +94,7 @@ def test_ports_are_free_and_differ() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", found.prefect))
         assert not ports.is_free("127.0.0.1", found.prefect)
-    with pytest.raises(UserError, match=r"--listen 192\.0\.2\.1: not an address of this machine"):
+    with pytest.raises(UserError, match=r"192\.0\.2\.1 is not an address of this machine .*--listen"):
         ports.choose("192.0.2.1")
 
 
@@ -127,6 +127,54 @@ def test_files_with_secrets_are_for_this_user_only(home: Path) -> None:
     (home / "service/service.json").write_text("{}")
     with pytest.raises(UserError, match="is damaged"):
         state.config()
+
+
+def test_down_ends_a_service_whose_configuration_is_damaged(home: Path) -> None:
+    """The message says `made down`: the supervisor has read the configuration, and ends the rest."""
+    child, found = started(SLEEP)
+    with child:
+        state.save_processes(Processes(supervisor=found))
+        (home / "service/service.json").write_text("{}")
+        said: list[str] = []
+        try:
+            with pytest.raises(
+                UserError, match=r"service\.json is damaged .*`made down`, remove it, then `made up`"
+            ):
+                control.down(said.append)
+        finally:
+            child.kill()
+        assert said == [f"ended: supervisor, process {found.pid}"] and not found.is_alive
+
+
+def test_other_options_of_a_service_that_is_up_are_refused_as_they_are_typed() -> None:
+    known = configuration()
+    with pytest.raises(UserError, match="is up with --worker: `made down`, then `made up --no-worker`"):
+        control._refuse_changes(known, None, None, False)
+    with pytest.raises(UserError, match="is up with --runs 1: `made down`, then `made up --runs 2`"):
+        control._refuse_changes(known, None, 2, None)
+
+
+def test_a_ledger_that_does_not_answer_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MADE_DATABASE_URL", "postgresql://me@127.0.0.1:1/made")
+    monkeypatch.setattr(control, "_spawn", lambda: pytest.fail("the supervisor was started"))
+    settings.cache_clear()
+    with pytest.raises(DatabaseError, match=r"database made on 127\.0\.0\.1:1 cannot be reached"):
+        control.up(None, None, None, print)
+    assert state.config() is None
+
+
+def test_the_front_door_listens_where_its_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`made trigger` on this machine, `made ps` and the look whether it works go to the same address."""
+    monkeypatch.setenv("MADE_FRONT_DOOR_HOST", "127.0.0.2")
+    settings.cache_clear()
+    config = control._configured(None, None, None, None, print)
+    assert config.front_door_url == f"http://127.0.0.2:{config.ports.front_door}"
+    (door,) = [program for program in programs(config) if program.name == "front-door"]
+    assert door.variables["MADE_FRONT_DOOR_HOST"] == "127.0.0.2"
+    everywhere = config.model_copy(update={"front_door_host": "0.0.0.0"})
+    assert everywhere.front_door_url == f"http://127.0.0.1:{config.ports.front_door}"
 
 
 def test_given_servers_are_used_and_not_started() -> None:

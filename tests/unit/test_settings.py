@@ -31,6 +31,7 @@ def read_again() -> Iterator[None]:
         ("MADE_STOP_AT", "nan", "should be a finite number"),
         ("MADE_FRONT_DOOR_PORT", "99999", "should be less than or equal to 65535"),
         ("MADE_HOME", "~no-such-user/made", "no home folder is known for ~no-such-user"),
+        ("MADE_HOME", "", "it is empty .*folder of the private PostgreSQL"),
         ("MADE_SCRATCH", "~no-such-user/made", "no home folder is known for ~no-such-user"),
     ],
 )

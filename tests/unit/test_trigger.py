@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -9,6 +10,8 @@ import pytest
 
 from flows.service import trigger
 from flows.service.records import StageProgress, TriggeredRun
+from made_core.errors import UserError
+from made_core.settings import settings
 
 
 def test_progress_is_told_at_each_stage_and_twice_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +37,22 @@ def test_progress_is_told_at_each_stage_and_twice_a_minute(monkeypatch: pytest.M
         "Running: run 1", "Running: embed 0 of 9", "Running: write 0 of 9", "Completed: 9 in, 9 kept",
     ]  # fmt: skip
     assert next(answers, None) is None
+
+
+def test_an_address_of_a_front_door_that_is_not_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    token.chmod(0o600)
+    monkeypatch.setenv("MADE_TRIGGER_TOKEN_FILE", str(token))
+    monkeypatch.setenv("MADE_FRONT_DOOR", "http://door:port")
+    settings.cache_clear()
+    try:
+        with (
+            pytest.raises(UserError, match=r"MADE_FRONT_DOOR=http://door:port: .*expected a URL"),
+            trigger.door(),
+        ):
+            pass
+    finally:
+        settings.cache_clear()
