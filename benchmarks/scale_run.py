@@ -85,7 +85,7 @@ def crowded(means: kmeans.Centroids) -> kmeans.Centroids:
 
 def fit(corpus: corpora.Corpus, built: identity.Identities, k: int) -> kmeans.Centroids:
     """As tasks/fit."""
-    rows = corpus.gather(identity.training_sample(built, 256 * k, 0))
+    rows = corpus.gather(identity.drawn(built, 256 * k, 0))
     means = kmeans.fit(rows, k, 20, 0)
     return kmeans.inhabited(means, kmeans.assign(rows, means, 1)[:, 0])
 

@@ -102,8 +102,8 @@ class Clusters(Section):
     probes: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
         "auto",
         description="Nearest clusters in which an image is compared. auto: the fewest, at most 8, that "
-        "compare 99.5 % of the near pairs of the images that the centroids are trained on, so 99 % of all; "
-        "at least 2 where fewer than 300 of these images have one.",
+        "compare 99.5 % of the near pairs found in a sample, to have 99 % of all; at least 2 where fewer "
+        "than 300 images of the sample have one.",
     )
     samples_per_centroid: int = Field(256, ge=1, le=100_000, description="Images to train on, per centroid.")
     iterations: int = Field(20, ge=1, le=1000, description="Iterations of k-means.")

@@ -111,7 +111,7 @@ class FitOutput(UnitOutput):
     k: int
     images: int  # in the corpus
     mean_cosine: float  # of the training images to their nearest centroids
-    probes: int | None = None  # that suffice for these images' near pairs; None: the recipe says
+    probes: int | None = None  # that suffice for the near pairs of a sample; None: the recipe says
     probes_pairs: int | None = None  # near pairs that this was measured on
     probes_recall: float | None = None  # share of these that are compared; None: there were too few to tell
 

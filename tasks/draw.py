@@ -31,7 +31,7 @@ def draw(
 
     def one(unit: Unit, progress: Progress) -> DrawOutput:
         corpus, seed = corpora.read(corpus_ref), pair_recall.SEEDS + section.seed
-        gids = np.sort(identity.training_sample(identity.read(identities), section.queries, seed))
+        gids = np.sort(identity.drawn(identity.read(identities), section.queries, seed))
         url = paths.unit_url(context.recipe.store_url, DRAW, scope, unit)
         return DrawOutput(
             samples=len(gids),

@@ -123,14 +123,16 @@ def hashes(uids: Uids, seed: int) -> npt.NDArray[np.uint64]:
     return result
 
 
-def training_sample(identities: Identities, size: int, seed: int) -> Gids:
-    """gids of the `size` images with the lowest hashes of their uids, in that order.
-
-    The sample does not depend on the order of the shards.
-    """
+def shuffled(identities: Identities, seed: int) -> Gids:
+    """gids of all images in the order of hashes of their uids: random, whatever the order of the shards."""
     images = identities.images
     hashed = hashes(identities.uids[images], seed)
-    return images[ordered(hashed, lambda some: (identities.uids[images[some]],))[:size]]
+    return images[ordered(hashed, lambda some: (identities.uids[images[some]],))]
+
+
+def drawn(identities: Identities, size: int, seed: int) -> Gids:
+    """gids of the first `size` images, or all, in that order."""
+    return shuffled(identities, seed)[:size]
 
 
 def put(url: str, identities: Identities) -> IdentifyOutput:

@@ -1,4 +1,4 @@
-"""The fewest probes that suffice, measured on k-means' training sample before any cluster row is written."""
+"""The fewest probes that suffice, measured on a sample of the images before any cluster row is written."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from made_core.dedup.near_pairs import EXACT_CHUNK
 from made_core.vectors import Rows, cosine
 
 ENOUGH = 0.99  # of the near pairs must be compared
-# k-means fits its training sample better than other images: about twice as many of their pairs cross borders.
-ENOUGH_OF_SAMPLE = 1 - (1 - ENOUGH) / 2
+ENOUGH_OF_SAMPLE = 1 - (1 - ENOUGH) / 2  # half of what may be lost is left to chance
 MOST = 8  # probes: each writes all rows once more
-QUERIES = 4096  # images whose near pairs are looked for: 3e8 products with the sample of a million images
+QUERIES = 4096  # images whose near pairs are looked for, at least
+QUERIES_PER_CLUSTER = 5  # at most, while few have one: as many products as 5 iterations of k-means
 LEAST = 30  # near pairs; fewer do not tell
 UNKNOWN = 2  # probes where they do not
 # Images with a near pair. With fewer, that every pair is compared does not show that 99 % of all are (rule of
@@ -44,18 +44,23 @@ def choose(
     At least UNKNOWN, where fewer than SURE images have a near pair.
 
     Args:
-        rows: (n, dim) stored rows in random order. Pairs of the first `queries` with all are measured.
+        rows: (n, dim) stored rows in random order; not those that the centroids were trained on, unless these
+            are all: k-means fits them better. Pairs of the first `queries` with all are measured, and of
+            more, up to QUERIES_PER_CLUSTER times k, until SURE of them have one.
         eps: pairs with a cosine above 1 - eps are near.
+        block: rows compared at once.
     """
     k = len(centroids)
     if k == 1:
         return Measured(1, 0, 1.0)
     nearest = kmeans.assign(rows, centroids, min(MOST, k))
     met = np.zeros(nearest.shape[1] + 1, np.int64)  # by the fewest probes that compare a pair; last: none
-    some = min(queries, len(rows))
-    paired = np.zeros(some, bool)  # images with a near pair among the later ones
-    for a in range(0, some, block):
-        left = candidates.prepare(rows[a : min(a + block, some)])
+    some, most = min(queries, len(rows)), min(max(queries, QUERIES_PER_CLUSTER * k), len(rows))
+    paired = np.zeros(most, bool)  # images with a near pair among the later ones
+    for a in [*range(0, some, block), *range(some, most, block)]:
+        if a >= some and paired.sum() >= SURE:
+            break
+        left = candidates.prepare(rows[a : min(a + block, some if a < some else most)])
         for b in range(a, len(rows), block):
             first, second = candidates.candidates(left, candidates.prepare(rows[b : b + block]), 1 - eps)
             first, second = first + a, second + b

@@ -123,8 +123,8 @@ class ClusterFacts(_Facts):
     probes: int = Field(description="Number of nearest clusters in which an image is compared.")
     probes_recall: float | None = Field(
         None,
-        description="Share of the near pairs of the training images that these compare, which `probes: auto` "
-        "goes by; null: the recipe says how many, or there were too few near pairs to tell.",
+        description="Share of the near pairs found in a sample that these compare, which `probes: auto` goes "
+        "by; null: the recipe says how many, or there were too few near pairs to tell.",
     )
     trained_on: int = Field(description="Images that the centroids were trained on.")
     mean_cosine: float = Field(description="Mean cosine of these images to their nearest centroids.")

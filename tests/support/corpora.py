@@ -186,7 +186,7 @@ def prepare(
         means = earlier.centroids
     else:
         k = kmeans.choose_k(k, len(built.images))
-        means = kmeans.fit(corpus.gather(identity.training_sample(built, 1000, 0)), k, 4, 0)
+        means = kmeans.fit(corpus.gather(identity.drawn(built, 1000, 0)), k, 4, 0)
     batches = list(earlier.batches) if earlier else []
     for number in range(corpus.known, len(corpus.parts), batch):
         parts = corpus.parts[number : number + batch]

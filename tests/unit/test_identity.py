@@ -79,17 +79,17 @@ def test_nothing(tmp_path: Path) -> None:
     """No shards, and no readable sample."""
     empty = identity.build(corpora.build([]))
     assert len(empty.uids) == len(empty.canonical) == len(empty.images) == 0
-    assert len(identity.training_sample(empty, 10, 0)) == 0
+    assert len(identity.drawn(empty, 10, 0)) == 0
     broken = [{"uid": "a", "image_digest": None, "error": "no image"}]
     alone = identity.build(corpora.build([stored(tmp_path, "0", broken)]))
     assert alone.canonical.tolist() == [-1]
-    assert len(identity.training_sample(alone, 10, 0)) == 0
+    assert len(identity.drawn(alone, 10, 0)) == 0
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 60), st.integers(0, 2**31 - 1))
-def test_the_training_sample_does_not_depend_on_order(seed: int, size: int, key: int) -> None:
-    """Samples in any order give the same uids in the same order; a smaller sample is a prefix."""
+def test_what_is_drawn_does_not_depend_on_order(seed: int, size: int, key: int) -> None:
+    """Samples in any order give the same uids in the same order; fewer are a prefix."""
     generator = np.random.default_rng(seed)
     uids = np.array([b"u%d" % i for i in range(50)])
     digests = generator.integers(0, 30, (50, 2)).astype(np.uint64) // 6
@@ -98,7 +98,7 @@ def test_the_training_sample_does_not_depend_on_order(seed: int, size: int, key:
     def chosen(order: np.ndarray[Any, np.dtype[np.int64]], size: int) -> list[bytes]:
         first = identity.canonicals(uids[order], digests[order], readable[order])
         built = identity.Identities(uids[order], first)
-        picked = identity.training_sample(built, size, key)
+        picked = identity.drawn(built, size, key)
         assert set(picked.tolist()) <= set(built.images.tolist())
         return list(built.uids[picked].tolist())
 
@@ -113,7 +113,7 @@ def test_another_seed_another_sample() -> None:
     """The sample is spread by the hash, not by the uid's order."""
     uids = np.array([b"%04d" % i for i in range(1000)])
     built = identity.Identities(uids, np.arange(1000))
-    one, two = (set(identity.training_sample(built, 100, s).tolist()) for s in (0, 1))
+    one, two = (set(identity.drawn(built, 100, s).tolist()) for s in (0, 1))
     assert len(one & two) < 40
     assert 300 < np.mean(list(one)) < 700
 

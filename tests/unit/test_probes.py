@@ -42,6 +42,20 @@ def test_the_fewest_that_suffice(queries: int) -> None:
     assert expected > 1 or queries < len(rows)
 
 
+@pytest.mark.parametrize(("sure", "expected"), [(1, 100), (30, 600), (10_000, 1000)])
+def test_more_queries_until_enough_have_a_near_pair(
+    monkeypatch: pytest.MonkeyPatch, sure: int, expected: int
+) -> None:
+    """Each 19th row has a copy at the end: 6 of 100 rows, 32 of 600. With 200 clusters at most 1,000 queries."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(2000, 32)).astype(np.float16)
+    rows[1900:] = rows[:1900:19]
+    centroids = rng.normal(size=(200, 32)).astype(np.float32)
+    monkeypatch.setattr(probes, "SURE", sure)
+    found = probes.choose(rows, centroids, 1e-3, queries=100, block=100)
+    assert found.pairs == -(-expected // 19)
+
+
 def test_one_cluster_needs_one_probe() -> None:
     rows = planted(200, 16, 0)
     assert probes.choose(rows, kmeans.fit(rows, 1, 5, 0), 0.05).probes == 1
