@@ -23,7 +23,8 @@ from tests.support import browser, checks, form
 
 MADE, PREFECT = (Path(sys.executable).with_name(name) for name in ("made", "prefect"))
 PATIENCE = 300  # seconds, on a busy machine
-CHANGING = ("updated", "version_id", "last_polled", "status")  # of a deployment
+# Of a deployment. Its version is the commit, where `prefect deploy` runs in a clone of a repository.
+CHANGING = ("updated", "version", "version_id", "version_info", "last_polled", "status")
 
 
 class Service:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import ray
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from ray.cluster_utils import Cluster
 
 from flows.service import register
 from made_core.ledger import postgres
@@ -78,10 +78,14 @@ def place(folder: Path) -> Iterator[Place]:
     with postgres.embedded(folder / "home") as url, closing(Ledger.open(url)) as ledger:
         os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"] = url, str(folder / "home")
         settings.cache_clear()
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        # Not by ray.init: this process may have joined the Ray of the end-to-end tests.
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False},
+        )
         environ = {
             **os.environ,
-            "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+            "MADE_RAY_ADDRESS": cluster.address,
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
@@ -101,4 +105,4 @@ def place(folder: Path) -> Iterator[Place]:
             for worker in here.workers:
                 worker.kill()
             here.stop_server()
-            ray.shutdown()
+            cluster.shutdown()
