@@ -41,7 +41,6 @@ from made_core.types import UnitState
 from tasks.run_units import RunContext
 
 ResultT = TypeVar("ResultT")
-# How Ray starts on this machine.
 TICK = 2.0  # seconds between two looks at the ledger while no task ends
 SHARES = 4  # tasks into which a worker's share of thousands of units is divided, at least
 
@@ -91,8 +90,9 @@ def on_ray() -> Iterator[None]:
 
 def run_task(task: Task[..., ResultT], *args: object, resources: Resources = ONE_CPU) -> ResultT:
     """Runs a task that is not a unit of the ledger. Raises WorkerLost and the task's own errors."""
+    calls = 1 if resources.gpus else 0  # of a process: used again, it would stay on this GPU (docs/adr/0014)
     try:
-        with remote_options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=0):
+        with remote_options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=calls):
             result: ResultT = task.submit(*args).result()
     except RayError as error:  # after Ray's own retries
         raise WorkerLost(f"{task.name}: {error}") from error

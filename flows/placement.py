@@ -45,7 +45,8 @@ def settled(nodes: Sequence[Node], recipe: Recipe) -> Recipe:
 
     gpus_per_task auto: the first of SHARES with which each task has its CPUs, where the encoder can use a GPU
     and a node has one. embed_cpus_per_task auto: the task's share of its node's CPUs, on the node where it is
-    smallest; without a GPU, cpus_per_task. A task without a GPU must not use one, so device auto is then cpu.
+    smallest; without a GPU, cpus_per_task. device auto: cuda where tasks reserve a GPU, which must then
+    work; else cpu, since a task without a GPU must not use one.
 
     Raises:
         PlanError: no node can run a task; it would wait for ever.
@@ -73,7 +74,9 @@ def settled(nodes: Sequence[Node], recipe: Recipe) -> Recipe:
         if nodes and not any(_fit(node, wanted) for node in nodes):  # none: the run waits for the first
             have = ", ".join(f"{n.name} has {n.cpus:g} CPU and {n.gpus:g} GPU" for n in nodes[:4])
             raise PlanError(f"no node has room for a task of {_size(wanted)}: {have}; see {fields}")
-    device = "cpu" if encoder.device == "auto" and not gpus else encoder.device
+    device = encoder.device
+    if device == "auto":
+        device = "cuda" if gpus and usable else "cpu"
     return recipe.model_copy(
         update={"work": changed, "encoder": encoder.model_copy(update={"device": device})}
     )
@@ -123,7 +126,12 @@ def workers(nodes: Sequence[Node], wanted: Resources) -> int:
 
 
 def _fit(node: Node, wanted: Resources) -> int:
-    return int(min(node.cpus / wanted.cpus, node.gpus / wanted.gpus if wanted.gpus else float("inf")))
+    by_cpus = int(node.cpus / wanted.cpus)
+    if not wanted.gpus:
+        return by_cpus
+    if wanted.gpus < 1:  # a task's part is of one GPU: three times 0.3 of each
+        return min(by_cpus, int(node.gpus) * int(1 / wanted.gpus))
+    return min(by_cpus, int(node.gpus / wanted.gpus))
 
 
 def _size(wanted: Resources) -> str:

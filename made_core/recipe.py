@@ -215,6 +215,13 @@ class Work(Section):
         description="Share of the input shards that may fail. If more fail, the run stops before clustering.",
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> Work:
+        gpus = self.gpus_per_task
+        if gpus != "auto" and gpus > 1 and gpus != int(gpus):  # Ray refuses it
+            raise ValueError(f"gpus_per_task is {gpus:g}; allowed: auto, 0 to 1, or a whole number")
+        return self
+
 
 class Recipe(Section):
     """A run: its input, what is done with it, and its output."""

@@ -23,7 +23,7 @@ def captions(context: RunContext, scope: str, parts: Sequence[Part]) -> None:
     from made_core.embed import encoder
 
     recipe, by_key = context.recipe, {p.shard.fingerprint: p for p in parts}
-    encoder.share_gpu(recipe.work)
+    encoder.take_gpu(recipe.encoder, recipe.work)
     tower = encoder.load(recipe.encoder).text
     if tower is None or tower.key != context.encoding.caption_key:
         raise EncoderError(f"this worker's text tower differs from that of {context.encoding}")

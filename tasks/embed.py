@@ -27,7 +27,7 @@ def embed(context: RunContext, scope: str, shards: Sequence[Shard]) -> None:
     from made_core.embed.embed import embed as embed_tar
 
     recipe = context.recipe
-    encoder.share_gpu(recipe.work)
+    encoder.take_gpu(recipe.encoder, recipe.work)
     loaded = encoder.load(recipe.encoder)
     if loaded.encoding.key != context.encoding.key:
         raise EncoderError(f"this worker's encoder is {loaded.encoding}, but the run's is {context.encoding}")

@@ -28,7 +28,7 @@ def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: Identi
     from made_core.cluster import kmeans
     from made_core.dedup import probes
 
-    section = context.recipe.clusters
+    section, gpus = context.recipe.clusters, context.recipe.work.gpus_per_task
 
     def one(unit: Unit, progress: Progress) -> FitOutput:
         corpus = corpora.read(corpus_ref)
@@ -38,7 +38,8 @@ def fit(context: RunContext, scope: str, corpus_ref: FileRef, identities: Identi
         size = k * section.samples_per_centroid
         images = identity.shuffled(identity.read(identities), section.seed)
         rows = corpus.gather(images[:size])
-        fitted = kmeans.fit(rows, k, section.iterations, section.seed)
+        on_gpu = gpus != "auto" and gpus > 0  # reserved: Ray does not hide the others from a task
+        fitted = kmeans.fit(rows, k, section.iterations, section.seed, gpu=on_gpu)
         home = kmeans.assign(rows, fitted, 1)[:, 0]
         distance = kmeans.distances(rows, fitted, home)
         fitted = kmeans.inhabited(fitted, home)

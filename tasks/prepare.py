@@ -33,7 +33,7 @@ def prepare(recipe: Recipe) -> Prepared:
     from made_core.embed import encoder
     from made_core.embed.settle import settle
 
-    encoder.share_gpu(recipe.work)
+    encoder.take_gpu(recipe.encoder, recipe.work)
     settled = settle(recipe.encoder)
     encoding = encoder.with_eps(encoder.load(settled.section).encoding, recipe.dedup.eps)
     eps_max = recipe.dedup.eps_max

@@ -21,7 +21,7 @@ from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
 from made_core.retries import backoff
 from made_core.settings import settings
-from made_core.stages import OutputT, Stage
+from made_core.stages import CAPTIONS, EMBED, FIT, OutputT, Stage
 from made_core.types import Encoding, Unit, UnitState
 from tasks.health import HEALTH
 from tasks.log_files import open_log
@@ -99,8 +99,8 @@ def run_units(
     logger = get_run_logger()
     ledger = Ledger(context.database_url, keep=True)
     seconds = context.recipe.work.lease_seconds
-    if gpus := os.environ.get("CUDA_VISIBLE_DEVICES"):  # set by Ray for a task that reserves some
-        logger.info("%s: GPU %s", stage.name, gpus)
+    if gpu := _gpu(context, stage):
+        logger.info("%s: GPU %s", stage.name, gpu)
     HEALTH.recover(logger)
     try:
         for unit in _claimed(ledger, context, stage, scope, list(names)):
@@ -125,9 +125,15 @@ def run_units(
     finally:
         ledger.close()
         APILogHandler().flush()  # Prefect loses a Ray worker's last lines otherwise
-    if HEALTH.sick and os.environ.get("CUDA_VISIBLE_DEVICES"):
+    if HEALTH.sick and gpu:
         # An error of CUDA stays until the process ends. Ray starts another one.
         raise SystemExit(f"{stage.name}: one unit after the other fails in a process with a GPU: it ends")
+
+
+def _gpu(context: RunContext, stage: Stage[Any]) -> str | None:
+    """What Ray named for a task that reserves a GPU. Of others, the variable may be their node's."""
+    reserved = stage in (EMBED, CAPTIONS, FIT) and context.recipe.work.gpus_per_task not in ("auto", 0)
+    return os.environ.get("CUDA_VISIBLE_DEVICES") if reserved else None
 
 
 def _claimed(

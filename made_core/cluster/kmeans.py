@@ -37,18 +37,23 @@ def choose_k(k: int | str, images: int) -> int:
     return max(1, min(auto if k == "auto" else int(k), images))
 
 
-def fit(rows: Rows, k: int, iterations: int, seed: int, threads: int = FIT_THREADS) -> Centroids:
+def fit(
+    rows: Rows, k: int, iterations: int, seed: int, threads: int = FIT_THREADS, gpu: bool = False
+) -> Centroids:
     """(k, dim) float32 unit centroids of (n, dim) stored rows, n >= k, in the order given.
 
-    By FAISS, on the GPUs that the process sees, else on `threads` threads. The same rows, seed,
-    threads and FAISS give the same centroids.
+    By FAISS, on `threads` threads. The same rows, seed, threads and FAISS give the same centroids.
+
+    Args:
+        gpu: on the GPUs that the process sees instead, if there are any. Without a reservation it may see
+            GPUs of others.
     """
     data = _widened(rows, np.empty(rows.shape, np.float32))
     data /= np.sqrt(np.einsum("ij,ij->i", data, data))[:, None]
     kmeans = faiss.Kmeans(
         data.shape[1], k, niter=iterations, spherical=True, seed=seed,
         min_points_per_centroid=1, max_points_per_centroid=len(data),  # no warning, no subsample
-        gpu=bool(getattr(faiss, "get_num_gpus", int)()),
+        gpu=gpu and bool(getattr(faiss, "get_num_gpus", int)()),
     )  # fmt: skip
     with _threads(threads):
         kmeans.train(data)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import gc
 import hashlib
+import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -28,7 +30,8 @@ from made_core.types import Encoding
 Pending = Callable[[], npt.NDArray[np.float32]]  # waits for rows
 CLIP_EPS = 0.05  # SemDeDup reports for CLIP: eps 0.03 to 0.12 keeps 72 to 50 % of LAION
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-ALLOCATED = 0.9  # of a GPU's memory: each process needs some besides
+ALLOCATED = 0.9  # of a process's part of a GPU's memory
+CONTEXT = 600_000_000  # bytes of a GPU that CUDA takes for a process, beside what the process allocates
 FORMAT = 1  # of stored embeddings; part of every key. Raise it when their meaning changes
 # By the names in recipe.BUILTIN_ENCODERS: (n, 3, SIZE, SIZE) uint8 -> (n, dim) unit rows.
 BUILTIN: dict[str, Callable[[Tensor], Tensor]] = {
@@ -114,14 +117,36 @@ def resolve(section: recipe.Encoder) -> recipe.Encoder:
     return section.model_copy(update={"device": device, "precision": precision, "batch_size": batch})
 
 
-def share_gpu(work: recipe.Work) -> None:
-    """Limits this process to its part of a GPU's memory, so that a batch that fits does so beside others.
+def take_gpu(section: recipe.Encoder, work: recipe.Work) -> None:
+    """Checks the GPU that a task reserves, and limits this process to its part of the GPU's memory.
 
-    A task that has a whole GPU takes the limit of an earlier task off.
+    So a batch that fits does so beside others. A task that has a whole GPU takes the limit of an earlier task
+    off.
+
+    Raises:
+        EncoderError: PyTorch cannot use the GPU: its driver is too old, this build has no kernels for it,
+            another process has it alone, or it is broken.
     """
     gpus = work.gpus_per_task
-    if gpus != "auto" and gpus > 0 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(ALLOCATED * gpus if gpus < 1 else 1.0)
+    if section.device != "cuda" or gpus == "auto" or not gpus:
+        return
+    try:
+        _use_gpu()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a build without CUDA
+        raise EncoderError(
+            f"PyTorch {torch.__version__} cannot use the GPU of {socket.gethostname()} (CUDA_VISIBLE_DEVICES="
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', '')}): {_first_line(error)}; docs/pbs.md names the "
+            "causes; encoder.device: cpu embeds without GPUs"
+        ) from error
+    fraction = 1.0
+    if gpus < 1:
+        fraction = max(0.01, min(ALLOCATED * gpus, gpus - CONTEXT / torch.cuda.mem_get_info()[1]))
+    torch.cuda.set_per_process_memory_fraction(fraction)
+
+
+def _use_gpu() -> None:
+    """Runs a kernel: that a GPU is there does not say that it works. Raises RuntimeError, AssertionError."""
+    torch.ones(1, device="cuda").add_(1).item()
 
 
 @lru_cache(maxsize=1)
@@ -130,14 +155,23 @@ def load(section: recipe.Encoder) -> Encoder:
 
     Raises:
         EncoderError: unknown model, tag or file, a checkpoint that does not fit the model, or a patch
-            size that does not divide the image size.
+            size that does not divide the image size, or too little memory of the device.
         Transient: the weights could not be read or downloaded; a retry may succeed.
     """
-    loaded = _builtin(section) if section.model in BUILTIN else _open_clip(section)
+    try:
+        loaded = _builtin(section) if section.model in BUILTIN else _open_clip(section)
+    except torch.OutOfMemoryError:
+        raise no_room(section) from None
     gc.freeze()  # what imports and the model made stays: else the index of each shard has all of it searched
     atexit.unregister(gc.unfreeze)
     atexit.register(gc.unfreeze)  # else extension modules report leaks
     return loaded
+
+
+def no_room(section: recipe.Encoder) -> EncoderError:
+    """The error of a model that does not fit in the device's memory, whatever the batch size."""
+    remedy = "; work.gpus_per_task: 1 gives a task all of it" if section.device == "cuda" else ""
+    return EncoderError(f"{section.model} does not fit in the memory of the {section.device} device{remedy}")
 
 
 def _encoding(section: recipe.Encoder, facts: list[Any], dim: int, size: int, eps: float) -> Encoding:
@@ -180,6 +214,8 @@ def _open_clip(section: recipe.Encoder) -> Encoder:
             image_mean=seen.mean, image_std=seen.std,
             image_interpolation=seen.interpolation, image_resize_mode=seen.resize_mode,
         )  # fmt: skip
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError) as error:
         text = f"{section.model} with pretrained {section.pretrained}: {_first_line(error)}"
         if str(error).startswith("Failed to download"):  # open_clip's message for any error of the hub

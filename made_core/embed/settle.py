@@ -12,12 +12,12 @@ import torch
 from made_core import recipe
 from made_core.embed import encoder, models, preprocessing
 from made_core.embed.encoder import Encoder
-from made_core.errors import EncoderError
 from made_core.ingest.decode import Pixels
 
 GAIN = 1.2  # bf16 must be this many times as fast as fp32: so that a noisy measurement does not choose it
 COSINE = 0.9999  # smallest between rows in bf16 and in fp32
 RUNS = 3  # of which the fastest counts
+LONG = "word " * 500  # a caption that fills the context: the batch that takes most memory
 PRODUCT = (128, 768, 768)  # of matrices, as in a ViT; small, for processors that are slow in bf16
 
 
@@ -33,8 +33,8 @@ def settle(section: recipe.Encoder) -> Settled:
     """Settles device, precision, batch size and captions of an encoder.
 
     precision auto on a CPU: bf16 where this processor runs the model at least GAIN times as fast in it and
-    the rows stay within COSINE of fp32's, else fp32. batch_size auto on a GPU: halved until a batch fits in
-    its memory.
+    the rows stay within COSINE of fp32's, else fp32. batch_size auto on a GPU: halved until a batch of
+    images, and one of captions, fit in its memory.
 
     Raises:
         EncoderError, Transient: as `encoder.resolve` and `encoder.load`.
@@ -86,10 +86,10 @@ def _bf16_is_better(section: recipe.Encoder) -> bool:
 def fitting(
     section: recipe.Encoder, load: Callable[[recipe.Encoder], Encoder] = encoder.load
 ) -> recipe.Encoder:
-    """`section` with its batch size halved until a batch fits in the device's memory.
+    """`section` with its batch size halved until a batch, and one of captions, fit in the device's memory.
 
     Raises:
-        EncoderError: a single image does not fit.
+        EncoderError: the model, or a single image, does not fit.
     """
     size = int(section.batch_size)
     loaded: Encoder | None = None
@@ -98,14 +98,15 @@ def fitting(
         try:
             loaded = load(smaller)
             loaded.encode(_images(size, loaded.encoding.image_size))
+            if loaded.text is not None:
+                loaded.text.encode([LONG] * loaded.text.batch_size)
             return smaller
         except torch.OutOfMemoryError:
             size //= 2
         # Else the next one is loaded beside it.
         loaded = None
         encoder.load.cache_clear()
-    remedy = "; work.gpus_per_task: 1 gives a task all of it" if section.device == "cuda" else ""
-    raise EncoderError(f"{section.model} does not fit in the memory of the {section.device} device{remedy}")
+    raise encoder.no_room(section)
 
 
 def _images(n: int, size: int) -> list[Pixels]:

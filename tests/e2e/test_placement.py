@@ -1,6 +1,6 @@
 """On a cluster with GPUs, embed tasks, and those before and after, get one each; CPU nodes do not embed.
 
-The raylets claim GPUs that do not exist, so the model runs on the CPU there.
+The raylets claim GPUs that do not exist: a run that would use them is refused, and the model runs on the CPU.
 """
 
 from __future__ import annotations
@@ -59,7 +59,12 @@ def test_a_mixed_cluster(elsewhere: dict[str, str], mixed: str, tmp_path: Path) 
     told = " ".join((refused.stdout + refused.stderr).split())
     assert "no node has room for a task of 1 CPU and 8 GPU" in told and "has 8 CPU and 4 GPU" in told
 
-    done = made()
+    broken = made("--output", str(tmp_path / "none"))
+    assert broken.returncode != 0
+    told = " ".join((broken.stdout + broken.stderr).split())
+    assert "cannot use the GPU of" in told and "encoder.device: cpu embeds without GPUs" in told
+
+    done = made("--set", "encoder.device=cpu", "--set", "work.gpus_per_task=1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"plan: 4 embed workers of 2 CPU and 1 GPU on 2 nodes \((0 on .*, 4|4 on .*, 0) on",
                      " ".join((done.stdout + done.stderr).split()))  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,11 @@ def test_a_sick_process_with_a_gpu_ends(
 ) -> None:
     """CUDA works again only in another process; Ray starts one."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    run_units.run_units(context, EMBED, "scope", KEYS, lost_gpu)  # of the node: the task reserves none
+    assert attempts(ledger) == health.ROW
+    monkeypatch.setattr(health.HEALTH, "_row", [])
+    work = context.recipe.work.model_copy(update={"gpus_per_task": 0.5})
+    context = replace(context, recipe=context.recipe.model_copy(update={"work": work}))
     with pytest.raises(SystemExit, match="one unit after the other fails in a process with a GPU"):
         run_units.run_units(context, EMBED, "scope", KEYS, lost_gpu)
-    assert attempts(ledger) == health.ROW
+    assert attempts(ledger) == 2 * health.ROW

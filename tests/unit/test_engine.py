@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows import engine
 from flows.engine import SHARES, batch_size
+from flows.placement import ONE_CPU, Resources
 
 
 def sizes(ready: int, slots: int, usual: int) -> list[int]:
@@ -31,3 +39,20 @@ def test_every_unit_is_in_one_task_and_none_has_most_of_a_share(ready: int, slot
     assert sum(found) == ready and min(found) > 0
     assert found == sorted(found, reverse=True)  # the small ones last, so that workers end together
     assert max(found) <= max(usual, ready / (SHARES * slots))
+
+
+@pytest.mark.parametrize(("resources", "calls"), [(Resources(3, 0.5), 1), (ONE_CPU, 0)])
+def test_the_process_of_a_task_with_a_gpu_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch, resources: Resources, calls: int
+) -> None:
+    """Embed tasks then begin in new processes, each on the GPU that Ray names for its first task."""
+    seen: dict[str, Any] = {}
+
+    @contextmanager
+    def options(**given: Any) -> Iterator[None]:
+        seen.update(given)
+        yield
+
+    monkeypatch.setattr(engine, "remote_options", options)
+    engine.run_task(Mock(), resources=resources)
+    assert seen == {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_calls": calls}

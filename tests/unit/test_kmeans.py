@@ -57,6 +57,24 @@ def test_fit_repeats(k: int) -> None:
         assert one.tobytes() != centroids.fit(rows, k, 5, 1).tobytes()
 
 
+def test_gpus_are_used_on_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task without a GPU sees those of its node all the same."""
+    trained: list[bool] = []
+
+    class Fake(faiss.Kmeans):
+        def __init__(self, *args: Any, gpu: bool, **fields: Any) -> None:
+            trained.append(gpu)
+            super().__init__(*args, **fields)
+
+    monkeypatch.setattr(faiss, "Kmeans", Fake)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 4, raising=False)
+    centroids.fit(stored(3, 400), 4, 5, 0)
+    centroids.fit(stored(3, 400), 4, 5, 0, gpu=True)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    centroids.fit(stored(3, 400), 4, 5, 0, gpu=True)
+    assert trained == [False, True, False]
+
+
 def test_fit_finds_clumps() -> None:
     """Four tight clumps far apart: no cluster has rows of two clumps."""
     clump = np.random.default_rng(0).integers(0, 4, 200)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.placement import Node, Resources, of_embed, plan, settled
+from flows.placement import Node, Resources, of_embed, plan, settled, workers
 from made_core.errors import PlanError, UserError
 from made_core.recipe import Encoder, Recipe, Work
 
@@ -22,18 +22,18 @@ def recipe(encoder: Encoder = CLIP, **work: Any) -> Recipe:
 @pytest.mark.parametrize(
     ("nodes", "work", "expected", "device"),
     [
-        ([GPU], {}, Resources(3, 0.5), "auto"),
-        ([CPU, GPU], {}, Resources(3, 0.5), "auto"),
-        ([CPU, GPU, Node("h", 8, 4)], {}, Resources(2, 1), "auto"),
-        ([CPU, GPU, Node("h", 16, 4)], {}, Resources(2, 0.5), "auto"),
-        ([Node("h", 16, 1)], {}, Resources(4, 0.25), "auto"),
-        ([Node("few", 2, 4)], {}, Resources(0.5, 1), "auto"),
+        ([GPU], {}, Resources(3, 0.5), "cuda"),
+        ([CPU, GPU], {}, Resources(3, 0.5), "cuda"),
+        ([CPU, GPU, Node("h", 8, 4)], {}, Resources(2, 1), "cuda"),
+        ([CPU, GPU, Node("h", 16, 4)], {}, Resources(2, 0.5), "cuda"),
+        ([Node("h", 16, 1)], {}, Resources(4, 0.25), "cuda"),
+        ([Node("few", 2, 4)], {}, Resources(0.5, 1), "cuda"),
         ([CPU], {}, Resources(1, 0), "cpu"),
         ([CPU], {"cpus_per_task": 4}, Resources(4, 0), "cpu"),
-        ([GPU], {"gpus_per_task": 1}, Resources(6, 1), "auto"),
-        ([GPU], {"gpus_per_task": 0.25}, Resources(1, 0.25), "auto"),
+        ([GPU], {"gpus_per_task": 1}, Resources(6, 1), "cuda"),
+        ([GPU], {"gpus_per_task": 0.25}, Resources(1, 0.25), "cuda"),
         ([GPU], {"gpus_per_task": 0}, Resources(1, 0), "cpu"),
-        ([GPU], {"gpus_per_task": 2, "embed_cpus_per_task": 5}, Resources(5, 2), "auto"),
+        ([GPU], {"gpus_per_task": 2, "embed_cpus_per_task": 5}, Resources(5, 2), "cuda"),
     ],
 )
 def test_settled(nodes: list[Node], work: dict[str, Any], expected: Resources, device: str) -> None:
@@ -47,6 +47,13 @@ def test_settled(nodes: list[Node], work: dict[str, Any], expected: Resources, d
 @pytest.mark.parametrize("encoder", [Encoder(), CLIP.model_copy(update={"device": "cpu"})])
 def test_encoders_that_use_no_gpu(encoder: Encoder) -> None:
     assert of_embed(settled([GPU], recipe(encoder)).work) == Resources(1, 0)
+    reserved = settled([GPU], recipe(encoder, gpus_per_task=1))
+    assert reserved.encoder.device == "cpu" and reserved.work.gpus_per_task == 1
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.25, 16), (0.3, 12), (0.6, 4), (1, 4), (3, 1), (8, 0)])
+def test_a_part_is_of_one_gpu(share: float, expected: int) -> None:
+    assert workers([Node("g", 64, 4)], Resources(1, share)) == expected
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def message(values: dict[str, Any], sets: tuple[str, ...] = ()) -> str:
         ({"encoder": {"device": "tpu"}}, ["encoder.device: ", "'auto', 'cpu' or 'cuda'", "'tpu'"]),
         ({"work": {"max_failed_share": 2}}, ["work.max_failed_share: ", "less than or equal to 1"]),
         ({"filters": {"max_aspect": 0.5}}, ["filters.max_aspect: ", "greater than or equal to 1"]),
+        ({"work": {"gpus_per_task": 1.5}}, ["work: gpus_per_task is 1.5; allowed: auto, 0 to 1, or a whole"]),
     ],
 )
 def test_one_line_names_the_field_and_what_is_allowed(values: dict[str, Any], expected: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from made_core import recipe
 from made_core.embed import encoder, preprocessing, settle
 from made_core.errors import EncoderError
-from tests.support.factories import tiny_open_clip
+from tests.support.factories import WORDS, tiny_open_clip
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +152,76 @@ def test_the_images_are_the_same_each_time() -> None:
     assert len(np.unique(first)) > 100
 
 
+def test_the_batch_of_captions_fits_too(tmp_path: Path) -> None:
+    """It may take more memory than that of the images: it has four times as many sequences."""
+    config, checkpoint = tiny_open_clip(tmp_path, "able", text=WORDS)
+    fields = {"model": "able", "config": str(config), "pretrained": str(checkpoint), "device": "cpu"}
+    seen: list[torch.Size] = []
+
+    def load(section: recipe.Encoder) -> encoder.Encoder:
+        def forward(tokens: torch.Tensor) -> torch.Tensor:
+            seen.append(tokens.shape)
+            if len(tokens) > 100:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return torch.ones(len(tokens), 4)
+
+        loaded = encoder.load(section)
+        assert loaded.text is not None
+        return replace(loaded, text=replace(loaded.text, forward=forward))
+
+    section = encoder.resolve(recipe.Encoder(**fields, batch_size=64, captions="embed"))
+    assert settle.fitting(section, load).batch_size == 16
+    tower = encoder.load(section).text
+    assert tower is not None
+    whole = tower.tokenize(["a"]).shape[1]
+    assert seen == [(256, whole), (128, whole), (64, whole)]
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_weights_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, tiny: dict[str, Any]) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    section = encoder.resolve(recipe.Encoder(**tiny)).model_copy(update={"device": "cuda"})
+    monkeypatch.setattr("open_clip.create_model_and_transforms", full)
+    with pytest.raises(EncoderError, match="does not fit in the memory of the cuda device; work"):
+        encoder.load(section)
+
+
+CLIP = recipe.Encoder(model="ViT-B-32", pretrained="openai", device="cuda")
+
+
 @pytest.mark.parametrize(
-    ("gpus", "expected"), [("auto", []), (0, []), (1, [1.0]), (0.25, [0.225]), (2, [1.0])]
-)
+    ("gpus", "gigabytes", "expected"),
+    [("auto", 80, []), (0, 80, []), (1, 80, [1.0]), (2, 80, [1.0]), (0.25, 80, [0.225]), (0.5, 80, [0.45]),
+     (0.25, 10, [0.19]), (0.25, 16, [0.2125]), (0.25, 2, [0.01])],
+)  # fmt: skip
 def test_tasks_that_share_a_gpu_share_its_memory(
-    monkeypatch: pytest.MonkeyPatch, gpus: float | Literal["auto"], expected: list[float]
+    monkeypatch: pytest.MonkeyPatch, gpus: float | Literal["auto"], gigabytes: int, expected: list[float]
 ) -> None:
+    """With what CUDA takes for each process beside: of a small GPU, or a part of one, more than a tenth."""
     limits: list[float] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(encoder, "_use_gpu", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, gigabytes * 10**9))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
-    encoder.share_gpu(recipe.Work(gpus_per_task=gpus))
-    assert limits == expected
+    encoder.take_gpu(CLIP, recipe.Work(gpus_per_task=gpus))
+    assert limits == pytest.approx(expected)
+    encoder.take_gpu(CLIP.model_copy(update={"device": "cpu"}), recipe.Work(gpus_per_task=gpus))
+    assert len(limits) == len(expected)
+
+
+@pytest.mark.parametrize("error", ["The NVIDIA driver on your system is too old", "no kernel image"])
+def test_a_gpu_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    def fails() -> None:
+        raise RuntimeError(f"{error}\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    monkeypatch.setattr(encoder, "_use_gpu", fails)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1")
+    with pytest.raises(EncoderError, match=f"cannot use the GPU of .*=MIG-1.*{error}.*device: cpu"):
+        encoder.take_gpu(CLIP, recipe.Work(gpus_per_task=0.25))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(EncoderError, match=r"PyTorch .* cannot use the GPU of"):
+        encoder.take_gpu(CLIP, recipe.Work(gpus_per_task=1))
