@@ -115,7 +115,7 @@ def summarise(
             broken=sum(output.broken for output in decided.tables),
         ),
         keep_npy=None if resolved.hex_uids else NO_KEEP_NPY,
-        warnings=_warnings(context.run, request, rows, embedded, clustered),
+        warnings=warnings(context.run, request, rows, embedded, clustered),
         output=recipe.output,
         store=recipe.store_url,
     )
@@ -192,9 +192,10 @@ def _drift(clustered: Clustered) -> Drift:
     return Drift(**asdict(found))
 
 
-def _warnings(
+def warnings(
     run: str, request: Request, rows: Sequence[ShardAccount], embedded: Embedded, clustered: Clustered
 ) -> list[str]:
+    """What the readers of the summary should know: a sentence each."""
     texts = []
     if embedded.earlier and (drift := _drift(clustered)).train_anew:
         texts.append(

@@ -46,12 +46,18 @@ def check_claim(recipe: Recipe, replace: bool, log_folder: str | None) -> RunMar
     """The content of the output folder's run.json, None if it has none; changes nothing.
 
     Raises:
-        OutputError: the folder has other files and no run.json, or belongs to a run with another recipe
-            and `replace` is false.
+        OutputError: the folder has other files and no run.json, or a damaged one, or belongs to a run with
+            another recipe and `replace` is false.
     """
+    mark = files.join(recipe.output, paths.RUN_MARK)
     try:
-        known = RunMark.model_validate_json(files.read(files.join(recipe.output, paths.RUN_MARK)))
-    except (FileNotFoundError, ValidationError):
+        known = RunMark.model_validate_json(files.read(mark))
+    except ValidationError:
+        raise OutputError(
+            f"{mark} does not name a run: it is damaged, or not a file of made; name another output, or "
+            "remove the file and all others in its folder"
+        ) from None
+    except FileNotFoundError:
         ours = [files.absolute(url) for url in (recipe.store_url, log_folder) if url]
         for child in sorted(_children(recipe.output)):
             if child.startswith(probe.PREFIX):  # of another command's check, now or before it was killed

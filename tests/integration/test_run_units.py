@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from made_core.errors import CorruptShard
+from made_core.errors import CorruptShard, LeaseLost
 from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
 from made_core.stages import EMBED, EmbedOutput
@@ -115,13 +115,30 @@ def test_one_unit_that_fails_again_and_again_makes_no_process_sick(
 def test_a_sick_process_with_a_gpu_ends(
     ledger: Ledger, context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CUDA works again only in another process; Ray starts one."""
+    """CUDA works again only in another process; Ray starts one. A healthy one stays."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     run_units.run_units(context, EMBED, "scope", KEYS, lost_gpu)  # of the node: the task reserves none
     assert attempts(ledger) == health.ROW
     monkeypatch.setattr(health.HEALTH, "_row", [])
     work = context.recipe.work.model_copy(update={"gpus_per_task": 0.5})
     context = replace(context, recipe=context.recipe.model_copy(update={"work": work}))
+    run_units.run_units(
+        context, EMBED, "scope", KEYS[-1:], lambda unit, _: EmbedOutput(5, FILE, FILE, 0, 0, 0)
+    )
     with pytest.raises(SystemExit, match="one unit after the other fails in a process with a GPU"):
         run_units.run_units(context, EMBED, "scope", KEYS, lost_gpu)
-    assert attempts(ledger) == 2 * health.ROW
+    assert attempts(ledger) == 2 * health.ROW + 1
+
+
+def test_a_unit_that_another_worker_has_is_left_to_it(ledger: Ledger, context: RunContext) -> None:
+    """Lost leases, as after an outage of the database, fail no unit and make no process sick."""
+
+    def one(unit: Unit, progress: Progress) -> EmbedOutput:
+        if unit.key in KEYS[:4]:
+            raise LeaseLost(f"embed {unit.key}")
+        return EmbedOutput(5, FILE, FILE, 0, 0, 0)
+
+    run_units.run_units(context, EMBED, "scope", KEYS, one)
+    results = ledger.units.results(EMBED, "scope", KEYS)
+    assert [results[key].state for key in KEYS] == [UnitState.RUNNING] * 4 + [UnitState.DONE] * 36
+    assert attempts(ledger) == len(KEYS) and not health.HEALTH.sick

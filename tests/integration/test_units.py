@@ -193,6 +193,38 @@ def test_used_up_attempts_are_given_again_and_a_permanent_error_stays(ledger: Le
     assert claim(ledger, "open")[0].attempt == 1
 
 
+def test_a_run_raises_the_attempts_of_shared_units_and_lowers_none(ledger: Ledger) -> None:
+    """Also of a unit that is running; another run may need the attempts that this one does not."""
+    put(ledger, "open", "running", attempts=2)
+    [running] = claim(ledger, "running")
+    for most in (4, 1):
+        assert ledger.units.allow(STAGE, SCOPE, ["open", "running"], most) == 0
+    assert ledger.units.fail(running, Transient("away"), 0) is UnitState.OPEN
+    for key, attempts in (("open", [1, 2, 3, 4]), ("running", [2, 3, 4])):
+        for attempt in attempts:
+            [unit] = claim(ledger, key)
+            assert unit.attempt == attempt
+            failed = ledger.units.fail(unit, Transient("away"), 0)
+            assert failed is (UnitState.FAILED if attempt == 4 else UnitState.OPEN), key
+
+
+def test_a_unit_that_is_done_has_no_error(ledger: Ledger) -> None:
+    """Of an attempt before; nor are samples counted that a lost attempt had done."""
+    put(ledger, "a")
+    [unit] = claim(ledger, "a")
+    ledger.units.renew([unit], 60, [9])
+    ledger.units.fail(unit, Transient("away"), 0)
+    assert ledger.units.tally(STAGE, SCOPE, None).samples == 0
+    assert ledger.units.results(STAGE, SCOPE, None)["a"].error is not None
+    [unit] = claim(ledger, "a", lease=0)
+    ledger.units.renew([unit], 0, [9])
+    [unit] = claim(ledger, "a")
+    assert ledger.units.tally(STAGE, SCOPE, None).samples == 0
+    ledger.units.finish(unit, output(5))
+    result = ledger.units.results(STAGE, SCOPE, None)["a"]
+    assert (result.state, result.error, result.attempts) == (UnitState.DONE, None, 3)
+
+
 def test_an_error_may_contain_any_text(ledger: Ledger) -> None:
     put(ledger, "a")
     (unit,) = claim(ledger, "a")

@@ -157,6 +157,24 @@ def test_steps_change_no_decision(step: int) -> None:
         assert got.kept[walk].tolist() == [expected[place] == {place} for place in range(n)]
 
 
+@pytest.mark.parametrize("step", [1, 16], ids=["kept in an earlier step", "kept in this step"])
+def test_the_float64_product_decides_at_the_bound(step: int) -> None:
+    """A float32 product is wrong by more than the distance of these bounds, in either direction."""
+    rng = np.random.default_rng(0)
+    first, ids = rng.normal(size=(12, 64)), np.arange(2)
+    pairs = np.stack([first, first + 0.3 * rng.normal(size=first.shape)], axis=1).astype(np.float16)
+    for rows in pairs:
+        value = float(cosine(rows[:1], rows[1:])[0])
+        for bound in (value, float(np.nextafter(value, 0))):
+            expected = {0} if value > bound else set()
+            crowd = CrowdedCluster(ids, np.ones(2, bool), rows, step)
+            field = crowd.start(ids, bound)
+            assert not len(field.near(0)[0])
+            field.keep(0)
+            assert set(field.near(1)[0].tolist()) == expected
+            assert set(crowd.edges(ids, np.zeros(2, bool), bound)[0].tolist()) == expected
+
+
 def test_every_row_kept() -> None:
     """4,000 rows that are far from each other: each is compared with all earlier rows and stays."""
     n = 4_000

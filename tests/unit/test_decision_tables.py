@@ -13,6 +13,7 @@ from made_core import filters
 from made_core.dedup import decisions
 from made_core.dedup.decisions import NO_SAMPLE
 from made_core.output import decision_tables
+from made_core.output.keep_lists import kept_table
 from made_core.output.plan import Plan
 from made_core.reasons import DUPLICATES, KEPT
 from tests.support import oracle
@@ -107,6 +108,17 @@ def test_a_representative_that_is_not_kept_is_found(tmp_path: Path) -> None:
     representative = found.representative.copy()
     representative[removed[:2]] = removed[1], NO_SAMPLE
     assert put(tmp_path, core, replace(found, representative=representative)).broken == 2
+
+
+def test_the_keep_list_names_the_kept_samples_in_the_order_of_the_output(tmp_path: Path) -> None:
+    core, found = decided(tmp_path, clumped, "cover")
+    kept = np.flatnonzero(found.reason == KEPT)
+    listed = kept_table(core.corpus, opened(tmp_path, core, found)).to_pylist()
+    places = [(part.shard.id, f"{row:09d}") for part in core.corpus.parts for row in range(part.samples)]
+    assert [(row["shard"], row["key"]) for row in listed] == [places[gid] for gid in kept]
+    assert [row["uid"] for row in listed] == [core.identities.uids[gid].decode() for gid in kept]
+    dropped = replace(found, reason=np.zeros_like(found.reason))
+    assert kept_table(core.corpus, opened(tmp_path, core, dropped)).num_rows == 0
 
 
 def test_decisions_are_read_back(tmp_path: Path) -> None:

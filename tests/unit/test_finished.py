@@ -89,6 +89,13 @@ def test_the_later_shards_of_a_job(folder: Path) -> None:
     assert found is not None and found.shards == {"00002": "missing"}
 
 
+def test_a_folder_without_shards(tmp_path: Path) -> None:
+    """Whoever needs some says so; nothing is known to be missing."""
+    (tmp_path / "notes.txt").touch()
+    for whole in (True, False):
+        assert finished.unfinished(str(tmp_path), whole=whole) is None
+
+
 def test_a_stray_number_is_bounded(folder: Path) -> None:
     _stray(folder)
     found = finished.unfinished(str(folder))

@@ -56,6 +56,12 @@ def test_the_message_of_a_state_names_counts_shards_and_run() -> None:
         f"unfinished shards, not read: 00099 (run {SUMMARY.run})"
     )
     folder = Unfinished("/in", True, {"00099": "no _stats.json", "00101": "missing"})
+    for alone in (
+        Outcome(SUMMARY, {"00000": "broken"}),
+        Outcome(SUMMARY, refused=["/in/00099.tar"]),
+        Outcome(SUMMARY, unfinished=[folder]),
+    ):
+        assert alone.state().name == "CompletedWithFailures"
     cut = Outcome(SUMMARY, {}, ["/in/00099.tar"], [folder]).state()
     assert (cut.name, cut.message) == (
         "CompletedWithFailures",

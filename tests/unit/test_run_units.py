@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 
-from tasks import run_units
+from made_core.errors import CorruptShard
+from tasks import health, run_units
 
 
 def test_the_limit_of_open_files_is_raised() -> None:
@@ -15,3 +16,17 @@ def test_the_limit_of_open_files_is_raised() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_sick_process_waits_longer_after_each_failure_up_to_a_limit() -> None:
+    """A run whose last units fail on every worker must end too."""
+    process, waits = health.Health(), []
+    for key in "abcdefgh":
+        process.ended(key, OSError("no mount"))
+        process.ended(key, OSError("the same unit counts once"))
+        process.ended("data", CorruptShard("not counted"))
+        assert process.sick == (process.rest > 0)
+        waits.append(process.rest)
+    assert waits == [0, 0, 5, 10, 20, 20, 20, 20]
+    process.ended("i", None)
+    assert not process.sick and process.rest == 0
