@@ -46,7 +46,7 @@ def test_the_fewest_that_suffice(queries: int) -> None:
 def test_more_queries_until_enough_have_a_near_pair(
     monkeypatch: pytest.MonkeyPatch, sure: int, expected: int
 ) -> None:
-    """Each 19th row has a copy at the end: 6 of 100 rows, 32 of 600. With 200 clusters at most 1,000 queries."""
+    """Each 19th row has a copy at the end: 6 of 100 rows, 32 of 600. 200 clusters: at most 1,000."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(2000, 32)).astype(np.float16)
     rows[1900:] = rows[:1900:19]
