@@ -78,7 +78,7 @@ def place(folder: Path) -> Iterator[Place]:
     with postgres.embedded(folder / "home") as url, closing(Ledger.open(url)) as ledger:
         os.environ["MADE_DATABASE_URL"], os.environ["MADE_HOME"] = url, str(folder / "home")
         settings.cache_clear()
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
         environ = {
             **os.environ,
             "MADE_RAY_ADDRESS": ray.get_runtime_context().gcs_address,
