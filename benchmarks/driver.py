@@ -102,7 +102,9 @@ def measure(url: str, recipe: Recipe, workers: int, per_worker: int, seconds: fl
                 costs.append(Cost(workers, submitted, len(keys), time.monotonic() - began,
                                   time.process_time() - cpu))  # fmt: skip
 
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        "local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
     try:
         drive()
     finally:

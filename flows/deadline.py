@@ -67,6 +67,8 @@ class Pace:
         if stage in self._said or not expect or seconds < FIRST_SECONDS or done < FIRST_SHARE * expect:
             return
         self._said.add(stage)
+        if samples >= expect:  # a stage that ended between two looks has nothing left to estimate
+            return
         rate = done / seconds
         need = (expect - samples) / rate
         text = f"{stage}: {rate:,.1f} samples/s, about {_clock(need)} for the remaining {expect - samples:,}"

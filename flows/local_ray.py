@@ -53,7 +53,8 @@ def early(work: Work) -> Iterator[None]:
     private_token()
     with engine.own_sigterm():
         try:
-            ray.init(**LOCAL)
+            # Without an address Ray joins the last `ray start` on this machine, whoever typed it.
+            ray.init(os.environ.get("RAY_ADDRESS") or "local", **LOCAL)
         except Exception as error:  # Ray waits 30 s for its processes, and has no class for that
             raise MadeError(
                 f"Ray did not start on this machine, which may be busy: {error}; try again"

@@ -35,6 +35,9 @@ def write(ledger: Ledger, run_id: str, eps: Sequence[float], pairs: int = bands.
     page = files.join(found.run.output, paths.REVIEW)
     files.put_bytes(page, review.render(found.summary, some, drawn).encode())
     print_line = Console(highlight=False, soft_wrap=True).print
+    if not drawn:
+        print_line(f"no pairs to mark: up to eps {every[-1]:g} no near-duplicate is removed: {page}")
+        return page
     print_line(f"{len(drawn):,} pairs to mark, of {sum(len(band.removed) for band in some):,}: {page}")
     print_line("open it in a browser; its saved marks are read by made sweep RUN --marks FILE", markup=False)
     return page

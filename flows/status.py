@@ -127,7 +127,7 @@ def _name(unit: UnitStatus) -> str:
 
 def _run(run: Run) -> Text:
     state = state_of(run).replace("_", " ") + (" (replaced)" if run.replaced else "")
-    return Text.assemble((run.id, "bold"), f"  {state}{_counts(run)}  {run.updated_at:%Y-%m-%d %H:%M:%S}")
+    return Text.assemble((run.id, "bold"), f"  {state}{_counts(run)}  {run.updated_at:%Y-%m-%d %H:%M:%S %Z}")
 
 
 def _counts(run: Run) -> str:

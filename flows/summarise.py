@@ -205,19 +205,23 @@ def warnings(
         )
     texts += [str(folder) for folder in request.unfinished]
     if refused := request.found.refused:
-        texts.append(f"{len(refused)} tars without _stats.json were skipped, such as {refused[0]}")
+        texts.append(f"skipped, without _stats.json: {counted(len(refused), 'tar')}, such as {refused[0]}")
     for row in [r for r in rows if r.error][:NAMED]:
         texts.append(f"shard {row.shard} failed: {row.error}")
     if embedded.failed:
-        texts.append(f"{len(embedded.failed)} shards failed; once the cause is fixed: made retry {run}")
+        failed = counted(len(embedded.failed), "shard")
+        texts.append(f"{failed} failed; once the cause is fixed: made retry {run}")
     if short := [r for r in rows if r.shortfall]:
-        missing = sum(r.shortfall for r in short)
-        texts.append(
-            f"{len(short)} shards have {missing} fewer samples than their stats say, such as {short[0].shard}"
-        )
+        missing, lacking = counted(sum(r.shortfall for r in short), "sample"), counted(len(short), "shard")
+        texts.append(f"{missing} fewer than the stats of {lacking} say, such as {short[0].shard}")
     outputs = [r.output for r in embedded.results.values() if r.output is not None]
     if unclear := sum(output.warnings for output in outputs):
-        texts.append(f"{unclear} samples have a json or txt that cannot be read")
+        texts.append(f"{counted(unclear, 'sample')} with a json or txt that cannot be read")
     if stray := sum(output.stray for output in outputs):
-        texts.append(f"{stray} tar members belong to no sample")
+        texts.append(f"{counted(stray, 'tar member')} of no sample")
     return texts
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `2,000 shards`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

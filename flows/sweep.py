@@ -49,7 +49,7 @@ def sweep(ledger: Ledger, run_id: str, eps: Sequence[float], marks_file: str | N
 
 def _show(result: Sweep, summary: Summary, page: str) -> None:
     out = console()
-    note = "A sample that one eps removes, a larger one may keep: what comes in addition does not add up."
+    note = "in addition: not removed at the eps before. A larger eps may keep what a smaller one removes."
     table = Table(title=f"run {result.run}: what other eps would keep", caption=note)
     for name in ("eps", "kept", "share", "near-duplicates", "in addition"):
         table.add_column(name, justify="right")

@@ -14,6 +14,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # paragraphs fill the terminal; others keep the line breaks of a docstring
 )
 
 RUN = "The run: its id (see made status), its output, or the id or address of a flow run of it in Prefect."

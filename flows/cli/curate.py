@@ -41,7 +41,7 @@ def curate(
     store: Annotated[
         str | None,
         typer.Option(help="Folder or URL of embeddings, clusters and pairs; runs can share it. "
-                     "Default: <output>/store."),
+                     "Default: the folder store in the output."),
     ] = None,
     extends: Annotated[
         str | None,
@@ -61,8 +61,9 @@ def curate(
 ) -> None:  # fmt: skip
     """Curate a data set: read shards, write a smaller set of shards.
 
-    Exit codes: 0 completed; 1 the run failed; 2 invalid arguments, recipe or environment; 3 completed,
-    but some shards failed (listed in the output and in the ledger). Re-run to resume.
+    Exit codes: 0 completed; 1 the run failed; 2 the request is not valid; 3 completed, but some shards
+    failed or are not finished by img2dataset (they are named); 130 interrupted; 143 terminated. Re-run
+    to resume.
     """
     terminal.prepare(ray_address, log_folder)
     from flows import preflight, unchanged
@@ -115,6 +116,7 @@ def retry(
     Embeds the failed shards again with the run's own recipe and recomputes what depends on them.
     A shard whose file changed counts as a new shard and is always embedded. A run that failed, was
     cancelled or died goes on.
+
     Exit codes: as for curate; also 0 if there is nothing to retry.
     """
     terminal.prepare(ray_address, log_folder)

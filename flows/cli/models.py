@@ -38,7 +38,10 @@ def list_models(
         typer.Option("--for", help="Folder or URL of shards: do their images suffice for each model?"),
     ] = None,
 ) -> None:
-    """List open_clip's models: size, parameters, operations; the smallest first. All take a minute."""
+    """List open_clip's models: size, parameters, operations; the smallest first.
+
+    All of them, without --name, take a minute.
+    """
     if context.invoked_subcommand is not None:
         return
     from rich.progress import track

@@ -31,9 +31,11 @@ def script(
         str, typer.Option("--select", help="Nodes and what of each: 2:ncpus=24:ngpus=4.")
     ],
     walltime: Annotated[str, typer.Option("--walltime", help="Time of the job: 12:00:00.")],
-    queue: Annotated[str | None, typer.Option("--queue", help="Default: the site's.")] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", help="Queue of the job. Default: the site's.")
+    ] = None,
     place: Annotated[
-        str | None, typer.Option("--place", help="scatter: each chunk on a host of its own.")
+        str | None, typer.Option("--place", help="Such as scatter: each chunk on a host of its own.")
     ] = None,
     account: Annotated[str | None, typer.Option("--account", help="Account that is charged.")] = None,
     directive: Annotated[

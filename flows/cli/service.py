@@ -27,7 +27,7 @@ def up(
         typer.Option("--worker/--no-worker", help="Start a worker, which executes the runs. Default: yes."),
     ] = None,
 ) -> None:  # fmt: skip
-    """Start the service on this machine: PostgreSQL, Prefect's server and UI, and a worker.
+    """Start the service on this machine: PostgreSQL, Prefect's server with its UI, the front door, a worker.
 
     Can be repeated: starts what is missing. The options and ports of the last start are kept. With
     MADE_DATABASE_URL or PREFECT_API_URL set, those servers are used and only the rest is started.
@@ -74,7 +74,7 @@ def ps(
 ) -> None:
     """Show the processes of the service: exit code 0 if all of them do their work, else 1.
 
-    JSON: {"up", "ready", "host", "ui",
+    JSON: {"up", "ready", "host", "ui", "front_door",
     "processes": [{"name", "phase", "pid", "restarts", "message", "log"}]}.
     """
     from flows.service import view

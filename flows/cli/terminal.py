@@ -85,7 +85,8 @@ def table(summary: Summary) -> None:
     """Prints the counts of samples and the location of the output."""
     out = console()
     samples, total = summary.samples, max(1, summary.samples.in_)
-    shown = Table(title=f"run {summary.run}: {summary.state.value.replace('_', ' ')}")
+    out.print(f"run {summary.run}: {summary.state.value.replace('_', ' ')}", highlight=False)
+    shown = Table()
     shown.add_column("samples")
     shown.add_column("count", justify="right")
     shown.add_column("share", justify="right")

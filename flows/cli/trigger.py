@@ -24,7 +24,12 @@ def trigger(
         str | None, typer.Option("--output", help="Folder or URL of the result. Default: the recipe's.")
     ] = None,
     store: Annotated[
-        str | None, typer.Option("--store", help="Folder or URL of embeddings, clusters and pairs.")
+        str | None,
+        typer.Option(
+            "--store",
+            help="Folder or URL of embeddings, clusters and pairs; runs can share it. "
+            "Default: the recipe's, or the folder store in the output.",
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -39,10 +44,13 @@ def trigger(
     A folder that img2dataset has not finished is refused, and its unfinished shards are named. The same
     shards with the same recipe and output start one run: if that is live or completed, its URL is printed;
     if it failed, crashed or was cancelled, a new run resumes it.
+
     Posts to the front door at MADE_FRONT_DOOR, with the token of MADE_TRIGGER_TOKEN_FILE; default: the
-    service of this machine. Exit codes: 0 started, or there already; 1 Prefect's server or the storage does
+    service of this machine.
+
+    Exit codes: 0 started, or there already; 1 Prefect's server or the storage does
     not answer; 2 the request is not valid, or no front door answers; with --wait also 1 the run failed or was
-    cancelled, 3 completed but some shards failed, 130 interrupted: the run continues.
+    cancelled, 3 completed but some shards failed or are not finished, 130 interrupted: the run continues.
     """
     from flows.service import trigger as ask
 

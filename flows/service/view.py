@@ -24,9 +24,11 @@ def show(as_json: bool) -> bool:
              "restarts": c.restarts, "message": c.message, "log": str(logs.path_of(c.name))}
             for c in children
         ]  # fmt: skip
-        url = config.prefect_url if config and is_up else None
+        up = config if is_up else None
+        door = up.front_door_url if up and any(c.name == FRONT_DOOR for c in children) else None
         host = (found.host or None) if found else None
-        print(json.dumps({"up": is_up, "ready": ready, "host": host, "ui": url, "processes": rows}, indent=2))
+        shown = {"up": is_up, "ready": ready, "host": host, "ui": up.prefect_url if up else None}
+        print(json.dumps({**shown, "front_door": door, "processes": rows}, indent=2))
         return ready
     out = console()
     if elsewhere is not None:

@@ -39,7 +39,10 @@ def every(eps: Sequence[float], eps_max: float) -> list[float]:
     """
     for value in eps:
         if not 0 < value <= eps_max + 1e-12:
-            raise UserError(f"eps is {value:g}, allowed: above 0, up to the run's eps_max, {eps_max:g}")
+            raise UserError(
+                f"eps is {value:g}, allowed: above 0, up to the run's eps_max, {eps_max:g}; for a larger "
+                "one, run made curate with --set dedup.eps_max=..., another --output and the same --store"
+            )
     return sorted(set(eps)) or [round(eps_max * n / STEPS, 12) for n in range(1, STEPS + 1)]
 
 

@@ -69,7 +69,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def start_ray() -> None:
     """Without its processes that follow log files and scale clusters, which nobody here asks."""
     with mock.patch.object(Node, "start_log_monitor"), mock.patch.object(Node, "start_monitor"):
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def look_at(page: Page, folder: Path, samples: int) -> None:
 
 @browser.needed
 @pytest.mark.parametrize("samples", [12, 1200])
-def test_pages(servers: str, curate: Curate, tmp_path: Path, samples: int) -> None:
+def test_pages(
+    servers: str, curate: Curate, tmp_path: Path, samples: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With few samples; with many, some of whose clusters are crowded."""
     source, output, saved = tmp_path / "sample", tmp_path / "out", tmp_path / "saved"
     many = samples > 100
@@ -77,17 +80,20 @@ def test_pages(servers: str, curate: Curate, tmp_path: Path, samples: int) -> No
     if not many:
         assert [step.eps for step in steps] == [0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.24]
         refuses(servers, run, file)
+        capsys.readouterr()
+        review(servers, run, (1e-9,))
+        assert capsys.readouterr().out.startswith("no pairs to mark: up to eps 1e-09 no near-")
         curate(source / "shards", output=output, dedup={"eps": 0.01}, replace=True, **parts)
         assert not list(output.glob("sweep.*")) and not (output / "review.html").exists()
         with pytest.raises(UserError, match="is replaced"):
             sweep(servers, run)
 
 
-def review(url: str, run: str) -> None:
+def review(url: str, run: str, eps: Sequence[float] = ()) -> None:
     from flows.review import write
 
     with closing(Ledger.open(url)) as ledger:
-        write(ledger, run, ())
+        write(ledger, run, eps)
 
 
 def mark(page: Page, file: Path, saved: Path) -> list[str]:
@@ -119,7 +125,7 @@ def mark(page: Page, file: Path, saved: Path) -> list[str]:
 def refuses(url: str, run: str, file: Path) -> None:
     """Other eps, damaged marks and marks of something else end with one sentence."""
     for eps in (0.25, 0.0):
-        with pytest.raises(UserError, match="allowed: above 0, up to the run's eps_max, 0\\.24"):
+        with pytest.raises(UserError, match="up to the run's eps_max, 0\\.24; for a larger one"):
             sweep(url, run, (eps,))
     with pytest.raises(UserError, match="no run nonsense"):
         sweep(url, "nonsense")

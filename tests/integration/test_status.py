@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from functools import partial
 
@@ -145,6 +146,7 @@ def test_text_of_one_run(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr().out
     assert printed.count("failed: embed of-") == status.SHOWN and "more units, --json lists all" in printed
     assert "[bold]half[/bold]" in printed and "error: all is lost" in printed
+    assert re.search(r"failed  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+\n", printed), "a time with its zone"
     assert "slowest units" in printed and "host2" in printed
     assert ledger.progress.of("r1")[0].tally.units[UnitState.FAILED] == 12
 

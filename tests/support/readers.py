@@ -22,7 +22,7 @@ def ray_data(folder: Path) -> int:
     import ray
 
     if not ray.is_initialized():
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     # Its default decoder returns 2-D arrays for grey images and cannot mix them with colour images.
     rows = ray.data.read_webdataset(str(folder), file_extensions=["tar"], decoder=None).take_all()
     assert all(r["__key__"] and isinstance(json.loads(r["json"]), dict) for r in rows)

@@ -47,7 +47,7 @@ def test_a_token_that_is_not_used_is_not_made(
 
 
 def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**_: object) -> None:
+    def init(*_: object, **__: object) -> None:
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", init)
@@ -57,3 +57,23 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPat
         local_ray.early(Work()),
     ):
         pass
+
+
+@pytest.mark.parametrize("named", [None, "10.0.0.5:6379"])
+def test_a_cluster_that_somebody_started_here_is_not_joined(
+    monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    """Ray's own default is the last `ray start` on the machine, of any user."""
+    if named:
+        monkeypatch.setenv("RAY_ADDRESS", named)
+    asked: list[str | None] = []
+
+    def init(address: str | None = None, **_: object) -> None:
+        asked.append(address)
+        raise Exception("that is enough")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(MadeError), local_ray.early(Work()):
+        pass
+    assert asked == [named or "local"]

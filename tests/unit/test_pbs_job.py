@@ -215,6 +215,14 @@ def test_pace_without_a_job_or_with_time_enough() -> None:
     assert said[0] == "embed: 2.0 samples/s, about 0:00:25 for the remaining 50" and len(said) == 2
 
 
+def test_pace_has_nothing_to_say_of_a_stage_that_has_ended() -> None:
+    said: list[str] = []
+    pace = Pace(None, said.append)
+    pace.update("embed", 260, 1145, 0.0)
+    pace.update("embed", 1145, 1145, 22.0)
+    assert said == []
+
+
 def test_the_plan() -> None:
     nodes = [Node("n1", 24, 4), Node("n2", 8, 0)]
     assert plan(nodes, Work()) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.service import control, ports, processes, state
+from flows.service import control, ports, processes, state, view
 from flows.service.processes import MARK, Identity
 from flows.service.programs import Program, programs
 from flows.service.state import Child, Config, Given, Phase, Ports, Processes
@@ -228,3 +229,15 @@ def test_after_a_reboot_nothing_is_up() -> None:
         control.required()
     said: list[str] = []
     assert not control.down(said.append) and said == []
+
+
+def test_ps_has_the_addresses_of_the_ui_and_of_the_front_door(capsys: pytest.CaptureFixture[str]) -> None:
+    me = processes.identify(os.getpid())
+    assert me is not None
+    state.save_config(configuration())
+    for names, door in ((["prefect"], None), (["prefect", "front-door"], "http://127.0.0.1:1003")):
+        children = [Child(name=name, phase=Phase.READY, process=me) for name in names]
+        state.save_processes(Processes(supervisor=me, children=children, host=socket.gethostname()))
+        assert view.show(as_json=True)
+        shown = json.loads(capsys.readouterr().out)
+        assert (shown["ui"], shown["front_door"]) == ("http://127.0.0.1:1002", door)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.summarise import counted
 from made_core.errors import DamagedFile
 from made_core.output import summary
 from made_core.output.summary import Summary
@@ -49,3 +50,7 @@ def test_shards_that_were_not_written_are_not_lost_ones() -> None:
 
 def test_every_field_has_a_description() -> None:
     assert all(field.description for field in Summary.model_fields.values())
+
+
+def test_a_note_counts_one_as_one() -> None:
+    assert [counted(n, "shard") for n in (0, 1, 2000)] == ["0 shards", "1 shard", "2,000 shards"]

@@ -6,9 +6,17 @@ import pytest
 import typer
 
 from flows.cli import terminal
+from made_core.types import RunState
 from tests.support.summaries import summary_of
 
 WHOLE = {"in": 3, "failed": 0, "out": 1, "shortfall": 0}
+
+
+def test_the_state_is_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The counts are narrower than `completed with failures`: a title of their table would be wrapped."""
+    summary = summary_of(shards=WHOLE)
+    terminal.table(summary.model_copy(update={"state": RunState.COMPLETED_WITH_FAILURES}))
+    assert f"run {summary.run}: completed with failures\n" in capsys.readouterr().out
 
 
 def test_all_shards(capsys: pytest.CaptureFixture[str]) -> None:
