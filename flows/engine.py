@@ -25,7 +25,7 @@ from ray.exceptions import RayError
 
 from flows import placement
 from flows.deadline import Pace
-from flows.local_ray import LOCAL, private_token
+from flows.local_ray import arguments, private_token
 from flows.losses import LOSSES, Losses
 from flows.placement import ONE_CPU, Resources
 from flows.plain_http import fast_clients
@@ -51,7 +51,7 @@ def runner() -> RayTaskRunner[Any]:
     if address:
         return RayTaskRunner(address=address, init_kwargs={"log_to_driver": False})
     private_token()
-    return RayTaskRunner(init_kwargs=LOCAL)
+    return RayTaskRunner(init_kwargs=arguments())
 
 
 @contextmanager

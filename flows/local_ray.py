@@ -12,8 +12,18 @@ from made_core.errors import MadeError
 from made_core.recipe import Work
 from made_core.settings import settings
 
-LOCAL: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
 MOST = 4  # workers that import early: a small run has few tasks
+
+
+def arguments() -> dict[str, Any]:
+    """Arguments of ray.init for a Ray on this machine, or the one in RAY_ADDRESS."""
+    return {
+        # Without an address Ray joins the last `ray start` on this machine, whoever typed it.
+        "address": os.environ.get("RAY_ADDRESS") or "local",
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+    }
 
 
 def private_token() -> None:
@@ -53,8 +63,7 @@ def early(work: Work) -> Iterator[None]:
     private_token()
     with engine.own_sigterm():
         try:
-            # Without an address Ray joins the last `ray start` on this machine, whoever typed it.
-            ray.init(os.environ.get("RAY_ADDRESS") or "local", **LOCAL)
+            ray.init(**arguments())
         except Exception as error:  # Ray waits 30 s for its processes, and has no class for that
             raise MadeError(
                 f"Ray did not start on this machine, which may be busy: {error}; try again"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from flows import local_ray
+from flows import engine, local_ray
 from made_core.errors import MadeError
 from made_core.recipe import Work
 
@@ -63,7 +63,7 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPat
 def test_a_cluster_that_somebody_started_here_is_not_joined(
     monkeypatch: pytest.MonkeyPatch, named: str | None
 ) -> None:
-    """Ray's own default is the last `ray start` on the machine, of any user."""
+    """By a command or a flow run. Ray's own default is the last `ray start` on the machine, of any user."""
     if named:
         monkeypatch.setenv("RAY_ADDRESS", named)
     asked: list[str | None] = []
@@ -76,4 +76,6 @@ def test_a_cluster_that_somebody_started_here_is_not_joined(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(MadeError), local_ray.early(Work()):
         pass
-    assert asked == [named or "local"]
+    with pytest.raises(Exception, match="that is enough"), engine.runner():
+        pass
+    assert asked == [named or "local"] * 2
