@@ -85,20 +85,18 @@ def test_failed_shards_are_named_and_counted() -> None:
 
 def test_short_shards_are_counted_with_their_samples() -> None:
     short = ALL | {"00002": Account(7, 7), "00005": Account(9, 8, {}, 1)}
-    assert warnings(embedded({}), short) == [
-        "2 shards have 4 fewer samples than their stats say, such as 00002"
-    ]
+    assert warnings(embedded({}), short) == ["4 samples fewer than the stats of 2 shards say, such as 00002"]
 
 
 def test_skipped_tars_and_unfinished_folders_are_named() -> None:
     folder = Unfinished("/in", True, {})
     request = replace(REQUEST, found=Discovery(SHARDS, ("/in/x.tar", "/in/y.tar")), unfinished=(folder,))
     assert warnings(embedded({}), ALL, request) == [
-        str(folder), "2 tars without _stats.json were skipped, such as /in/x.tar"
+        str(folder), "skipped, without _stats.json: 2 tars, such as /in/x.tar"
     ]  # fmt: skip
 
 
 def test_unreadable_texts_and_stray_members_are_counted() -> None:
     assert warnings(embedded({"00006": "broken"}, warnings=3, stray=2), ALL)[2:] == [
-        "3 samples have a json or txt that cannot be read", "2 tar members belong to no sample"
+        "3 samples with a json or txt that cannot be read", "2 tar members of no sample"
     ]  # fmt: skip
