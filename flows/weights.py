@@ -31,9 +31,11 @@ def fetch(recipe: str | None, model: str | None, pretrained: str | None, folder:
         return
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
+    # Each in a folder of its own, as the file that says how images are prepared for them has a fixed name.
+    own = folder.absolute() / f"{encoder.model}-{tag}" if folder else None
     try:
         path = download_pretrained(
-            get_pretrained_cfg(encoder.model, tag), cache_dir=str(folder.absolute()) if folder else None
+            get_pretrained_cfg(encoder.model, tag), cache_dir=str(own) if own else None
         )
     except Exception as error:  # of urllib, requests or huggingface_hub
         raise EncoderError(
@@ -41,7 +43,7 @@ def fetch(recipe: str | None, model: str | None, pretrained: str | None, folder:
             "does this host reach the internet, and is HTTPS_PROXY set where it is needed?"
         ) from None
     print(f"{encoder.model} {tag}: {path} ({Path(path).stat().st_size >> 20} MiB)")
-    if folder is None:
+    if own is None:
         print("workers find it by the same tag, with HF_HUB_OFFLINE=1 in the job if nodes have no internet")
     else:
         preprocessing.put_beside(Path(path), encoder.model, tag)

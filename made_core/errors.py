@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # Names who can: `made trigger` and the front door cannot.
 TAKE_OVER = "name another output, or take it over: `made curate --replace`, in Prefect the parameter replace"
@@ -128,3 +131,10 @@ class BadImage(Permanent):
     """An image cannot be read."""
 
     head = "the image cannot be read"  # stored in decisions: changing it changes outputs
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a document: where it is, unless that is all of it, and what."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from made_core import recipe
 from made_core.embed import models
-from made_core.errors import EncoderError
+from made_core.errors import EncoderError, first_fault
 from made_core.io.paths import PREPARED
 
 
@@ -47,11 +47,9 @@ def of(section: recipe.Encoder) -> Preprocessing:
     try:
         return Config.model_validate_json(path.read_bytes()).preprocess_cfg
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise EncoderError(
-            f"{path}, beside encoder.pretrained, is not a config of open_clip: "
-            f"{where + ': ' if where else ''}{first['msg']}; correct it, or remove it"
+            f"{path}, beside encoder.pretrained, is not a config of open_clip: {first_fault(error)}; "
+            "correct it, or remove it"
         ) from None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from made_core.corpus.ordering import Uids
-from made_core.errors import UserError
+from made_core.errors import UserError, first_fault
 from made_core.io import files
 from made_core.output.summary import Summary
 from made_core.report.bands import Band
@@ -52,11 +52,8 @@ def read(url: str, run: Summary) -> Marks:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise UserError(f"marks file {url}: there is no such file") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise UserError(
-            f"marks file {url} is not one that a page of `made review` saved: "
-            f"{where + ': ' if where else ''}{first['msg']}"
+            f"marks file {url} is not one that a page of `made review` saved: {first_fault(error)}"
         ) from None
     if found.run != run.run:
         raise UserError(f"marks file {url} is of run {found.run}, not of run {run.run}")
