@@ -216,7 +216,7 @@ class Stage(Generic[OutputT]):
         return digest([self.name, self.version, *parts])
 
 
-EMBED = Stage("embed", "embeddings", 2, "an input shard, by fingerprint", EmbedOutput)
+EMBED = Stage("embed", "embeddings", 3, "an input shard, by fingerprint", EmbedOutput)
 CAPTIONS = Stage("captions", "captions", 1, "an input shard, by fingerprint", CaptionsOutput)
 IDENTIFY = Stage("identify", "identities", 1, "the corpus", IdentifyOutput)
 FIT = Stage("fit", "centroids", 3, "the corpus", FitOutput)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,8 +131,15 @@ def record(sample: tar.Sample, entry: tar.Entry, shard: Shard) -> Record:
 
 
 def _uid(found: Any, warnings: list[str]) -> str | None:
-    """The json's uid; None if it has none, or one that the array of uids cannot hold."""
-    if found in (None, ""):
+    """The json's uid; None if it has none, or one that the array of uids cannot hold.
+
+    A value that many samples may have, as NaN for a missing one, would make them repeats of one sample.
+    """
+    if found is None or found == "":
+        return None
+    is_finite = not isinstance(found, float) or math.isfinite(found)
+    if isinstance(found, bool) or not isinstance(found, (str, int, float)) or not is_finite:
+        warnings.append(f"uid {json.dumps(found)[:100]} is not a text or a number; a derived uid is used")
         return None
     uid = valid(str(found))
     size = len(uid.encode())

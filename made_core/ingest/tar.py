@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -19,7 +19,7 @@ from pathlib import Path
 from made_core.errors import CorruptShard, StorageFailed
 from made_core.ingest.tar_headers import BLOCK, Headers
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+IMAGES = ("jpg", "png", "jpeg", "webp")  # of several images, open_clip trains on the first in this order
 # bytes: a sample that spans no more is read at once. Each read gives the lock of Python to another thread.
 AT_ONCE = 1 << 20
 
@@ -60,8 +60,14 @@ class Sample:
     members: dict[str, bytes]  # suffix as written -> content, in tar order
 
     def get(self, *suffixes: str) -> bytes | None:
-        """The first member with one of these lower-case suffixes, ignoring case; None if there is none."""
-        return next((d for s, d in self.members.items() if s.lower() in suffixes), None)
+        """The member with the first of these lower-case suffixes, ignoring case; None if there is none."""
+        suffix = self._written(suffixes)
+        return None if suffix is None else self.members[suffix]
+
+    def _written(self, suffixes: Sequence[str]) -> str | None:
+        """The first of these suffixes that a member has, as written; in tar order if they differ in case."""
+        found = [s for s in self.members if s.lower() in suffixes]
+        return min(found, key=lambda s: suffixes.index(s.lower()), default=None)
 
     @property
     def image(self) -> bytes | None:
@@ -76,7 +82,8 @@ class Sample:
     @property
     def image_digest(self) -> bytes | None:
         """16 bytes: blake2b-128 of the image; None if there is none."""
-        return next((d for s, d in self.digests.items() if s.lower() in IMAGES), None)
+        suffix = self._written(IMAGES)
+        return None if suffix is None else self.digests[suffix]
 
     @property
     def content_digest(self) -> bytes:

@@ -56,7 +56,7 @@ def test_derived_uids(tmp_path: Path, builtin: encoder.Encoder) -> None:
     assert all(len(u) == 32 and int(u, 16) >= 0 for u in found)
 
 
-@pytest.mark.parametrize(("uid", "expected"), [(12, "12"), (0, "0"), ("a\ud800", "a\\ud800"), (True, "True")])
+@pytest.mark.parametrize(("uid", "expected"), [(12, "12"), (0, "0"), (1.5, "1.5"), ("a\ud800", "a\\ud800")])
 def test_odd_uids(tmp_path: Path, builtin: encoder.Encoder, uid: object, expected: str) -> None:
     assert record(tmp_path, members(0, uid=uid), builtin)["uid"] == expected
 
@@ -68,10 +68,13 @@ def test_odd_uids(tmp_path: Path, builtin: encoder.Encoder, uid: object, expecte
         ("é" * 64 + "x", "uid has 129 bytes, allowed: up to 128; a derived uid is used"),
         ("x" * 20_000, "uid has 20000 bytes, allowed: up to 128; a derived uid is used"),
         ("a\0", "uid has a zero byte; a derived uid is used"),
+        (float("nan"), "uid NaN is not a text or a number; a derived uid is used"),
+        (True, "uid true is not a text or a number; a derived uid is used"),
+        (["a"], 'uid ["a"] is not a text or a number; a derived uid is used'),
     ],
 )
 def test_uids_that_cannot_be_stored(
-    tmp_path: Path, builtin: encoder.Encoder, uid: str, warning: str | None
+    tmp_path: Path, builtin: encoder.Encoder, uid: object, warning: str | None
 ) -> None:
     found = record(tmp_path, members(0, uid=uid), builtin)
     derived = record(tmp_path, members(0), builtin)["uid"]

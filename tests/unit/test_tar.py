@@ -132,6 +132,15 @@ def test_which_suffixes_are_images(suffix: str) -> None:
     assert Sample("0", "", {"txt": b"t", f"seg.{suffix}": b"p"}).image is None
 
 
+def test_of_several_images_it_is_the_one_that_open_clip_trains_on() -> None:
+    """The order of the suffixes in its loader, `jpg;png;jpeg;webp`, not that of the tar."""
+    order = ("jpg", "PNG", "jpeg", "webp")
+    for first in range(len(order)):
+        several = Sample("0", "", {suffix: suffix.encode() for suffix in reversed(order[first:])})
+        assert several.image == order[first].encode()
+        assert several.image_digest == several.digests[order[first]]
+
+
 def test_content_depends_on_names_and_bytes() -> None:
     variants = [
         {"jpg": b"ab", "txt": b"c"},
