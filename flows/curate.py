@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows import mistakes, naming
+from flows import naming, refused
 from made_core.output.summary import Summary
 from made_core.recipe import Recipe
 
@@ -17,7 +17,7 @@ from made_core.recipe import Recipe
     flow_run_name=naming.of_curate,
     persist_result=False,
     validate_parameters=False,  # `request.checked` does
-    on_crashed=[mistakes.explain],
+    on_crashed=[refused.explain],
 )
 def curate(recipe: Recipe, replace: bool = False) -> Summary:
     """Curates a data set and returns the summary of the run.

@@ -8,7 +8,7 @@ from typing import Any
 from prefect.exceptions import TerminationSignal
 from prefect.states import Completed
 
-from flows import lasting, mistakes, preflight, servers, unchanged
+from flows import lasting, preflight, refused, servers, unchanged
 from flows.artifacts import put_result
 from flows.flow_run import FlowRun
 from flows.outcome import Outcome
@@ -45,7 +45,7 @@ def drive(check: Callable[[str, FlowRun], Request | Summary]) -> Any:
             put_result(flow_run, found, {}, {}, ())
             return Completed(message=f"nothing to do: {Outcome(found).sentence}", data=found)
     except MadeError as error:
-        return mistakes.failed(error)
+        return refused.failed(error)
     # Ray exits where the signal comes while it starts, and pydantic wraps the exception of the signal.
     except (TerminationSignal, SystemExit, Exception):
         if watch.asked() is None:

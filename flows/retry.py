@@ -7,7 +7,7 @@ from contextlib import closing
 
 from prefect import flow
 
-from flows import hold, mistakes, naming, request, targets, unchanged
+from flows import hold, naming, refused, request, targets, unchanged
 from flows.drive import drive
 from flows.flow_run import FlowRun
 from flows.request import Request
@@ -24,7 +24,7 @@ from made_core.stages import BY_NAME, EMBED
 from made_core.types import RunState, Shard, UnitState
 
 
-@flow(name="made", flow_run_name=naming.of_retry, persist_result=False, on_crashed=[mistakes.explain])
+@flow(name="made", flow_run_name=naming.of_retry, persist_result=False, on_crashed=[refused.explain])
 def retry(run: str, names: Sequence[str] = ()) -> Summary:
     """Retries the failed shards of a run and returns its summary.
 

@@ -17,7 +17,7 @@ from made_core import filters
 from made_core.errors import OutputError, UserError
 from made_core.io import files, paths
 from made_core.output import sample_facts
-from made_core.output.decision import Decision
+from made_core.output.decision_row import Decision
 from made_core.output.sample_facts import SampleFacts
 from made_core.output.summary import NO_SHARDS, has_shards
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from made_core.corpus.corpus import Corpus, Gids, Part
-from made_core.corpus.ordering import Uids, ordered
+from made_core.corpus.sorting import Uids, ordered
 from made_core.embed import metadata
 from made_core.io.arrays import READERS, put_array, read_array
 from made_core.stages import IdentifyOutput

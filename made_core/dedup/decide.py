@@ -11,7 +11,7 @@ import numpy.typing as npt
 from made_core.cluster.cluster_rows import Cluster
 from made_core.corpus.corpus import Gids
 from made_core.corpus.identity import Identities
-from made_core.corpus.ordering import first_of_equal
+from made_core.corpus.sorting import first_of_equal
 from made_core.dedup import order, rules
 from made_core.dedup.decisions import NO_SAMPLE, Decisions
 from made_core.dedup.near_pairs import Pairs

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from made_core.corpus import identity
 from made_core.corpus.corpus import Gids
 from made_core.corpus.identity import Identities
-from made_core.corpus.ordering import Uids
+from made_core.corpus.sorting import Uids
 from made_core.io.arrays import put_array, read_array
 from made_core.reasons import DUPLICATES, KEPT, PLACEHOLDER, Codes
 from made_core.stages import ResolveOutput

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from made_core.corpus import clip_scores, original_sides
 from made_core.corpus.identity import hashes
 from made_core.corpus.json_fields import numbers
-from made_core.corpus.ordering import Uids, ordered
+from made_core.corpus.sorting import Uids, ordered
 from made_core.recipe_dedup import Dedup
 
 Values = npt.NDArray[Any]  # (n,) numbers; the lowest comes first

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from made_core.corpus.corpus import Corpus, Part
 from made_core.corpus.identity import SLICE
-from made_core.corpus.ordering import ordered
+from made_core.corpus.sorting import ordered
 from made_core.embed import metadata
 from made_core.io.arrays import READERS
 from made_core.output.decision_tables import Decided

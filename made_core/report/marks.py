@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from made_core.corpus.ordering import Uids
+from made_core.corpus.sorting import Uids
 from made_core.errors import UserError, first_fault
 from made_core.io import files
 from made_core.output.summary import Summary

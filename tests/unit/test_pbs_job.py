@@ -127,6 +127,22 @@ def test_curate_pbs_takes_a_recipe_and_further_arguments(tmp_path: Path) -> None
     assert taken("MADE_ARGUMENTS") == ["curate", *further]
 
 
+def test_curate_sbatch_takes_a_recipe(tmp_path: Path) -> None:
+    script = SCRIPTS.parent / "slurm" / "curate.sbatch"
+    job = {"SLURM_SUBMIT_DIR": str(tmp_path), "MADE_RECIPE": "/data/my R.yaml", "PATH": os.environ["PATH"]}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash", script], env=job, capture_output=True, text=True)
+
+    elsewhere = run()
+    assert elsewhere.returncode == 2 and "submit from made's folder, or add MADE_SCRIPTS=" in elsewhere.stderr
+    folder = tmp_path / "deployments" / "pbs"
+    folder.mkdir(parents=True)
+    (folder / "run_in_job.sh").write_text("run_in_job() { printf '%s\\n' \"$@\"; exit 3; }\n")
+    done = run()
+    assert (done.returncode, done.stdout.splitlines()) == (3, ["curate", "--recipe", "/data/my R.yaml"])
+
+
 @pytest.mark.parametrize(
     ("words", "started"),
     [("curate --recipe R", True), ("retry r1", True), ("status", True), ("pbs serve --pool p", False)],
@@ -180,7 +196,7 @@ def test_a_select_that_passes_has_no_blank_and_no_line_break(text: str) -> None:
 
 
 def test_shellcheck_is_clean() -> None:
-    scripts = [p for p in SCRIPTS.parent.rglob("*") if p.suffix in (".sh", ".pbs")]
+    scripts = [p for p in SCRIPTS.parent.rglob("*") if p.suffix in (".sh", ".pbs", ".sbatch")]
     scripts.append(SCRIPTS.parents[1] / ".ci" / "run")
     assert len(scripts) >= 4
     try:

@@ -11,8 +11,8 @@ import pytest
 from prefect.client.schemas.objects import StateType
 
 from flows import artifacts, naming
-from flows.mistakes import failed
 from flows.outcome import Outcome
+from flows.refused import failed
 from made_core.errors import RecipeError
 from made_core.ingest.finished import Unfinished
 from made_core.ledger.records import StageStatus, Tally

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows import mistakes, request
+from flows import refused, request
 from made_core.errors import UserError
 from made_core.settings import Settings
 
@@ -31,7 +31,7 @@ def message(recipe: object, replace: object = False, deployed: bool = True) -> s
         request.checked(NOWHERE, recipe, replace, deployed)
     text = str(caught.value)
     assert "\n" not in text
-    state = mistakes.failed(caught.value)
+    state = refused.failed(caught.value)
     assert state.is_failed() and state.message == text and state.data is caught.value
     return text
 

@@ -1,4 +1,4 @@
-"""Entry point of Alembic: runs the migrations on the connection given by made_core.ledger.schema."""
+"""Entry point of Alembic: runs the migrations on the connection given by made_core.ledger.upgrade."""
 
 from __future__ import annotations
 

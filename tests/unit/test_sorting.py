@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from made_core.corpus import ordering
-from made_core.corpus.ordering import first_of_equal, ordered
+from made_core.corpus import sorting
+from made_core.corpus.sorting import first_of_equal, ordered
 
 FLOATS = st.sampled_from([0.0, -0.0, 1.5, -2.0, float("inf"), float("nan")])
 UIDS = st.lists(st.binary(max_size=9).map(lambda uid: uid.rstrip(b"\0")), max_size=30)
@@ -28,7 +28,7 @@ def test_ordered_as_lexsort(rows: list[tuple[float, int, bytes]]) -> None:
 def test_further_keys_are_read_for_ties_only() -> None:
     asked: list[int] = []
 
-    def more(some: ordering.Ints) -> list[ordering.Ints]:
+    def more(some: sorting.Ints) -> list[sorting.Ints]:
         asked.extend(some.tolist())
         return [-some]
 
@@ -45,5 +45,5 @@ def test_first_of_equal_as_unique(uids: list[bytes]) -> None:
 
 
 def test_uids_with_the_same_hash_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ordering, "_hashes", lambda uids: np.zeros(len(uids), np.uint64))
+    monkeypatch.setattr(sorting, "_hashes", lambda uids: np.zeros(len(uids), np.uint64))
     assert first_of_equal(np.array([b"b", b"a", b"b", b"c", b"a"])).tolist() == [0, 1, 0, 3, 1]

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from made_core.output.decision import Decision
+from made_core.output.decision_row import Decision
 from made_core.output.decision_tables import SCHEMA
 
 
