@@ -114,9 +114,9 @@ def test_reference_edges_widen_a_block_of_rows_at_a_time() -> None:
 
 
 def test_thousands_of_near_equal_images_cost_their_rows() -> None:
-    """20,000 of them have 200 million near pairs; the walk holds one kept row and one edge per image."""
+    """10,000 of them have 50 million near pairs; the walk holds one kept row and one edge per image."""
     rng = np.random.default_rng(0)
-    n = 20_000
+    n = 10_000
     rows = (np.ones(16) + 1e-3 * rng.normal(size=(n, 16))).astype(np.float16)
     dense = CrowdedCluster(np.arange(n), np.ones(n, bool), rows)
     none = np.zeros(0, np.int64)

@@ -84,6 +84,7 @@ def test_fit_finds_clumps() -> None:
     assert len(set(zip(clump.tolist(), homes.tolist(), strict=True))) == len(set(homes.tolist())) > 4
 
 
+@pytest.mark.integration
 def test_fit_repeats_in_another_process() -> None:
     """The centroids do not depend on addresses or the hash seed of a process."""
     code = (

@@ -22,3 +22,8 @@ def test_a_worker_loads_nothing_of_the_flow_but_its_name() -> None:
     """It imports the flow's module with its first task; the schema of the ledger is the flow's to upgrade."""
     given = "flows.curate, tasks.run_units"
     assert loaded(given, {"flows.drive", "flows.request", "alembic", "sqlalchemy"}) == ["sqlalchemy"]
+
+
+def test_checking_a_request_imports_neither_ray_nor_torch() -> None:
+    """A mistake then ends a run in seconds."""
+    assert loaded("flows.curate", {"ray", "torch", "faiss"}) == []
