@@ -46,7 +46,9 @@ def checked(recipe: Recipe) -> Request:
     finished.check(sources, wanted.recipe.admission.require_stats)
     if found.refused:  # of a pattern, which names the shards to take
         some = ", ".join(posixpath.basename(tar) for tar in found.refused[:5])
-        raise SourceError(f"{len(found.refused):,} tars of {', '.join(sources)} have no _stats.json: {some}")
+        raise SourceError(
+            f"{len(found.refused):,} tars of {', '.join(sources)} have no valid _stats.json: {some}"
+        )
     given = recipe.model_dump(mode="json", exclude_unset=True)
     # An extended run's recipe is the default, so what was given matters; else a default is like its value.
     if recipe.extends:
