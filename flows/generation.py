@@ -22,7 +22,7 @@ from made_core.ledger.ledger import Ledger
 from made_core.ledger.records import REMEDY, Run
 from made_core.output import publish, summary
 from made_core.output.summary import Summary
-from made_core.recipe import Recipe
+from made_core.recipe import BUILTIN_ENCODERS, Recipe
 from made_core.recipe_file import validate
 from made_core.stages import (
     ASSIGN,
@@ -202,10 +202,10 @@ def resolve_files(
 
 
 def merged(recipe: Recipe, earlier: Generation) -> Recipe:
-    """`recipe`, with unset fields taken from the run that it extends.
+    """`recipe`, with unset fields taken from the run that it extends, which it names by its id.
 
     Raises:
-        RecipeError: it sets other clusters.
+        RecipeError: it sets other clusters, or an encoder or an eps that `check` would refuse.
         OutputError: its output is that of an extended run.
     """
     for one in earlier.line:
@@ -214,13 +214,26 @@ def merged(recipe: Recipe, earlier: Generation) -> Recipe:
                 f"{recipe.output} is the output of run {one.run.id}, which is extended: choose another output"
             )
     values = _merged(earlier.recipe.model_dump(), recipe.model_dump(exclude_unset=True))
-    values |= {"sources": recipe.sources, "output": recipe.output, "extends": recipe.extends}
+    values |= {"sources": recipe.sources, "output": recipe.output, "extends": earlier.run.id}
     result = validate(values, f"a run that extends {earlier.run.id}")
     if result.clusters != earlier.recipe.clusters:
         raise RecipeError(
             f"clusters cannot be changed when extending run {earlier.run.id}: remove them from the recipe"
         )
+    _check_words(result, earlier)
     return result
+
+
+def _check_words(recipe: Recipe, earlier: Generation) -> None:
+    """Raises RecipeError if the words of a recipe show already what `check` would refuse."""
+    name, most = f"extended run {earlier.run.id}", 1 - earlier.bound
+    models = {recipe.encoder.model, earlier.recipe.encoder.model}
+    if len(models) > 1 and models & {*BUILTIN_ENCODERS}:  # names of open_clip may mean the same weights
+        old, new = earlier.recipe.encoder.model, recipe.encoder.model
+        raise RecipeError(f"{name} has the encoder {old}, this recipe sets {new}")
+    eps, eps_max = recipe.dedup.eps, recipe.dedup.eps_max
+    if abs((eps_max or most) - most) > 1e-12 or (eps or 0) - most > 1e-12:
+        raise RecipeError(f"{name} stored pairs up to eps_max {most:g}, this recipe sets {eps_max or eps:g}")
 
 
 def _number(key: str) -> int:

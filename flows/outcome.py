@@ -59,7 +59,7 @@ def unread(refused: Sequence[str], unfinished: Sequence[Unfinished]) -> dict[str
         for folder in unfinished
         for name, fault in folder.shards.items()
     }
-    return missing | dict.fromkeys(refused, "it has no _stats.json beside it")
+    return missing | dict.fromkeys(refused, "it has no valid _stats.json beside it")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows import preflight
+from flows import preflight, targets
 from made_core.errors import RecipeError
 from made_core.ingest import discovery, finished, roots
 from made_core.ingest.discovery import Discovery
@@ -18,7 +18,7 @@ from made_core.recipe import Recipe
 from made_core.recipe_file import validate
 from made_core.settings import settings
 
-if TYPE_CHECKING:  # it imports torch, which most requests do not need
+if TYPE_CHECKING:  # most requests do not need it
     from flows.generation import Generation
 
 
@@ -74,5 +74,6 @@ def _extended(url: str, recipe: Recipe) -> tuple[Recipe, Generation]:
     from flows import generation
 
     with closing(Ledger.open(url)) as ledger:
-        earlier = generation.of(ledger, recipe.extends or "")
+        run = targets.find(ledger, recipe.extends or "", show_outputs=False)  # the front door may ask
+        earlier = generation.of(ledger, run.id)
     return generation.merged(recipe, earlier), earlier

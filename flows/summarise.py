@@ -205,7 +205,9 @@ def warnings(
         )
     texts += [str(folder) for folder in request.unfinished]
     if refused := request.found.refused:
-        texts.append(f"skipped, without _stats.json: {counted(len(refused), 'tar')}, such as {refused[0]}")
+        texts.append(
+            f"skipped, without a valid _stats.json: {counted(len(refused), 'tar')}, such as {refused[0]}"
+        )
     for row in [r for r in rows if r.error][:NAMED]:
         texts.append(f"shard {row.shard} failed: {row.error}")
     if embedded.failed:

@@ -15,8 +15,11 @@ SHOWN = 5  # runs in a message
 FLOW_RUN = re.compile(r"(?:https?://\S*/flow-run/)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\?\S*)?")
 
 
-def find(ledger: Ledger, named: str) -> Run:
+def find(ledger: Ledger, named: str, show_outputs: bool = True) -> Run:
     """The run that `named` names.
+
+    Args:
+        show_outputs: whether the message may tell where other runs write.
 
     Raises:
         UserError: there is none; the message lists the latest runs.
@@ -28,7 +31,8 @@ def find(ledger: Ledger, named: str) -> Run:
         return _of_flow_run(ledger, UUID(flow_run[1]))
     if run := ledger.runs.of_output(files.absolute(named)):
         return run
-    latest = ", ".join(f"{run.id} ({run.output})" for run in ledger.runs.all()[:SHOWN]) or "none"
+    runs = ledger.runs.all()[:SHOWN]
+    latest = ", ".join(f"{run.id} ({run.output})" if show_outputs else run.id for run in runs) or "none"
     raise UserError(f"no run {named} in the ledger, by id, output or flow run; the latest are: {latest}")
 
 

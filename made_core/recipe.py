@@ -252,8 +252,9 @@ class Recipe(Section):
         None,
         min_length=1,
         examples=["20261123-104006-bd89"],
-        description="Id of a completed run whose corpus this run extends. Fields not given and the "
-        "centroids are taken from that run; the samples that it kept stay.",
+        description="The completed run whose corpus this run extends: its id, its output, or a flow run of "
+        "it in Prefect. Fields not given and the centroids are taken from that run; the samples that it "
+        "kept stay.",
     )
     reading: Reading = Reading()
     admission: Admission = Admission()

@@ -112,8 +112,8 @@ def _read(path: str) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a text; expected YAML in UTF-8") from None
     values = _yaml(text, path)
     if values is None:
         return {}

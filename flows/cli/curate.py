@@ -45,8 +45,9 @@ def curate(
     ] = None,
     extends: Annotated[
         str | None,
-        typer.Option(help="Id of a completed run. Adds the new shards of --source to its corpus: the "
-                     "recipe defaults to that run's, and the samples that it kept stay."),
+        typer.Option(help="A completed run: its id, its output, or a flow run of it in Prefect. Adds the new "
+                     "shards of --source to its corpus: the recipe defaults to that run's, and the samples "
+                     "that it kept stay."),
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Take over an output that belongs to a run of another recipe.")
@@ -66,10 +67,8 @@ def curate(
     to resume.
     """
     terminal.prepare(ray_address, log_folder)
-    from flows import preflight, unchanged
+    from flows import preflight, request, unchanged
     from flows.servers import database
-    from flows.targets import known
-    from made_core.ledger.ledger import Ledger
     from made_core.recipe_file import load
     from made_core.settings import settings
 
@@ -78,19 +77,18 @@ def curate(
         {"sources": source or None, "output": output, "store": store, "extends": extends},
         set_ or [],
     )
-    at = preflight.located(wanted, replace, settings().log_folder)
+    alone = wanted.extends is None
+    at = preflight.located(wanted, replace, settings().log_folder) if alone else wanted
     with database() as url:
-        if at.extends is not None:  # then the owner of the output depends on the recipe of that run
-            with closing(Ledger.open(url)) as ledger:
-                known(ledger, at.extends)
-        else:
-            preflight.check_free(url, at)
-            preflight.check_owner(url, at, replace)
-            if done := unchanged.of_recipe(url, at, None):
-                print(f"made: nothing to do: run {done.run} is completed", file=sys.stderr)
-                terminal.table(done)
-                return
-            preflight.check_gpu(at.encoder)
+        if not alone:  # what is not given is that run's: the ledger is asked first
+            at = request.checked(url, wanted, replace, deployed=False).recipe
+        preflight.check_free(url, at)
+        preflight.check_owner(url, at, replace)
+        if alone and (done := unchanged.of_recipe(url, at, None)):
+            print(f"made: nothing to do: run {done.run} is completed", file=sys.stderr)
+            terminal.table(done)
+            return
+        preflight.check_gpu(at.encoder)
 
         def flow() -> Summary:
             from flows.curate import curate  # imports Prefect, while its server starts

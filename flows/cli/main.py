@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -25,6 +26,7 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)  # click returns the code of a typer.Exit
     except (typer.Abort, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another Ctrl-C would break off the end of Ray
         _fail("interrupted: re-run to resume", INTERRUPTED)
     except UserError as error:
         _fail(str(error), MISTAKE)

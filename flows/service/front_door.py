@@ -145,6 +145,9 @@ def _invalid(_: Request, error: Exception) -> Response:
             validate({} if error.body is None else error.body, None)
         except RecipeError as refused:
             return _refusal(422, str(refused))
+    if first["type"] == "uuid_parsing":
+        wanted = "the id of a run that was started here, as GET /runs lists them"
+        return _refusal(422, f"{first['loc'][-1]}: expected {wanted} (it is {first['input']!r})")
     return _refusal(422, f"{first['loc'][-1]}: {first['msg']}")
 
 

@@ -43,12 +43,16 @@ def checked(recipe: Recipe) -> Request:
         raise UserError("MADE_DATABASE_URL is not set: the front door looks there who owns an output")
     wanted = request.checked(url, recipe, replace=False, deployed=True)
     sources, found = wanted.recipe.sources, wanted.found
-    finished.check(sources, recipe.admission.require_stats)
+    finished.check(sources, wanted.recipe.admission.require_stats)
     if found.refused:  # of a pattern, which names the shards to take
         some = ", ".join(posixpath.basename(tar) for tar in found.refused[:5])
-        raise SourceError(f"{len(found.refused):,} tars of {', '.join(sources)} have no _stats.json: {some}")
+        raise SourceError(
+            f"{len(found.refused):,} tars of {', '.join(sources)} have no valid _stats.json: {some}"
+        )
     given = recipe.model_dump(mode="json", exclude_unset=True)
     # An extended run's recipe is the default, so what was given matters; else a default is like its value.
+    if recipe.extends:
+        given["extends"] = wanted.recipe.extends  # its id, whatever it was named by
     values = given if recipe.extends else recipe.model_dump(mode="json")
     return Request(given, digest({"shards": sorted(s.fingerprint for s in found.shards), "recipe": values}))
 

@@ -37,13 +37,15 @@ def wanted(recipe: str | None, overrides: dict[str, Any], sets: list[str]) -> di
     """The fields of a recipe that are given, with absolute paths.
 
     Raises:
-        UserError: the recipe is not valid, or img2dataset has not finished a source.
+        UserError: the recipe is not valid, or img2dataset has not finished a source, unless a run is
+            extended.
         StorageFailed: the storage of a source does not answer.
     """
     given = load(recipe, overrides, sets)
     at = paths.located(given)
-    finished.check(at.sources, at.admission.require_stats)
-    discovery.expand(at.sources, at.admission.require_stats)
+    if given.extends is None:  # otherwise the admission is that run's, which the front door knows
+        finished.check(at.sources, at.admission.require_stats)
+        discovery.expand(at.sources, at.admission.require_stats)
     return _absolute(given, at).model_dump(mode="json", exclude_unset=True)
 
 
@@ -168,6 +170,8 @@ def _absolute(given: Recipe, at: Recipe) -> Recipe:
     update: dict[str, Any] = {"sources": at.sources, "output": at.output}
     if given.store is not None:
         update["store"] = files.absolute(given.store)
+    if given.extends is not None and files.is_local(given.extends) and files.exists(given.extends):
+        update["extends"] = files.absolute(given.extends)  # an output, not an id
     if "encoder" in given.model_fields_set:
         changed = {n: getattr(at.encoder, n) for n in ("pretrained", "config") if getattr(given.encoder, n)}
         update["encoder"] = given.encoder.model_copy(update=changed)

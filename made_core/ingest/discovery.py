@@ -1,6 +1,6 @@
 """Discovery and admission: folders, globs, brace patterns and URLs -> Shards.
 
-A tar is admitted only with its `_stats.json`, which img2dataset writes last. A shard's fingerprint
+A tar is admitted only with a valid `_stats.json`, which img2dataset writes last. A shard's fingerprint
 covers its size, stats, head and tail, not its path or times, so a moved or copied shard is the same
 shard. (Size and stats alone are not enough: tars are padded to 10 KiB, and not all stats have times.)
 """
@@ -35,13 +35,18 @@ class Discovery:
     """The shards of the sources."""
 
     shards: tuple[Shard, ...]  # by (name, fingerprint, url), whatever the order of the sources
-    refused: tuple[str, ...]  # unfinished tars: without stats beside them
+    refused: tuple[str, ...]  # unfinished tars: without valid stats beside them
+
+
+class BrokenStats(SourceError):
+    """A stats file is not one of img2dataset."""
 
 
 @dataclass(frozen=True)
 class Listing:
     """The tars of the sources, found without reading any."""
 
+    named: frozenset[str]  # tars that the user named individually
     admitted: dict[str, int]  # tar -> size in bytes
     refused: tuple[str, ...]  # unfinished tars: without stats beside them
     stats: frozenset[str]  # the stats files beside the tars
@@ -51,16 +56,28 @@ def discover(sources: Sequence[str], require_stats: bool) -> Discovery:
     """The shards of `sources`, each once.
 
     Raises:
-        SourceError: as `expand`, or a stats file is invalid.
+        SourceError: as `expand`; or, where stats are required, those of a named tar, or of all tars, are
+            invalid.
         PathError: a source cannot be used: unknown protocol, no permission.
         StorageFailed: the storage did not answer.
     """
     listing = expand(sources, require_stats)
+    broken: dict[str, BrokenStats] = {}
+
+    def read(tar: str) -> Shard | None:
+        try:
+            return _shard(tar, listing.admitted[tar], stats_of(tar) in listing.stats, require_stats)
+        except BrokenStats as error:
+            if tar in listing.named:
+                raise
+            broken[tar] = error
+            return None
+
     with ThreadPoolExecutor(READERS) as pool:
-        shards = pool.map(
-            lambda tar: _shard(tar[0], tar[1], stats_of(tar[0]) in listing.stats), listing.admitted.items()
-        )
-        return Discovery(_with_ids(list(shards)), listing.refused)
+        shards = [shard for shard in pool.map(read, listing.admitted) if shard is not None]
+    if broken and not shards:
+        raise broken[min(broken)]
+    return Discovery(_with_ids(shards), tuple(sorted((*listing.refused, *broken))))
 
 
 def expand(sources: Sequence[str], require_stats: bool) -> Listing:
@@ -102,7 +119,7 @@ def expand(sources: Sequence[str], require_stats: bool) -> Listing:
             f"no shard in {', '.join(sources)}: {len(refused)} tars, none with its _stats.json; "
             "set admission.require_stats: false to admit shards from other tools"
         )
-    return Listing(admitted, tuple(refused), frozenset(stats))
+    return Listing(frozenset(named), admitted, tuple(refused), frozenset(stats))
 
 
 def _braces(source: str) -> list[str]:
@@ -154,7 +171,8 @@ def stats_of(tar: str) -> str:
     return f"{tar.removesuffix('.tar')}_stats.json"
 
 
-def _shard(url: str, size: int, has_stats: bool) -> Shard:
+def _shard(url: str, size: int, has_stats: bool, require_stats: bool) -> Shard:
+    """The shard of a tar, without an id. Raises BrokenStats if stats are required and those are invalid."""
     expected, stats = None, b""
     if has_stats:
         stats = files.read(stats_of(url))
@@ -163,10 +181,11 @@ def _shard(url: str, size: int, has_stats: bool) -> Shard:
             if not 0 <= expected <= MOST_SAMPLES:
                 raise ValueError(f"successes is {expected}, allowed: 0 to {MOST_SAMPLES}")
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise SourceError(
-                f"{stats_of(url)} is not a stats file of img2dataset: {error!r}; restore it, "
-                "or remove it: then the shard is unfinished and not read"
-            ) from None
+            if require_stats:
+                raise BrokenStats(
+                    f"{stats_of(url)} is not a stats file of img2dataset: {error!r}; restore it"
+                ) from None
+            expected = None
     if size <= 2 * EDGE:
         edges = files.read(url)
     else:

@@ -31,7 +31,13 @@ SCRATCH = "made-scratch-"  # prefix of the names of scratch folders
 
 
 def absolute(url: str) -> str:
-    """A local path as an absolute path without a scheme; any other URL without a trailing slash."""
+    """A local path as an absolute path without a scheme; any other URL without a trailing slash.
+
+    Raises PathError if nothing follows the scheme.
+    """
+    scheme, is_url, rest = url.partition("://")
+    if is_url and not (rest if is_local(url) else rest.strip("/")):
+        raise PathError(f"{url}: nothing after {scheme}://; expected a folder or file, {scheme}://NAME")
     if not is_local(url):
         return url.rstrip("/")
     return os.path.abspath(os.path.expanduser(url.split("://", 1)[-1]))

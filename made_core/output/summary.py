@@ -73,8 +73,8 @@ class ShardCounts(_Facts):
     failed: int = Field(description="Input shards that could not be read.")
     unread: int = Field(
         0,
-        description="Shards that img2dataset has not finished, which were not read: without _stats.json, cut "
-        "off, or missing in the numbering.",
+        description="Shards that img2dataset has not finished, which were not read: without a valid "
+        "_stats.json, cut off, or missing in the numbering.",
     )
     unfinished_folders: int = Field(
         0, description="Folders among the sources with such shards, or with `_tmp`: img2dataset runs there."

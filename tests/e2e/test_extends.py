@@ -171,7 +171,9 @@ def test_what_cannot_be_extended(servers: str, curate: Curate, shards: Path, tmp
     source = some(shards, tmp_path / "a", range(1))
     new = some(shards, tmp_path / "b", range(1, 2))
     one = curate(source, output=tmp_path / "one", dedup={"eps": 0.05})
-    with pytest.raises(UserError, match=r"no run nonsense in the ledger; the latest are: .*" + one["run"]):
+    with pytest.raises(
+        UserError, match=r"no run nonsense in the ledger, by id, output or flow run; .*" + one["run"]
+    ):
         curate(new, output=tmp_path / "two", extends="nonsense")
     with pytest.raises(SourceError, match=f"run {one['run']} already contains all 1 shards"):
         curate(source, output=tmp_path / "two", extends=one["run"])

@@ -202,10 +202,20 @@ def test_shards_of_other_tools(job: Path) -> None:
      b"\xff\xfe", b"7", b'{"successes": NaN}', b"[" * 100_000],
 )  # fmt: skip
 def test_invalid_stats(job: Path, content: bytes) -> None:
+    """The shard is unfinished, and the others are read; a tar that is named is refused."""
     (job / "00001_stats.json").write_bytes(content)
+    rest = discovery.discover([str(job)], True)
+    assert [s.id for s in rest.shards] == [name for name in ALL if name != "00001"]
+    assert rest.refused == (f"{job}/00001.tar",)
+    every = discovery.discover([str(job)], False)
+    assert [(s.id, s.expected) for s in every.shards] == [("00000", 1), ("00001", None), ("00002", 3)]
     with pytest.raises(SourceError, match=r"00001_stats\.json is not a stats file") as caught:
-        found(job)
+        found(job / "00001.tar")
     assert "\n" not in str(caught.value)
+    for name in ("00000", "00002"):
+        (job / f"{name}_stats.json").unlink()
+    with pytest.raises(SourceError, match=r"00001_stats\.json is not a stats file"):
+        found(job)
 
 
 def test_fingerprint_ignores_path_and_time(job: Path, tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_names_lists_files_directly_in_the_folder(place: str) -> None:
     assert files.names(f"{place}/") == {"a": 1, "b": 1}
 
 
+@pytest.mark.parametrize("url", ["http://", "s3://", "s3:///", "https://", "file://", "local://"])
+def test_a_url_of_a_scheme_only(url: str) -> None:
+    """Without its slashes it would be a local folder named `http:`."""
+    with pytest.raises(PathError, match=f"^{url}: nothing after {url[: url.index('/') + 2]}; expected"):
+        files.absolute(url)
+
+
 def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
     (tmp_path / "real" / "sub").mkdir(parents=True)
     (tmp_path / "real" / "x").write_bytes(b"12345")

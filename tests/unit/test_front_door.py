@@ -103,6 +103,15 @@ def test_malformed_bodies(door: TestClient, body: bytes, sentence: str) -> None:
     assert answer.status_code == 422 and sentence in answer.json()["detail"], answer.text
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/runs/nosuch"), ("POST", "/runs/nosuch/cancel")])
+def test_an_id_that_is_none(door: TestClient, method: str, path: str) -> None:
+    answer = door.request(method, path)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == (
+        "run_id: expected the id of a run that was started here, as GET /runs lists them (it is 'nosuch')"
+    )
+
+
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
 def test_a_body_is_json_whatever_its_header_says(door: TestClient, kind: str) -> None:
     """As `curl -d` sends it."""

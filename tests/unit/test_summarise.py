@@ -92,7 +92,7 @@ def test_skipped_tars_and_unfinished_folders_are_named() -> None:
     folder = Unfinished("/in", True, {})
     request = replace(REQUEST, found=Discovery(SHARDS, ("/in/x.tar", "/in/y.tar")), unfinished=(folder,))
     assert warnings(embedded({}), ALL, request) == [
-        str(folder), "skipped, without _stats.json: 2 tars, such as /in/x.tar"
+        str(folder), "skipped, without a valid _stats.json: 2 tars, such as /in/x.tar"
     ]  # fmt: skip
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import typer
 
@@ -39,3 +42,24 @@ def test_missing_shards_are_exit_code_3(
     with pytest.raises(typer.Exit) as end:
         terminal.end(summary_of(shards=WHOLE | missing))
     assert end.value.exit_code == 3 and shown in capsys.readouterr().out
+
+
+def test_more_ctrl_c_while_the_command_ends() -> None:
+    """Ray ends in a function that runs at the exit, which another Ctrl-C would break off with a traceback."""
+    code = """
+import atexit, os, signal, sys
+from flows.cli import main
+
+def interrupted(**_):
+    os.kill(os.getpid(), signal.SIGINT)
+    raise AssertionError
+
+atexit.register(lambda: print("ended"))
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main.app = interrupted
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "ended\n")
+    assert done.stderr == "made: interrupted: re-run to resume\n"

@@ -39,6 +39,19 @@ def test_progress_is_told_at_each_stage_and_twice_a_minute(monkeypatch: pytest.M
     assert next(answers, None) is None
 
 
+def test_a_run_to_extend_by_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path becomes absolute, and the shards need no stats where that run's did not."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "00000.tar").write_bytes(bytes(10240))
+    monkeypatch.chdir(tmp_path)
+    for name, sent in (("one", str(tmp_path / "one")), ("20261123-104006-bd89", "20261123-104006-bd89")):
+        asked = trigger.wanted(None, {"sources": ["new"], "output": "two"}, [f"extends={name}"])
+        assert asked == {
+            "sources": [str(tmp_path / "new")], "output": str(tmp_path / "two"), "extends": sent,
+        }  # fmt: skip
+
+
 def test_an_address_of_a_front_door_that_is_not_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
