@@ -12,7 +12,7 @@ from made_core.errors import CorruptShard, LeaseLost
 from made_core.ledger.ledger import Ledger
 from made_core.recipe import Recipe
 from made_core.stages import EMBED, EmbedOutput
-from made_core.types import Encoding, FileRef, Unit, UnitState
+from made_core.types import Encoding, FileRef, RunState, Unit, UnitState
 from tasks import health, run_units
 from tasks.run_units import Progress, RunContext
 
@@ -142,3 +142,10 @@ def test_a_unit_that_another_worker_has_is_left_to_it(ledger: Ledger, context: R
     results = ledger.units.results(EMBED, "scope", KEYS)
     assert [results[key].state for key in KEYS] == [UnitState.RUNNING] * 4 + [UnitState.DONE] * 36
     assert attempts(ledger) == len(KEYS) and not health.HEALTH.sick
+
+
+def test_no_unit_is_claimed_for_a_run_that_has_ended(ledger: Ledger, context: RunContext) -> None:
+    """Its workers may outlive it by seconds."""
+    ledger.runs.end("r1", "host:1", RunState.CANCELLED, None, None)
+    run_units.run_units(context, EMBED, "scope", KEYS, lost_gpu)
+    assert attempts(ledger) == 0

@@ -43,6 +43,38 @@ def test_a_run_is_begun_renewed_and_ended(ledger: Ledger) -> None:
     assert ledger.runs.get("none") is None and ledger.runs.of_output("/none") is None
 
 
+def test_only_the_holder_is_freed(ledger: Ledger) -> None:
+    """One that has died meanwhile may have a successor."""
+    begin(ledger)
+    assert not ledger.runs.free("r1", "you")
+    run = ledger.runs.get("r1")
+    assert run is not None and run.held
+    assert ledger.runs.free("r1", "me")
+    run = ledger.runs.get("r1")
+    assert run is not None and not run.held
+
+
+def test_an_end_is_repeated_with_the_same_result_only(ledger: Ledger) -> None:
+    """And while the run has its output."""
+    begin(ledger)
+    for _ in range(2):
+        ledger.runs.end("r1", "me", RunState.COMPLETED, {"kept": 5}, None)
+    for state, kept in ((RunState.COMPLETED, 6), (RunState.CANCELLED, 5)):
+        with pytest.raises(LeaseLost, match="run r1 is no longer held by me"):
+            ledger.runs.end("r1", "me", state, {"kept": kept}, None)
+    begin(ledger, "r2", recipe_digest="two", replace=True)
+    with pytest.raises(LeaseLost, match="run r1 is no longer held by me"):
+        ledger.runs.end("r1", "me", RunState.COMPLETED, {"kept": 5}, None)
+
+
+def test_a_stage_that_is_started_again_has_its_new_scope(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.units.put("r1", STAGE, "before", ["a"], 3)
+    ledger.units.put("r1", STAGE, SCOPE, ["a", "b"], 3)
+    assert [scope.scope for scope in ledger.runs.scopes()] == [SCOPE]
+    assert set(ledger.units.of_run("r1", STAGE)) == {"a", "b"}
+
+
 @pytest.mark.parametrize("ended", [RunState.COMPLETED, RunState.FAILED, None])
 def test_the_same_recipe_resumes_its_run(ledger: Ledger, ended: RunState | None) -> None:
     begin(ledger, lease_seconds=60 if ended else 0)

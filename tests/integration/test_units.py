@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from made_core.errors import (
     CorruptShard,
@@ -106,6 +107,30 @@ def test_eight_threads_claim_without_overlap(ledger: Ledger) -> None:
     # A worker may stop while others hold the last rows, but no unit is claimed twice.
     claimed += [unit.key for unit in claim(ledger, *keys, limit=1000)]
     assert sorted(claimed) == keys
+
+
+def test_a_claim_passes_over_what_another_one_looks_at(ledger: Ledger, empty_url: str) -> None:
+    """Else workers would wait for each other's transactions."""
+    put(ledger, "a", "b")
+    engine = create_engine(empty_url)
+    with ThreadPoolExecutor(1) as pool, engine.begin() as connection:
+        connection.execute(text("SELECT FROM unit WHERE key = 'a' FOR UPDATE"))
+        units = pool.submit(claim, ledger, "a", "b", limit=1).result(30)
+    assert [unit.key for unit in units] == ["b"]
+    engine.dispose()
+
+
+def test_units_that_are_opened_again_need_not_wait(ledger: Ledger) -> None:
+    """Whatever wait the error had caused that failed them."""
+    put(ledger, "damaged", "outage", attempts=1)
+    for unit, error in zip(
+        claim(ledger, "damaged", "outage"), (CorruptShard("x"), Transient("y")), strict=True
+    ):
+        assert ledger.units.fail(unit, error, 300) is UnitState.FAILED
+    assert ledger.units.reopen(STAGE, SCOPE, ["damaged"]) == 1
+    assert ledger.units.allow(STAGE, SCOPE, ["outage"], 1) == 1
+    assert ledger.units.pending(STAGE, SCOPE, None) == (["damaged", "outage"], 0.0)
+    assert [unit.key for unit in claim(ledger, "damaged", "outage")] == ["damaged", "outage"]
 
 
 def test_an_expired_lease_passes_on_and_the_old_worker_is_fenced(ledger: Ledger) -> None:
@@ -223,6 +248,16 @@ def test_a_unit_that_is_done_has_no_error(ledger: Ledger) -> None:
     ledger.units.finish(unit, output(5))
     result = ledger.units.results(STAGE, SCOPE, None)["a"]
     assert (result.state, result.error, result.attempts) == (UnitState.DONE, None, 3)
+
+
+def test_the_seconds_of_a_unit_are_those_of_its_last_attempt(ledger: Ledger, empty_url: str) -> None:
+    put(ledger, "a")
+    claim(ledger, "a", lease=0)
+    sql(empty_url, "UPDATE unit SET started_at = now() - interval '1 hour'")
+    [unit] = claim(ledger, "a")
+    ledger.units.finish(unit, output())
+    seconds = ledger.units.results(STAGE, SCOPE, None)["a"].seconds
+    assert seconds is not None and 0 < seconds < 600
 
 
 def test_an_error_may_contain_any_text(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,40 @@ def test_put_and_read(place: str) -> None:
     assert corpora.read(ref) == corpus
     assert [p.start for p in corpus.parts] == [0, 1, 3, 4]
     assert corpora.put(place, corpora.build(parts[:3])).path != ref.path
+
+
+def test_a_corpus_that_extends_another(tmp_path: Path) -> None:
+    """Its batches are of new parts only, and the parts known before stay those."""
+    pointer = FileRef("/store/a", 5, "0" * 32, "0" * 8)
+    parts = [Part(Shard(f"{n}", "", f"{n}", 1, None), 0, n + 1, pointer, pointer) for n in range(5)]
+    grown = corpora.build(parts[2:], corpora.build(parts[:2]))
+    assert [p.start for p in grown.parts] == [0, 1, 3, 6, 10]
+    assert (grown.known, grown.begin, grown.samples) == (2, 3, 15)
+    assert [p.shard.id for p in grown.new] == ["2", "3", "4"]
+    assert grown.batches(2) == ["2-4", "4-5"]
+    assert [p.shard.id for key in grown.batches(2) for p in grown.batch(key)] == ["2", "3", "4"]
+    assert corpora.read(corpora.put(str(tmp_path), grown)) == grown
+    assert grown.key != corpora.build(parts).key, "the earlier parts were clustered without the others"
+
+
+def test_the_key_depends_on_names_and_contents() -> None:
+    def key(name: str = "a", rows: str = "0", metadata: str = "1") -> str:
+        one, two = (FileRef("/store/a", 5, digest * 32, "") for digest in (rows, metadata))
+        return corpora.build([Part(Shard(name, "", "", 1, None), 0, 1, one, two)]).key
+
+    assert len({key(), key("b"), key(rows="2"), key(metadata="2")}) == 4
+
+
+def test_further_tables_are_added_and_left_out_by_name() -> None:
+    pointer = FileRef("/store/a", 5, "0" * 32, "0" * 8)
+    part = Part(Shard("a", "", "f" * 32, 1, None), 0, 1, pointer, pointer)
+    one = corpora.build([part]).with_table("one", {"f" * 32: pointer, "e" * 32: pointer})
+    two = one.with_table("two", {"f" * 32: replace(pointer, digest="1" * 32)})
+    assert set(two.parts[0].tables) == {"one", "two"}
+    assert two.with_table("three", {"e" * 32: pointer}) == two
+    assert two.without_table("two") == one and one.without_table("one").parts == (part,)
+    other = one.with_table("two", {"f" * 32: pointer})
+    assert len({corpus.tables_key for corpus in (one, two, other)}) == 3
 
 
 def test_put_again(tmp_path: Path) -> None:

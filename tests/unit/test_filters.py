@@ -59,6 +59,9 @@ def image(
         ({"min_chars": 10}, image(), "few_chars"),
         ({"min_chars": 4}, image(caption="käsé"), None),
         ({"min_chars": 1}, image(caption=None), "few_chars"),
+        ({"min_clip_score": 0.25}, image(clip_score=0.25), None),
+        ({"min_clip_score": 0.25}, image(clip_score=0.2499), "low_clip_score"),
+        ({"min_clip_score": -1}, image(clip_score=None), "low_clip_score"),
         ({}, image(1, 100_000, None), None),
     ],
 )

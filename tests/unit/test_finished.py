@@ -89,6 +89,58 @@ def test_the_later_shards_of_a_job(folder: Path) -> None:
     assert found is not None and found.shards == {"00002": "missing"}
 
 
+def test_the_message_names_shards_in_order_and_counts_the_others() -> None:
+    """None are counted where all are named."""
+    faults = {f"{n:05d}": "missing" for n in range(finished.SHOWN + 2)}
+    text = str(finished.Unfinished("/in", False, faults))
+    assert text.startswith("/in is not finished: unfinished shards: 00000 (missing), 00001 (missing), ")
+    assert "00009 (missing), and 2 more; wait for img2dataset" in text
+    text = str(finished.Unfinished("/in", True, {"00001": "no tar"}))
+    assert "runs or was killed; unfinished shards: 00001 (no tar); wait" in text
+
+
+def test_faults_of_several_kinds_are_in_the_order_of_names(folder: Path) -> None:
+    (folder / "00003.tar").unlink()
+    (folder / "00002_stats.json").unlink()
+    _cut(folder)
+    (folder / "_tmp").mkdir()
+    (folder / "_tmp" / "5.feather").touch()
+    found = finished.unfinished(str(folder))
+    assert found is not None and list(found.shards.items()) == [
+        ("00001", "the tar is cut off"), ("00002", "no _stats.json"), ("00003", "no tar"),
+        ("00004", "missing"), ("00005", "missing"),
+    ]  # fmt: skip
+
+
+def test_two_zero_blocks_end_a_tar(folder: Path) -> None:
+    """One is what a cut may leave; a tar may have no more than the two."""
+    tar = folder / "00001.tar"
+    data = tar.read_bytes().rstrip(b"\0")
+    data += bytes(-len(data) % 512)
+    tar.write_bytes(data + bytes(512))
+    found = finished.unfinished(str(folder))
+    assert found is not None and found.shards == {"00001": "the tar is cut off"}
+    assert finished.unfinished(str(folder), whole=False) is None, "ends are not read"
+    for whole in (data + bytes(1024), bytes(1024)):
+        tar.write_bytes(whole)
+        assert finished.unfinished(str(folder)) is None
+
+
+def test_missing_shards_are_named_as_wide_as_the_others(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        path.rename(path.with_name(f"00{path.name}"))
+    for path in folder.glob("0000001*"):
+        path.unlink()
+    found = finished.unfinished(str(folder))
+    assert found is not None and found.shards == {"0000001": "missing"}
+
+
+def test_a_number_too_long_for_img2dataset_is_a_name(folder: Path) -> None:
+    for path in list(folder.glob("00001*")):
+        path.rename(path.with_name(path.name.replace("00001", "2026112803")))
+    assert finished.unfinished(str(folder)) is None
+
+
 def test_a_folder_without_shards(tmp_path: Path) -> None:
     """Whoever needs some says so; nothing is known to be missing."""
     (tmp_path / "notes.txt").touch()

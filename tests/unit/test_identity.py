@@ -125,6 +125,20 @@ def test_hashes() -> None:
     assert identity.hashes(uids, 1).tolist() == [0x3D8416FC1E8BDB6E, 0x6FC73DCBA45B6477]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
+def test_slices_of_uids_change_nothing(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither hashes nor what is found of the last uid."""
+    uids = np.array([b"%032x" % n for n in range(5)])
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "SLICE", size)
+        found = identity.hashes(uids, 3)
+        assert found.tolist() == [identity.hashes(uids[n : n + 1], 3)[0] for n in range(5)]
+    monkeypatch.setattr(identity, "SLICE", size)
+    assert identity.all_hex(uids) and identity.all_hex(uids[:0])
+    for other in (b"%032X" % 10, b"%031x" % 4, b"%033x" % 4):
+        assert not identity.all_hex(np.array([*uids.tolist(), other]))
+
+
 @pytest.mark.parametrize("uids", [["ab", "cd", "ef", "gh"], ["a", "", "ccc", "d"], ["", "", "", ""]])
 @pytest.mark.parametrize("start", [0, 1, 2])
 def test_uids_of_a_slice(uids: list[str], start: int) -> None:

@@ -69,6 +69,12 @@ def test_line_breaks_between_fields() -> None:
     np.testing.assert_array_equal(json_fields._by_arrow([text, text], ["a"]), [[1.5], [1.5]])
 
 
+def test_one_that_arrow_refuses_changes_no_other_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_fields, "SLICE", 2)
+    texts = ['{"a": 1}', None, '{"a": "x"}', '{"a": 4}', '{"a": 5}']
+    np.testing.assert_array_equal(numbers(texts, ["a"]), [[1], [np.nan], [np.nan], [4], [5]])
+
+
 def test_nothing() -> None:
     assert numbers([], NAMES).shape == (0, 2)
     assert np.isnan(numbers([None, "", "{}"], ["a"])).all()

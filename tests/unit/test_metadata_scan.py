@@ -27,15 +27,18 @@ from tests.support.factories import put_embedded
 Row = tuple[int, str | None]  # image, caption
 
 
-def corpus_of(folder: Path, *shards: Sequence[Row], fields: str = "{}") -> corpora.Corpus:
-    """Shards of samples whose uids ascend."""
+def corpus_of(
+    folder: Path, *shards: Sequence[Row], fields: str = "{}", without: int | None = None
+) -> corpora.Corpus:
+    """Shards of samples whose uids ascend. `without`: an image whose json has none of the `fields`."""
     embedded = []
     for number, rows in enumerate(shards):
         records = [
             {
                 "row": row, "key": f"{row:04d}", "uid": f"u{number}{row:03d}",
                 "error": None if image >= 0 else "broken", "image_digest": bytes(15) + bytes([image % 256]),
-                "width": 64, "height": 64, "caption": caption, "json": fields,
+                "width": 64, "height": 64, "caption": caption,
+                "json": "{}" if image == without else fields,
             }
             for row, (image, caption) in enumerate(rows)
         ]  # fmt: skip
@@ -79,6 +82,20 @@ def test_one_image_under_many_captions(tmp_path: Path) -> None:
     assert stands == [-1, -1, -1, 3, 3, -1, -1, -1, 3, -1, -1, -1, -1]
 
 
+def test_captions_are_counted_by_image_and_without_whitespace(tmp_path: Path) -> None:
+    """In each shard its own samples' images; unreadable samples show no image, whatever comes last."""
+    corpus = corpus_of(
+        tmp_path,
+        [(2, "x"), (1, "a"), (3, "y"), (1, "b")],
+        [(1, "c"), (2, "a"), (2, " a"), (-1, "p"), (-1, "q"), (-1, "r"), (2, "a\t")],
+    )
+    recipe = Recipe(sources=("in",), output="out", dedup=Dedup(placeholder_captions=3))
+    canonical = identity.build(corpus).canonical
+    assert np.flatnonzero(scan(corpus, canonical, recipe).placeholder).tolist() == [1, 3, 4]
+    canonical[canonical == 0] = 10  # the last sample is a canonical one
+    assert np.flatnonzero(scan(corpus, canonical, recipe).placeholder).tolist() == [1, 3, 4]
+
+
 @pytest.mark.parametrize("most", [4, None])
 def test_no_placeholder(most: int | None, tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, [(1, "aa"), (1, "bb"), (1, "cc"), (1, "cc")])
@@ -100,6 +117,7 @@ def test_a_keep_rule_without_values(tmp_path: Path) -> None:
         look(corpus, keep="clip_score")
     scored = corpus_of(tmp_path / "b", [(1, "aa")], fields=json.dumps({"similarity": 0.3}))
     assert look(scored, keep="clip_score")[0].values.tolist() == [-0.3]
+    assert not len(look(corpora.build([]), keep="column", keep_column="score")[1])
 
 
 NO_SCORES = r"reads CLIP scores, .* in clip_l14_similarity_score, "
@@ -128,8 +146,14 @@ def test_numbers_are_checked_in_as_few_shards_as_needed(
     for check in (lambda: check_numbers(without, recipe), lambda: scan(without, np.arange(24), recipe)):
         with pytest.raises(RecipeError, match=message):
             check()
-    scored = corpus_of(tmp_path / "b", *rows * 12, fields=json.dumps({"similarity": 0.3}))
-    check_numbers(corpora.Corpus((*without.parts[:11], scored.parts[11])), recipe)
+    fields = json.dumps({"similarity": 0.3})
+    scored = corpus_of(
+        tmp_path / "b", *rows * 12, fields=fields, without=2
+    )  # one number in a shard is enough
+    for n in (1, 7, 8, 11):
+        mixed = corpora.Corpus((*without.parts[:n], scored.parts[n], *without.parts[n + 1 :]))
+        check_numbers(mixed, recipe)
+        scan(mixed, np.arange(24), recipe)
     starts.clear()
     check_numbers(scored, recipe)
     assert starts == {0}

@@ -253,3 +253,17 @@ def test_a_source_is_never_written_to(place_of: Callable[..., None], tmp_path: P
     with pytest.raises(OutputError, match="is inside the source"):
         preflight.check(recipe, [str(tmp_path / "0.tar")], None)
     assert tmp_path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("what", ["output", "store", "log folder"])
+def test_every_folder_of_a_run_has_to_be_writable(
+    place_of: Callable[..., None], tmp_path: Path, what: str
+) -> None:
+    place_of(None)
+    (tmp_path / "file").touch()
+    (tmp_path / "in").mkdir()
+    at = {name: str(tmp_path / name) for name in ("output", "store", "log folder")}
+    at[what] = str(tmp_path / "file" / "x")
+    recipe = Recipe(sources=(str(tmp_path / "in"),), output=at["output"], store=at["store"])
+    with pytest.raises(OutputError, match=f"^{what} {tmp_path}/file/x cannot be written"):
+        preflight.check_files(recipe, [str(tmp_path / "in" / "0.tar")], at["log folder"])

@@ -54,6 +54,14 @@ def test_a_code_has_its_reason_or_is_refused(code: int) -> None:
             filters.by_code(code)
 
 
+def test_a_meaning_has_the_bound_of_its_own_filter() -> None:
+    bounds = {"min_side": 16, "min_words": 2}
+    said = {r.name: filters.meaning(r, bounds).removeprefix(r.meaning) for r in filters.REASONS}
+    assert {name: bound for name, bound in said.items() if bound} == {
+        "small_side": " (16)", "few_words": " (2)",
+    }  # fmt: skip
+
+
 def test_a_name_of_another_version() -> None:
     assert filters.by_name("own_filter") is None
 

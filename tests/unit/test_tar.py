@@ -75,6 +75,13 @@ def test_a_repeated_key_is_two_samples(tar: Path) -> None:
     assert as_pairs(held(tar)) == [("0", {"jpg": b"a", "txt": b"b"}), ("0", {"jpg": b"c", "txt": b"d"})]
 
 
+def test_suffixes_that_differ_in_case_are_of_one_sample(tar: Path) -> None:
+    """Both members are copied; the first in the tar is its image."""
+    tar.write_bytes(tar_bytes([("0.JPG", b"a"), ("0.jpg", b"b"), ("0.txt", b"c")]))
+    [found] = held(tar)
+    assert found.members == {"JPG": b"a", "jpg": b"b", "txt": b"c"} and found.image == b"a"
+
+
 def test_strays_are_counted(tar: Path) -> None:
     with tarfile.open(tar, "w") as packed:
         folder = tarfile.TarInfo("folder.d")
