@@ -20,7 +20,7 @@ STAMP := .venv/.installed
 help:
 	@echo "make demo           curate a sample of 400 images; print precision and recall"
 	@echo "make test           run all tests"
-	@echo "make test-unit      run the unit tests, which start no server: two minutes"
+	@echo "make test-unit      run the unit tests, which start no server: a minute and a half"
 	@echo "make test-pythons   run the unit tests and the demo under each installed Python 3.10, 3.11 and 3.12"
 	@echo "make test-service   run the long tests of the service"
 	@echo "make test-containers  run the Dockerfile and compose.yaml without an engine: root, debootstrap, 30 GB of disk"

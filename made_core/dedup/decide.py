@@ -49,9 +49,8 @@ def decide(
     """
     n = len(dropped)
     reason = dropped.copy()
-    readable = identities.canonical >= 0
-    original = _first_of_uid(identities.uids, readable)
-    repeated = readable & (original != np.arange(n))
+    original = _first_of_uid(identities.uids, identities.canonical >= 0)
+    repeated = original != np.arange(n)
     reason[repeated] = REPEATED_UID.code
     before = 0
     if earlier is not None:

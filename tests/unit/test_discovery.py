@@ -245,29 +245,6 @@ def test_fingerprint_depends_on_size_and_stats(job: Path, with_stats: bool) -> N
     assert len(set(seen)) == len(seen)
 
 
-@pytest.mark.parametrize("at", [0, 70_000, -1])
-@pytest.mark.parametrize("finished", [True, False])
-def test_fingerprint_depends_on_head_and_tail(tmp_path: Path, at: int, finished: bool) -> None:
-    """Not all stats contain times, and many tars have the same padded size."""
-    tar = make_shard(tmp_path, "0", [("0", {"jpg": bytes(300_000)})], finished=finished)
-    before = found(tar, require_stats=False)[0].fingerprint
-    data = bytearray(tar.read_bytes())
-    data[at] ^= 1
-    tar.write_bytes(data)
-    assert (found(tar, require_stats=False)[0].fingerprint != before) == (at != 70_000)
-
-
-@pytest.mark.parametrize(
-    "size", [0, 1, discovery.EDGE, discovery.EDGE + 1, 2 * discovery.EDGE, 2 * discovery.EDGE + 1]
-)
-def test_fingerprint_of_any_size(tmp_path: Path, size: int) -> None:
-    tar = tmp_path / "0.tar"
-    tar.write_bytes(bytes(size))
-    first = found(tar, require_stats=False)[0].fingerprint
-    tar.write_bytes(bytes(size + 1))
-    assert found(tar, require_stats=False)[0].fingerprint != first
-
-
 @pytest.fixture
 def upload() -> Iterator[Callable[[Path], str]]:
     """Copies a folder into fsspec's memory; its URL."""

@@ -15,10 +15,11 @@ import pytest
 
 from flows import preflight
 from made_core.embed import models
-from made_core.errors import EncoderError, OutputError, RayAddressError
+from made_core.errors import EncoderError, OutputError, RayAddressError, SourceError
 from made_core.io import files, probe
 from made_core.recipe import Encoder, Recipe
 from made_core.settings import Settings
+from tests.support.factories import make_shard, members
 from tests.support.s3 import BUCKET
 
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # the frame with which an HTTP/2 server begins
@@ -51,6 +52,21 @@ def place_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(preflight, "settings", lambda: given)
 
     return put
+
+
+@pytest.mark.parametrize("field", ["sources", "output", "log_folder"])
+def test_folders_that_are_not_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str) -> None:
+    """`MADE_ROOTS` confines the command's sources and output, and its log folder."""
+    for name in ("in", "out"):
+        make_shard(tmp_path / name / "shards", "0", [("0", members(0))])
+    place = {
+        name: tmp_path / ("out" if name == field else "in") for name in ("sources", "output", "log_folder")
+    }
+    monkeypatch.setattr(preflight, "settings", lambda: Settings(roots=str(tmp_path / "in")))
+    recipe = Recipe(sources=(str(place["sources"] / "shards"),), output=str(place["output"] / "new"))
+    with pytest.raises((SourceError, OutputError), match=r"in the folders allowed here"):
+        preflight.located(recipe, False, str(place["log_folder"] / "logs"))
+    assert not (tmp_path / "in" / "new").exists() and not (tmp_path / "out" / "new").exists()
 
 
 @pytest.mark.parametrize("address", [None, "", "auto", "local"])

@@ -50,3 +50,29 @@ def test_the_stats_of_a_tar_whose_folder_is_named_like_one(tmp_path: Path) -> No
     make_shard(tmp_path / "old.tar.d", "a.tar.b", [("0", members(0))])
     [shard] = discovery.discover([str(tmp_path / "old.tar.d")], True).shards
     assert (shard.id, shard.expected) == ("a.tar.b", 1)
+
+
+def fingerprint(tar: Path) -> str:
+    """Of one tar, with or without stats."""
+    return discovery.discover([str(tar)], require_stats=False).shards[0].fingerprint
+
+
+@pytest.mark.parametrize("at", [0, 70_000, -1])
+@pytest.mark.parametrize("finished", [True, False])
+def test_fingerprint_depends_on_head_and_tail(tmp_path: Path, at: int, finished: bool) -> None:
+    """Not all stats contain times, and many tars have the same padded size."""
+    tar = make_shard(tmp_path, "0", [("0", {"jpg": bytes(300_000)})], finished=finished)
+    before = fingerprint(tar)
+    data = bytearray(tar.read_bytes())
+    data[at] ^= 1
+    tar.write_bytes(data)
+    assert (fingerprint(tar) != before) == (at != 70_000)
+
+
+@pytest.mark.parametrize("size", [0, 1, EDGE, EDGE + 1, 2 * EDGE, 2 * EDGE + 1])
+def test_fingerprint_of_any_size(tmp_path: Path, size: int) -> None:
+    tar = tmp_path / "0.tar"
+    tar.write_bytes(bytes(size))
+    first = fingerprint(tar)
+    tar.write_bytes(bytes(size + 1))
+    assert fingerprint(tar) != first
