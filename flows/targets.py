@@ -47,9 +47,15 @@ def known(ledger: Ledger, run_id: str) -> Run:
 
 def _of_flow_run(ledger: Ledger, flow_run: UUID) -> Run:
     import httpx  # here: Prefect takes seconds, and `made status` mostly gets a run's id
+    from prefect.settings import get_current_settings
 
     from flows.flow_run import run_of
 
+    if get_current_settings().api.url is None:  # Prefect would start a server of its own, which knows no run
+        raise UserError(
+            f"flow run {flow_run}: no Prefect server is known here: set PREFECT_API_URL, or name a run's id "
+            "or its output"
+        )
     try:
         run = run_of(flow_run)
     except httpx.HTTPError as error:
