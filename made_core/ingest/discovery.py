@@ -183,7 +183,8 @@ def _shard(url: str, size: int, has_stats: bool, require_stats: bool) -> Shard:
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             if require_stats:
                 raise BrokenStats(
-                    f"{stats_of(url)} is not a stats file of img2dataset: {error!r}; restore it"
+                    f"{stats_of(url)} is not a stats file of img2dataset: {error!r}; restore it, or set "
+                    "admission.require_stats: false"
                 ) from None
             expected = None
     if size <= 2 * EDGE:
